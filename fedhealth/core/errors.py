@@ -1,0 +1,84 @@
+"""Errors, each with the exit code that tells a script what kind of failure it was.
+
+    FedHealthError            1  the run failed
+    ├── QuorumError           1  too few hospitals answered
+    ├── SettingError          2  bad input: a config, a manifest, a command line
+    ├── DataError             2  bad input: a hospital's data
+    ├── Refused               3  a hospital's policy said no
+    └── IntegrityError        4  something stored was changed or is not whole
+
+A message is one line: the rule, the value found, the remedy. It never holds a patient's
+value, identifier or key.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class FedHealthError(Exception):
+    """A failure that a user can act on; `exit_code` is what the command ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class QuorumError(FedHealthError):
+    """Too few hospitals answered for the round to stand."""
+
+
+class SettingError(FedHealthError):
+    """A setting breaks its rule."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class DataError(FedHealthError):
+    """A hospital's data can't become a cohort."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class IntegrityError(FedHealthError):
+    """Something stored is not what was written."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class Refused(FedHealthError):
+    """A hospital's own policy stops a round at that hospital.
+
+    Only `code` leaves the hospital. `found` may say more than the coordinator should
+    know (how many patients there are, say) and stays in the hospital's log.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, code: str, *, rule: str, found: str, remedy: str) -> None:
+        super().__init__(f"{rule}, found {found}. {remedy}")
+        self.code = code
+        self.rule = rule
+        self.found = found
+        self.remedy = remedy
+
+
+#: What a refusal code means, in words a coordinator may read. The code alone travels.
+REFUSALS: dict[str, str] = {
+    "study_changed": "the study is not the one this hospital approved",
+    "cohort_too_small": "fewer training patients than the hospital's min_patients floor",
+    "too_few_sites": "the study has fewer hospitals than the hospital's min_cohort floor",
+    "masking_required": "the hospital sends nothing without secure aggregation",
+    "paused": "the hospital has paused its client",
+    "part_not_allowed": "the study names a part that is not in the installed package",
+}
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """The remedy for a wrong name: the nearest known one, and all of them."""
+    names = sorted(known)
+    near = get_close_matches(found, names, n=1)
+    listed = ", ".join(names) if names else "none"
+    return (f"Did you mean {near[0]}? " if near else "") + f"Known: {listed}."

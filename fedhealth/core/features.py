@@ -1,0 +1,142 @@
+"""The feature spec: one declaration that drives reading, units, ranges, bins and words."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from itertools import pairwise
+from typing import Literal
+
+from fedhealth.core.errors import SettingError, did_you_mean
+from fedhealth.core.settings import settings
+
+
+@settings
+class Conversion:
+    """How a value in an accepted unit becomes the canonical one: value * factor + offset."""
+
+    factor: float
+    offset: float = 0.0
+
+
+@settings
+class Feature:
+    """One variable that a model may see.
+
+    `range` is what is plausible in the canonical `unit`; a value outside is bad, and
+    `on_bad` says what becomes of it: `null` (missing), `clip` (to the nearer end) or
+    `reject` (the whole patient is left out). `bins` are the edges used wherever a
+    histogram of this feature is made.
+    """
+
+    name: str
+    label: str = ""
+    kind: Literal["numeric", "binary", "categorical"] = "numeric"
+    unit: str = ""
+    units: dict[str, Conversion] = field(default_factory=dict)
+    range: tuple[float, float] | None = None
+    on_bad: Literal["null", "clip", "reject"] = "null"
+    transform: Literal["none", "log"] = "none"
+    bins: tuple[float, ...] = ()
+    levels: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    sensitivity: Literal["identifier", "quasi", "sensitive", "measure", "text"] = "measure"
+
+    def __post_init__(self) -> None:
+        if self.sensitivity in ("identifier", "text"):
+            raise SettingError(
+                f"feature {self.name}: a direct identifier or free text can't be a feature, found "
+                f"sensitivity={self.sensitivity}. Remove the feature from the spec."
+            )
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise SettingError(
+                f"feature {self.name}: range must run from low to high, found {list(self.range)}. Swap its ends."
+            )
+        if self.transform == "log" and (self.range is None or self.range[0] <= 0):
+            raise SettingError(
+                f"feature {self.name}: transform=log needs a range above 0, found "
+                f"{list(self.range) if self.range else 'none'}. Give it a positive range or transform=none."
+            )
+        if list(self.bins) != sorted(set(self.bins)):
+            raise SettingError(
+                f"feature {self.name}: bins must rise strictly, found {list(self.bins)}. Sort the edges."
+            )
+
+    @property
+    def title(self) -> str:
+        """The label in a clinician's words, with its unit."""
+        label = self.label or self.name.replace("_", " ")
+        return f"{label} ({self.unit})" if self.unit else label
+
+    def conversion(self, unit: str) -> Conversion:
+        """How to bring `unit` to the canonical one.
+
+        Raises:
+            SettingError: the spec does not know the unit.
+        """
+        if unit == self.unit:
+            return Conversion(factor=1.0)
+        if unit not in self.units:
+            raise SettingError(
+                f"{self.name} must come in a unit the feature spec knows, found {unit!r}. "
+                f"{did_you_mean(unit, [self.unit, *self.units])}"
+            )
+        return self.units[unit]
+
+
+@settings
+class Group:
+    """A way to split patients for reporting: a column's levels, or cut points on it."""
+
+    column: str
+    label: str = ""
+    cuts: tuple[float, ...] = ()
+    levels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The groups in a reader's words, in the order of their numbers."""
+        if self.levels:
+            return tuple(self.levels.values())
+        cuts = [f"{cut:g}" for cut in self.cuts]
+        between = [f"{low} to under {high}" for low, high in pairwise(cuts)]
+        return (f"under {cuts[0]}", *between, f"{cuts[-1]} and over") if cuts else ("all",)
+
+
+@settings
+class FeatureSpec:
+    """All the features of a task, and the groups its results are reported by.
+
+    `indicators` adds, for every feature, a 0/1 column that says the value was missing.
+    `drop_first` leaves out the first level of each categorical feature.
+    """
+
+    name: str
+    features: tuple[Feature, ...]
+    groups: dict[str, Group] = field(default_factory=dict)
+    indicators: bool = True
+    drop_first: bool = False
+
+    def __post_init__(self) -> None:
+        names = [feature.name for feature in self.features]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled or not names:
+            raise SettingError(
+                f"features of {self.name}: each must be named once and at least one must be there, "
+                f"found {'doubled ' + ', '.join(doubled) if doubled else 'none'}. Mend configs/features/{self.name}.yaml."
+            )
+
+    def __getitem__(self, name: str) -> Feature:
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise KeyError(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features' names, in order."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Every group of every grouping, as "grouping=title"."""
+        return tuple(f"{name}={title}" for name, group in self.groups.items() for title in group.titles)

@@ -1,0 +1,102 @@
+"""The manifest: one hospital's own file, `sites/<name>/site.yaml`.
+
+The hospital writes it and nobody else. It says where the data is, in which units and
+under which local names, and which floors no study may go under.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from fedhealth.core.errors import SettingError, did_you_mean
+from fedhealth.core.settings import read, settings
+
+MANIFEST = "site.yaml"
+
+
+@settings
+class Policy:
+    """A hospital's floors. They are required: a missing floor is an error, not a default.
+
+    Attributes:
+        min_patients: a round needs at least this many training patients here.
+        min_cell: a count built from fewer patients than this is withheld.
+        min_cohort: a study needs at least this many hospitals (3 or more: with two, each
+            can find the other's part by subtraction).
+        require_masking: send nothing unless secure aggregation is on.
+        share_site_results: the hospital's own results may be shown by name.
+        paused: answer no study for now.
+    """
+
+    min_patients: int
+    min_cell: int
+    min_cohort: int
+    require_masking: bool = False
+    share_site_results: bool = True
+    paused: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("min_patients", 1), ("min_cell", 1), ("min_cohort", 3)):
+            value = getattr(self, name)
+            if value < least:
+                raise SettingError(
+                    f"policy.{name} must be at least {least}, found {value}. Raise it in the hospital's site.yaml."
+                )
+
+
+@settings
+class SiteManifest:
+    """One hospital: who it is, where its data is, what it allows.
+
+    `source` is the block that chooses and sets the data source: `kind` and that source's
+    own keys. `units` and `codes` name, by feature, the local unit and the local column.
+    """
+
+    name: str
+    title: str
+    policy: Policy
+    source: dict[str, Any]
+    region: str = ""
+    description: str = ""
+    units: dict[str, str] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
+    schema_version: int = 1
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", self.name):
+            raise SettingError(
+                f"name must be lower-case letters, digits and dashes, found {self.name!r}. Rename the site."
+            )
+        if not isinstance(self.source.get("kind"), str):
+            raise SettingError("source.kind must be named, found none. Write source: {kind: csv, …}.")
+        if self.schema_version != 1:
+            raise SettingError(f"schema_version must be 1, found {self.schema_version}. Use a matching FedHealth.")
+
+
+def load_manifest(folder: Path) -> SiteManifest:
+    """The manifest in a hospital's folder.
+
+    Raises:
+        SettingError: the file is missing, is not YAML, or breaks a rule.
+    """
+    import yaml
+
+    path = folder / MANIFEST
+    if not path.is_file():
+        known = sorted(p.parent.name for p in folder.parent.glob(f"*/{MANIFEST}"))
+        raise SettingError(f"a site must have a {MANIFEST}, found no {path}. {did_you_mean(folder.name, known)}")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise SettingError(f"{path} must be YAML, found a fault{line}. Mend the file.") from None
+    if not isinstance(found, dict):
+        raise SettingError(f"{path} must be a mapping of keys, found {type(found).__name__}. Start from another site's.")
+    manifest = read(SiteManifest, found, where=str(path))
+    if manifest.name != folder.name:
+        raise SettingError(f"{path}: `name` must be its folder's name {folder.name}, found {manifest.name}. Rename one.")
+    return manifest

@@ -1,0 +1,182 @@
+"""The fitted preprocessor: how a patient's values become a model's input row.
+
+It is fitted once, from sums over every hospital's training rows, and is part of the
+model: whoever uses the weights uses the same means, deviations and levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedhealth.core.errors import DataError, SettingError, did_you_mean
+from fedhealth.core.settings import read, settings
+from fedhealth.core.study import digest
+
+if TYPE_CHECKING:
+    from fedhealth.core.features import FeatureSpec
+
+Column: TypeAlias = NDArray[np.float64] | NDArray[np.object_]
+Columns: TypeAlias = Mapping[str, Column]
+Transform: TypeAlias = Literal["none", "log"]
+
+# Summing a constant leaves a deviation of a few units in the last place of its mean.
+ROUNDING = 1e-13
+
+
+def transformed(values: Column, transform: Transform) -> NDArray[np.float64]:
+    """The values on the scale where means are taken, [n]; NaN where missing, infinite or without a logarithm."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if transform == "log":
+        numbers = np.log(numbers, where=numbers > 0, out=np.full_like(numbers, np.nan))
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What is known of the training rows of all hospitals together.
+
+    Attributes:
+        count: patients with a value, by numeric or binary feature.
+        mean: after the feature's transform; 0 where nobody has a value.
+        variance: of the population (divided by n), after the transform.
+        levels: patients by categorical feature and level; 0 where every hospital withheld it.
+        missing: patients without a value, by feature.
+        outcome: patients without and with the event.
+    """
+
+    count: dict[str, float]
+    mean: dict[str, float]
+    variance: dict[str, float]
+    levels: dict[str, dict[str, float]]
+    missing: dict[str, float]
+    outcome: tuple[float, float]
+
+
+@settings
+class Scaled:
+    """A numeric or binary feature, as (value - mean) / sd; a missing value becomes the mean, so 0."""
+
+    name: str
+    mean: float
+    sd: float
+    transform: Transform = "none"
+
+    def __post_init__(self) -> None:
+        if not self.sd > 0:
+            raise SettingError(f"{self.name}: sd must be above 0, found {self.sd}. Use 1 for a constant feature.")
+
+    def outputs(self, *, drop_first: bool) -> tuple[str, ...]:  # noqa: ARG002 (one shape with OneHot)
+        """The names of the columns it makes."""
+        return (self.name,)
+
+    def encode(self, column: Column, *, drop_first: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:  # noqa: ARG002
+        """Its columns, [n, 1], and who has no value, [n]."""
+        values = transformed(column, self.transform)
+        missing = np.isnan(values)
+        return (np.where(missing, 0.0, values - self.mean) / self.sd)[:, None], missing
+
+
+@settings
+class OneHot:
+    """A categorical feature, as one 0/1 column a level; an unknown level is a row of zeros."""
+
+    name: str
+    levels: tuple[str, ...]
+
+    def outputs(self, *, drop_first: bool) -> tuple[str, ...]:
+        """The names of the columns it makes."""
+        return tuple(f"{self.name}={level}" for level in self.levels[int(drop_first) :])
+
+    def encode(self, column: Column, *, drop_first: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Its columns, [n, levels], and who has no value, [n]."""
+        levels = np.array(self.levels[int(drop_first) :], dtype=object)
+        missing = np.fromiter((value is None for value in column), dtype=np.bool_, count=len(column))
+        return (column[:, None] == levels[None, :]).astype(np.float64), missing
+
+
+@settings
+class Preprocessor:
+    """A table of features as a matrix a model reads, the same at every hospital.
+
+    Columns come in the order of the spec's features; after them, where `indicators` is
+    set, one 0/1 column a feature says whether its value was missing.
+    """
+
+    spec: str
+    features: tuple[Scaled | OneHot, ...]
+    indicators: bool
+    drop_first: bool
+
+    @classmethod
+    def from_moments(cls, spec: FeatureSpec, moments: Moments) -> Preprocessor:
+        """The preprocessor that standardises to mean 0 and variance 1 over all hospitals' training rows.
+
+        A feature without spread gets sd 1. A level that no hospital could report (nobody
+        has it, or too few to name) gets no column.
+        """
+        fitted: list[Scaled | OneHot] = []
+        for feature in spec.features:
+            name = feature.name
+            if feature.kind == "categorical":
+                seen = tuple(level for level in feature.levels if moments.levels[name][level] > 0)
+                fitted.append(OneHot(name=name, levels=seen))
+                continue
+            mean, sd = moments.mean[name], math.sqrt(moments.variance[name])
+            has_spread = sd > abs(mean) * ROUNDING
+            fitted.append(Scaled(name=name, mean=mean, sd=sd if has_spread else 1.0, transform=feature.transform))
+        return cls(spec=spec.name, features=tuple(fitted), indicators=spec.indicators, drop_first=spec.drop_first)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the matrix's columns, in order."""
+        values = [name for feature in self.features for name in feature.outputs(drop_first=self.drop_first)]
+        absent = [f"{feature.name}_missing" for feature in self.features] if self.indicators else []
+        return (*values, *absent)
+
+    @property
+    def width(self) -> int:
+        """How many columns the matrix has."""
+        return len(self.names)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over its JSON form, in hex: two are equal exactly when their digests are."""
+        return digest(self.to_json())
+
+    def apply(self, columns: Columns) -> NDArray[np.float32]:
+        """The matrix of these patients, [n, width], without NaN.
+
+        Raises:
+            DataError: a feature has no column.
+        """
+        blocks: list[NDArray[np.float64]] = []
+        absent: list[NDArray[np.float64]] = []
+        for feature in self.features:
+            if feature.name not in columns:
+                raise DataError(
+                    f"each feature of {self.spec} must have a column, found none for {feature.name}. "
+                    f"{did_you_mean(feature.name, columns)}"
+                )
+            block, missing = feature.encode(columns[feature.name], drop_first=self.drop_first)
+            blocks.append(block)
+            absent.append(missing[:, None].astype(np.float64))
+        return np.hstack(blocks + absent if self.indicators else blocks).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; floats keep every bit."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> Preprocessor:
+        """The inverse of `to_json`.
+
+        Raises:
+            SettingError: it is not a preprocessor's JSON.
+        """
+        return read(Preprocessor, found, where="the preprocessor")

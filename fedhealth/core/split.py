@@ -1,0 +1,47 @@
+"""The split: which of a hospital's patients train, validate and test."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedhealth.core.errors import SettingError
+from fedhealth.core.seeds import seed_of
+from fedhealth.core.settings import settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PARTS = ("train", "validation", "test")
+
+
+@settings
+class Split:
+    """The share of a hospital's patients in each part; the shares sum to 1."""
+
+    train: float = 0.6
+    validation: float = 0.2
+    test: float = 0.2
+
+    def __post_init__(self) -> None:
+        shares = [self.train, self.validation, self.test]
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
+            raise SettingError(
+                f"the shares of train, validation and test must be at least 0 and sum to 1, found {shares}. "
+                "Correct one of them."
+            )
+
+    def assign(self, patients: NDArray[np.str_], *, seed: int, site: str) -> NDArray[np.str_]:
+        """The part of each patient, [n], by a hash of the pseudonym.
+
+        Each patient has a ticket in [0, 1) that depends on the seed, the hospital and the
+        pseudonym alone, so a patient who joins or leaves moves no other. The shares are
+        met in expectation, not exactly.
+        """
+        key = seed_of(seed, purpose="split", site=site).to_bytes(8, "big")
+        digests = b"".join(hashlib.blake2b(str(p).encode(), key=key, digest_size=8).digest() for p in patients)
+        tickets = (np.frombuffer(digests, dtype=">u8") >> np.uint64(11)) / 2.0**53
+        edges = np.cumsum([self.train, self.validation, self.test])
+        return np.array(PARTS)[np.searchsorted(edges / edges[-1], tickets, side="right")]

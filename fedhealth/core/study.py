@@ -1,0 +1,176 @@
+"""The study: everything that decides what is computed, as one canonical document.
+
+Its digest is what a hospital approves. Where the results go, how they are shown and
+which runtime carries the messages is not part of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, Literal
+
+from fedhealth.core.errors import SettingError
+from fedhealth.core.features import FeatureSpec
+from fedhealth.core.settings import read, settings
+from fedhealth.core.split import Split
+from fedhealth.core.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@settings
+class LocalTraining:
+    """What a hospital does with the model in one round.
+
+    It runs `steps` mini-batches where that is set, else `epochs` passes over its training
+    patients. The optimiser is stochastic gradient descent with heavy-ball momentum,
+    started afresh every round.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    batch_size: int = 32
+    learning_rate: float = 0.05
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        least = {"epochs": 1, "batch_size": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise SettingError(f"`{name}` must be at least {low}, found {getattr(self, name)}. Raise it.")
+        if self.steps is not None and self.steps < 1:
+            raise SettingError(f"`steps` must be at least 1 or null, found {self.steps}. Use null to train by epochs.")
+        if not self.learning_rate > 0:
+            raise SettingError(f"`learning_rate` must be above 0, found {self.learning_rate}. Try 0.05.")
+        if not 0 <= self.momentum < 1:
+            raise SettingError(f"`momentum` must lie in [0, 1), found {self.momentum}. Try 0.9 or 0.")
+        if self.weight_decay < 0:
+            raise SettingError(f"`weight_decay` must be 0 or more, found {self.weight_decay}. Use 0 for none.")
+
+
+@settings
+class Rules:
+    """When a round stands and when the study ends.
+
+    Attributes:
+        fraction: the share of hospitals asked in a round, in expectation.
+        quorum: hospitals that must answer for a round to stand.
+        grace_s: how long a round still waits for stragglers once the quorum is in; None
+            waits for all.
+        timeout_s: how long a round waits at most.
+        node_timeout_s: how long to wait for enough hospitals to connect.
+        patience: rounds without a better validation measure before the study stops;
+            None never stops early.
+        watch: the validation measure that decides, by its name.
+    """
+
+    fraction: float = 1.0
+    quorum: int = 2
+    grace_s: float | None = None
+    timeout_s: float = 3600.0
+    node_timeout_s: float = 60.0
+    patience: int | None = None
+    watch: Literal["auroc", "log_loss"] = "log_loss"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise SettingError(f"`rules.fraction` must lie in (0, 1], found {self.fraction}. Use 1 for every hospital.")
+        if self.quorum < 1:
+            raise SettingError(f"`rules.quorum` must be at least 1, found {self.quorum}. Raise it.")
+        if self.patience is not None and self.patience < 1:
+            raise SettingError(f"`rules.patience` must be at least 1 or null, found {self.patience}. Use null for never.")
+        for name in ("timeout_s", "node_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise SettingError(f"`rules.{name}` must be above 0 seconds, found {getattr(self, name)}. Raise it.")
+        if self.grace_s is not None and self.grace_s < 0:
+            raise SettingError(f"`rules.grace_s` must be 0 or more seconds, found {self.grace_s}. Use null to wait.")
+
+
+@settings
+class Study:
+    """A federated study, whole.
+
+    `model`, `strategy`, `privacy`, `secagg` and `engine` are parts: `_target_` and their
+    settings (see `core.parts`). `roster` names the hospitals.
+    """
+
+    name: str
+    title: str
+    seed: int
+    rounds: int
+    roster: tuple[str, ...]
+    task: Task
+    features: FeatureSpec
+    split: Split
+    training: LocalTraining
+    rules: Rules
+    model: dict[str, Any]
+    strategy: dict[str, Any]
+    privacy: dict[str, Any]
+    secagg: dict[str, Any]
+    engine: dict[str, Any]
+    thresholds: tuple[float, ...] = field(default=(0.1,))
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise SettingError(f"`rounds` must be at least 1, found {self.rounds}. Try rounds=20.")
+        if not self.roster:
+            raise SettingError("`sites.names` must name at least one hospital, found none. See `fedhealth sites`.")
+        if len(set(self.roster)) < len(self.roster):
+            raise SettingError(f"`sites.names` must name each hospital once, found {list(self.roster)}. Remove doubles.")
+        if self.seed < 0:
+            raise SettingError(f"`seed` must be 0 or more, found {self.seed}. Choose another.")
+        if self.rules.quorum > len(self.roster):
+            raise SettingError(
+                f"`rules.quorum` must be at most the number of hospitals {len(self.roster)}, found "
+                f"{self.rules.quorum}. Lower it or add hospitals."
+            )
+        wrong = [t for t in self.thresholds if not 0 < t < 1]
+        if wrong:
+            raise SettingError(f"`thresholds` must lie in (0, 1), found {wrong}. Name a risk such as 0.1.")
+
+
+def canonical(document: Mapping[str, Any]) -> str:
+    """The one JSON text of a document: keys sorted, no spaces, no NaN."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """The SHA-256 of the canonical text, in hex."""
+    return hashlib.sha256(canonical(document).encode()).hexdigest()
+
+
+def packed(document: Mapping[str, Any]) -> str:
+    """The canonical text as base64url, which survives any command line or TOML file."""
+    return base64.urlsafe_b64encode(canonical(document).encode()).decode()
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """The inverse of `packed`.
+
+    Raises:
+        SettingError: the text is not a packed document.
+    """
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text.encode()))
+    except ValueError:
+        raise SettingError(
+            f"a study must travel as base64url of JSON, found {len(text)} characters that are not. Pack it again."
+        ) from None
+    if not isinstance(found, dict):
+        raise SettingError(f"a study must be a JSON object, found {type(found).__name__}. Pack it again.")
+    return found
+
+
+def study_from(document: Mapping[str, Any], *, where: str = "study") -> Study:
+    """The study in a plain document.
+
+    Raises:
+        SettingError: a key, type or value is wrong.
+    """
+    return read(Study, document, where=where)

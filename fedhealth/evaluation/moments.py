@@ -1,0 +1,190 @@
+"""Means, variances and level counts of all hospitals, from two sums.
+
+    pass 1   every hospital: counts and sums           sum -> global means
+    pass 2   every hospital: squares about that mean   sum -> global variances
+
+Both vectors are additive and are made from training rows only. A sum of raw squares is
+never formed: in floating point, E[x^2] - E[x]^2 loses every digit of a variance that is
+small beside its mean.
+
+A count built from fewer patients than the hospital's `min_cell` is withheld as 0, and
+what goes with it too. That is not complementary suppression: with one hospital's vector
+in hand, a small missing count follows from the patients minus the values. Only masking
+hides one hospital's vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedhealth.core.errors import DataError
+from fedhealth.core.preprocessor import Column, Columns, Moments, transformed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fedhealth.core.features import Feature, FeatureSpec
+
+CHUNK_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class MomentLayout:
+    """What stands where in the two vectors of a feature spec.
+
+    Pass 1: for each numeric or binary feature the values counted, then their sums; for
+    each declared level the patients who have it; for each feature the patients who have
+    none; the patients without and with the event. Pass 2: for each numeric or binary
+    feature the sum of squares.
+    """
+
+    spec: FeatureSpec
+
+    @property
+    def numeric(self) -> tuple[Feature, ...]:
+        """The features that have a mean."""
+        return tuple(feature for feature in self.spec.features if feature.kind != "categorical")
+
+    @property
+    def levels(self) -> tuple[tuple[str, str], ...]:
+        """Each categorical feature with each of its declared levels."""
+        return tuple((f.name, level) for f in self.spec.features if f.kind == "categorical" for level in f.levels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the numbers of pass 1."""
+        return (
+            *(f"{feature.name}.count" for feature in self.numeric),
+            *(f"{feature.name}.sum" for feature in self.numeric),
+            *(f"{name}={level}" for name, level in self.levels),
+            *(f"{name}.missing" for name in self.spec.names),
+            "outcome=0",
+            "outcome=1",
+        )
+
+    def sections(self, total: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """A vector of pass 1 as (counts, sums, level counts, missing counts, outcome counts).
+
+        Raises:
+            DataError: it has another length.
+        """
+        self.check(total, len(self.names))
+        ends = np.cumsum([len(self.numeric), len(self.numeric), len(self.levels), len(self.spec.names)])
+        return tuple(np.split(total, ends))
+
+    def check(self, vector: NDArray[np.float64], width: int) -> None:
+        """Refuse a vector that another feature spec made."""
+        if vector.shape != (width,):
+            raise DataError(
+                f"the moments of {self.spec.name} must be {width} numbers, found shape {list(vector.shape)}. "
+                "Give every hospital the same feature spec."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How many numbers there are, their mean, and the sum of squares about their own mean."""
+
+    n: int
+    mean: float
+    m2: float
+
+    @staticmethod
+    def of(values: NDArray[np.float64]) -> Spread:
+        """The spread of some finite numbers, by two passes over them."""
+        if not len(values):
+            return Spread(0, 0.0, 0.0)
+        mean = float(values.mean())
+        return Spread(len(values), mean, float(np.square(values - mean).sum()))
+
+    def merged(self, other: Spread) -> Spread:
+        """The spread of both sets of numbers together.
+
+        The pairwise update of Chan, Golub and LeVeque (1983), doi:10.1080/00031305.1983.10483115.
+        """
+        n = self.n + other.n
+        if n == 0:
+            return self
+        gap = other.mean - self.mean
+        mean = self.mean + gap * other.n / n
+        return Spread(n, mean, self.m2 + other.m2 + gap * gap * self.n * other.n / n)
+
+
+def first_pass(layout: MomentLayout, columns: Columns, y: NDArray[np.float32], *, min_cell: int) -> NDArray[np.float64]:
+    """One hospital's counts and sums, [len(layout.names)].
+
+    Args:
+        layout: of the study's feature spec.
+        columns: the harmonised training columns, each [n].
+        y: [n], 0 or 1.
+        min_cell: counts below this are withheld as 0, sums with them.
+    """
+    values = {feature.name: transformed(columns[feature.name], feature.transform) for feature in layout.numeric}
+    counts = np.array([np.isfinite(values[feature.name]).sum() for feature in layout.numeric], dtype=np.float64)
+    sums = np.array([np.nansum(values[feature.name]) for feature in layout.numeric], dtype=np.float64)
+    levels = np.array([(columns[name] == level).sum() for name, level in layout.levels], dtype=np.float64)
+    missing = np.array([_missing(layout.spec[name], columns[name]) for name in layout.spec.names], dtype=np.float64)
+    outcome = np.array([(y == 0).sum(), (y == 1).sum()], dtype=np.float64)
+    cells = [np.where(cell < min_cell, 0.0, cell) for cell in (levels, missing, outcome)]
+    is_shown = counts >= min_cell
+    return np.concatenate([counts * is_shown, np.where(is_shown, sums, 0.0), *cells])
+
+
+def second_pass(
+    layout: MomentLayout, columns: Columns, means: NDArray[np.float64], *, min_cell: int
+) -> NDArray[np.float64]:
+    """One hospital's sums of squares about the global means, [numeric features].
+
+    The deviations from the global mean are merged chunk by chunk into n, mean and M2;
+    the sum is then M2 + n (site mean - global mean)^2. Working on deviations keeps the
+    site mean's low digits, which a mean of 1e8 stored as such has no room for.
+    """
+    layout.check(means, len(layout.numeric))
+    squares = np.zeros(len(layout.numeric))
+    for i, feature in enumerate(layout.numeric):
+        column, spread = columns[feature.name], Spread(0, 0.0, 0.0)
+        for start in range(0, len(column), CHUNK_ROWS):
+            chunk = transformed(column[start : start + CHUNK_ROWS], feature.transform)
+            spread = spread.merged(Spread.of(chunk[np.isfinite(chunk)] - means[i]))
+        if spread.n >= min_cell:
+            squares[i] = spread.m2 + spread.n * spread.mean**2
+    return squares
+
+
+def global_means(layout: MomentLayout, first: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of each numeric feature over all hospitals, [numeric features]; 0 where nobody has a value."""
+    counts, sums, *_ = layout.sections(first)
+    return sums / np.maximum(counts, 1.0)
+
+
+def global_moments(layout: MomentLayout, first: NDArray[np.float64], second: NDArray[np.float64]) -> Moments:
+    """The moments of all hospitals together, from the totals of both passes.
+
+    Raises:
+        DataError: a total has another length than the layout's.
+    """
+    layout.check(second, len(layout.numeric))
+    counts, _, levels, missing, outcome = layout.sections(first)
+    means = global_means(layout, first)
+    variances = second / np.maximum(counts, 1.0)
+    names = [feature.name for feature in layout.numeric]
+    by_level: dict[str, dict[str, float]] = {f.name: {} for f in layout.spec.features if f.kind == "categorical"}
+    for (name, level), count in zip(layout.levels, levels.tolist(), strict=True):
+        by_level[name][level] = count
+    return Moments(
+        count=dict(zip(names, counts.tolist(), strict=True)),
+        mean=dict(zip(names, means.tolist(), strict=True)),
+        variance=dict(zip(names, variances.tolist(), strict=True)),
+        levels=by_level,
+        missing=dict(zip(layout.spec.names, missing.tolist(), strict=True)),
+        outcome=(float(outcome[0]), float(outcome[1])),
+    )
+
+
+def _missing(feature: Feature, column: Column) -> int:
+    if feature.kind == "categorical":
+        return sum(value is None for value in column)
+    return int(np.isnan(transformed(column, feature.transform)).sum())

@@ -1,0 +1,263 @@
+"""Score sums: what a hospital tells of its predictions, and how they lie in one vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedhealth.core.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+#: Equal-width cells on the probability scale, for the whole cohort and for each group.
+BINS = 1000
+GROUP_BINS = 200
+
+#: Probabilities are held inside [2**-23, 1 - 2**-23] before a logarithm is taken. That is
+#: the resolution of a float32 probability near 1, which is what a network gives, and the
+#: clip of scikit-learn's `log_loss` for float32. A logit so lies within ±15.94.
+CLIP = 2.0**-23
+
+#: Every patient's term is rounded to a whole multiple of this before it is summed. A sum
+#: of such terms is exact in float64 (below 2**33, some 33 million patients), so it does
+#: not depend on the order of patients or on which hospital holds them.
+GRAIN = 2.0**-20
+
+_SCALARS = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreSums:
+    """What a site tells of its predictions: histograms of the score by class, and a few sums.
+
+    Two hospitals' sums add up to exactly the sums of their patients together.
+
+    Attributes:
+        positives: [bins] patients with the outcome, by predicted probability; cell k of
+            equal width holds k/bins <= p < (k+1)/bins, the last one p = 1 as well.
+        negatives: [bins] the same for patients without the outcome.
+        logits: [bins] the sum over the cell's patients of log(p / (1 - p)), p clipped to
+            [CLIP, 1 - CLIP]. It places a cell's patients within the cell, so that
+            calibration hardly feels the binning.
+        log_loss: the sum of -log(probability given to what happened), p clipped alike.
+        log_loss_sq: the sum of its squares.
+        brier: the sum of (p - y)^2.
+        brier_sq: the sum of its squares.
+    """
+
+    positives: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+    logits: NDArray[np.float64]
+    log_loss: float
+    log_loss_sq: float
+    brier: float
+    brier_sq: float
+
+    @staticmethod
+    def of(probability: NDArray[np.floating], outcome: NDArray[np.generic], *, bins: int = BINS) -> ScoreSums:
+        """The sums of some patients' predictions. The one function here that sees patients.
+
+        Args:
+            probability: [n] predicted probability of the outcome, in [0, 1].
+            outcome: [n] 1 or true where it happened, 0 or false where not.
+            bins: the number of cells.
+
+        Raises:
+            DataError: a probability lies outside [0, 1] or is NaN, an outcome is neither 0
+                nor 1, or the two differ in length. It names how many, never a value.
+        """
+        p, y = np.asarray(probability, dtype=np.float64), np.asarray(outcome, dtype=np.float64)
+        if p.ndim != 1 or p.shape != y.shape:
+            raise DataError(
+                f"there must be one probability and one outcome a patient, found shapes {p.shape} and {y.shape}. "
+                "Pass two arrays of the same patients."
+            )
+        if bad := np.count_nonzero(~((p >= 0) & (p <= 1))):
+            raise DataError(
+                f"a probability must lie in [0, 1], found {bad} of {len(p)} that do not. "
+                "The model may have diverged; lower its learning rate, or pass it through a sigmoid."
+            )
+        if bad := np.count_nonzero((y != 0) & (y != 1)):
+            raise DataError(
+                f"an outcome must be 0 or 1, found {bad} of {len(y)} that are not. Leave out patients without one."
+            )
+        happened = y == 1
+        cell = np.minimum((p * bins).astype(np.int64), bins - 1)
+        clipped = np.clip(p, CLIP, 1 - CLIP)
+        logit = _rounded(np.log(clipped) - np.log1p(-clipped))
+        loss = -np.log(np.where(happened, clipped, 1 - clipped))
+        square = (p - y) ** 2
+        return ScoreSums(
+            positives=np.bincount(cell[happened], minlength=bins).astype(np.int64),
+            negatives=np.bincount(cell[~happened], minlength=bins).astype(np.int64),
+            logits=np.bincount(cell, weights=logit, minlength=bins).astype(np.float64),
+            log_loss=float(_rounded(loss).sum()),
+            log_loss_sq=float(_rounded(loss**2).sum()),
+            brier=float(_rounded(square).sum()),
+            brier_sq=float(_rounded(square**2).sum()),
+        )
+
+    @staticmethod
+    def empty(bins: int = BINS) -> ScoreSums:
+        """The sums of nobody, which add nothing."""
+        return ScoreSums.from_vector(np.zeros(ScoreSums.width(bins)), bins=bins)
+
+    def __add__(self, other: ScoreSums) -> ScoreSums:
+        if self.bins != other.bins:
+            raise SettingError(
+                f"score sums must have equally many bins to be added, found {self.bins} and {other.bins}. "
+                "Use one number of bins throughout a study."
+            )
+        return ScoreSums.from_vector(self.to_vector() + other.to_vector(), bins=self.bins)
+
+    @property
+    def bins(self) -> int:
+        """The number of cells."""
+        return len(self.positives)
+
+    @property
+    def n_positive(self) -> int:
+        """How many patients had the outcome."""
+        return int(self.positives.sum())
+
+    @property
+    def n_negative(self) -> int:
+        """How many patients did not have the outcome."""
+        return int(self.negatives.sum())
+
+    @property
+    def n(self) -> int:
+        """How many patients there are."""
+        return self.n_positive + self.n_negative
+
+    @staticmethod
+    def width(bins: int = BINS) -> int:
+        """The length of the vector."""
+        return 3 * bins + _SCALARS
+
+    def to_vector(self) -> NDArray[np.float64]:
+        """[3 bins + 4]: positives, negatives, logits, then the four sums in field order."""
+        scalars = np.array([self.log_loss, self.log_loss_sq, self.brier, self.brier_sq])
+        return np.concatenate([self.positives, self.negatives, self.logits, scalars])
+
+    @staticmethod
+    def from_vector(vector: NDArray[np.float64], bins: int = BINS) -> ScoreSums:
+        """The inverse of `to_vector`; also reads a sum of several vectors.
+
+        Raises:
+            DataError: the length is wrong, a number is not finite, or a count is negative
+                or further than 0.01 from a whole number (a mean in place of a sum, say).
+        """
+        vector = np.asarray(vector, dtype=np.float64)
+        if vector.shape != (ScoreSums.width(bins),):
+            raise DataError(
+                f"score sums of {bins} bins must be a vector of {ScoreSums.width(bins)} numbers, "
+                f"found shape {vector.shape}. Both sides must use the same layout."
+            )
+        counts = vector[: 2 * bins]
+        whole = np.rint(counts)
+        if not np.isfinite(vector).all() or (whole < 0).any() or (np.abs(counts - whole) > 0.01).any():
+            raise DataError(
+                "score sums must be finite and their counts whole and not negative, found some that are not. "
+                "Pass the sum over sites, not their mean."
+            )
+        log_loss, log_loss_sq, brier, brier_sq = vector[3 * bins :].tolist()
+        return ScoreSums(
+            positives=whole[:bins].astype(np.int64),
+            negatives=whole[bins:].astype(np.int64),
+            logits=vector[2 * bins : 3 * bins].copy(),
+            log_loss=log_loss,
+            log_loss_sq=log_loss_sq,
+            brier=brier,
+            brier_sq=brier_sq,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryLayout:
+    """Where the whole cohort and each group lie in the one vector a site sends.
+
+    The whole cohort comes first, then the groups in the order given. Both sides build the
+    layout from the study, so the vector carries no names.
+
+    Attributes:
+        groups: each group's name, such as "sex=female".
+        bins: cells for the whole cohort.
+        group_bins: cells for each group; fewer, since groups are many and small.
+    """
+
+    groups: tuple[str, ...] = ()
+    bins: int = BINS
+    group_bins: int = GROUP_BINS
+
+    def __post_init__(self) -> None:
+        if len(set(self.groups)) < len(self.groups):
+            raise SettingError(f"a group must be named once, found {', '.join(self.groups)}. Rename one.")
+
+    @property
+    def width(self) -> int:
+        """The length of the vector."""
+        return ScoreSums.width(self.bins) + len(self.groups) * ScoreSums.width(self.group_bins)
+
+    def summarise(
+        self,
+        probability: NDArray[np.floating],
+        outcome: NDArray[np.generic],
+        members: Mapping[str, NDArray[np.bool_]] | None = None,
+    ) -> NDArray[np.float64]:
+        """[width] the vector of one site's patients.
+
+        Args:
+            probability: [n] predicted probability of the outcome.
+            outcome: [n] 0 or 1.
+            members: by group, [n] whether the patient belongs to it. A group that is left
+                out has nobody here (the site may not record it, or withholds it).
+
+        Raises:
+            DataError: as `ScoreSums.of`.
+            SettingError: a group the layout does not have.
+        """
+        parts = {
+            name: ScoreSums.of(probability[inside], outcome[inside], bins=self.group_bins)
+            for name, inside in (members or {}).items()
+        }
+        return self.pack(ScoreSums.of(probability, outcome, bins=self.bins), parts)
+
+    def pack(self, overall: ScoreSums, groups: Mapping[str, ScoreSums]) -> NDArray[np.float64]:
+        """[width] the vector of these sums; a group that is left out is sent as nobody."""
+        if unknown := sorted(set(groups) - set(self.groups)):
+            raise SettingError(
+                f"a group must be one of {', '.join(self.groups) or 'none'}, found {', '.join(unknown)}. "
+                "Add it to the study's groups."
+            )
+        nobody = ScoreSums.empty(self.group_bins)
+        return np.concatenate(
+            [overall.to_vector(), *(groups.get(name, nobody).to_vector() for name in self.groups)],
+        )
+
+    def unpack(self, vector: NDArray[np.float64]) -> tuple[ScoreSums, dict[str, ScoreSums]]:
+        """The whole cohort's sums and each group's, from a site's vector or a sum of them.
+
+        Raises:
+            DataError: the vector is not of this layout.
+        """
+        if vector.shape != (self.width,):
+            raise DataError(
+                f"a summary of this layout must be a vector of {self.width} numbers, found shape {vector.shape}. "
+                "Both sides must run the same study."
+            )
+        first, each = ScoreSums.width(self.bins), ScoreSums.width(self.group_bins)
+        overall = ScoreSums.from_vector(vector[:first], bins=self.bins)
+        rows = vector[first:].reshape(len(self.groups), each)
+        return overall, {
+            name: ScoreSums.from_vector(row, bins=self.group_bins) for name, row in zip(self.groups, rows, strict=True)
+        }
+
+
+def _rounded(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.rint(terms / GRAIN) * GRAIN

@@ -1,0 +1,34 @@
+"""A multilayer perceptron with ReLU units."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from fedhealth.core.errors import SettingError
+from fedhealth.core.settings import settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@settings
+class Mlp:
+    """Fully connected layers of the widths in `hidden`, each followed by a ReLU."""
+
+    hidden: tuple[int, ...] = (32,)
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise SettingError(
+                f"`hidden` must list widths of at least 1, found {list(self.hidden)}. Try [64,32], or model=logistic."
+            )
+
+    def network(self, width: int) -> nn.Module:
+        """The layers from [n, width] to [n, 1] logits, in torch's own initialisation."""
+        from torch import nn
+
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise((width, *self.hidden)):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(self.hidden[-1], 1))

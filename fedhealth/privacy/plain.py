@@ -1,0 +1,28 @@
+"""No mechanism: the update leaves as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedhealth.core.settings import settings
+from fedhealth.core.spend import Spend
+from fedhealth.core.update import PrivateUpdate
+
+if TYPE_CHECKING:
+    from fedhealth.core.update import Update
+
+
+@settings
+class Plain:
+    """The absence of differential privacy, chosen openly and recorded as such."""
+
+    def privatise(self, update: Update, *, what: str) -> PrivateUpdate:
+        """The same update, at infinite cost."""
+        return PrivateUpdate(update=update, spend=Spend(mechanism="plain", is_private=False, what=what))
+
+    def statement(self) -> str:
+        """What holds for a patient."""
+        return (
+            "No differential privacy: patients' records stay in their hospital, but no bound is given "
+            "on what the exchanged numbers reveal about one of them."
+        )

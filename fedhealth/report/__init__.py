@@ -1,0 +1,46 @@
+"""The report: a run's `report.json` as one page, `report.html`, that needs nothing else to be read.
+
+`page.write_html` makes the page, `plots` its figures, `words` its sentences. Whatever the
+report leaves out, the page leaves out.
+
+`report.json`, schema 1. M is a measure as `core.measure.Measure.to_json` writes it:
+`{"value", "low", "high", "method", "note"}`, null where there is none and NaN is null. Every
+part may be null or absent, except `schema`, `study` and `sites`.
+
+    schema          1
+    study           name, digest, title, task, positive_label, strategy, model, privacy, secagg,
+                    seed, rounds_planned, rounds_done, best_round, stopped_because, started,
+                    code_version
+    sites           [one a hospital]
+        name, title, region, description
+        simulated   whether its patients are made up
+        train, validation, test
+                    patients, null where the hospital's policy withholds the count
+        events      patients with a positive outcome among `test`
+        status      "took part", or what went wrong
+        shared      whether its policy allows results by name
+        local, federated, pooled, oracle
+                    M, AUROC on the hospital's own test patients
+        measures    {measure: M}, the federated model on the same patients
+    rounds          [one a round, validation patients]
+        round, auroc (M), log_loss (M), train_loss, took_s, bytes_up, bytes_down, answered,
+        failed ([{site, reason}])
+    union           {who: {measure: M}} on all hospitals' test patients together; who is local,
+                    federated, pooled or oracle; the measures are auroc, auprc, brier, log_loss,
+                    ece, calibration_slope, calibration_intercept, sensitivity_at_specificity,
+                    net_benefit, accuracy
+    comparison      [{who, label, mean_site_auroc (M), union_auroc (M), worst_site: {name, auroc (M)}}]
+    measure_titles  {measure: words}
+    curves          {who: {roc: {x, y}, pr: {x, y},
+                           reliability: {predicted, observed, low, high, n},
+                           decision: {threshold, model, all, none}}}
+    groups          [{by, level, n, events, auroc (M), calibration_slope (M),
+                      sensitivity_at_specificity (M), note}]; a row with null `n` is withheld
+    heterogeneity   {rows: [{feature, label, icc_value, icc_missing}], icc_outcome, summary,
+                     site_distance: {names, matrix}}
+    cost            bytes_up, bytes_down, messages, wall_s, cpu_s, peak_memory_bytes, start_s
+    privacy         {statement}
+    preprocessing   [{name, label, mean, sd, missing_share}]
+    notes           [sentences]
+    manifest        config_sha256, weights_sha256, packages ({name: version}), python, platform, threads
+"""

@@ -1,0 +1,195 @@
+"""The page: a report as one HTML file with its style and figures inside."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from itertools import count as counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from fedhealth.core.errors import DataError
+from fedhealth.report import words
+from fedhealth.report.plots import draw
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from fedhealth.core.measure import Measure
+
+SCHEMA = 1
+WHO = {
+    "local": "each hospital trains alone",
+    "federated": "hospitals train together, records stay",
+    "pooled": "one model on all records in one place",
+    "oracle": "the true risk behind the simulated patients",
+}
+
+
+class Tile(NamedTuple):
+    """One key number: what it is, the number, and a line that puts it in place."""
+
+    label: str
+    value: str
+    beside: str
+
+
+def write_html(report: Mapping[str, Any], path: Path) -> None:
+    """Write the page of `report` (the JSON of this package's docstring) to `path`.
+
+    The same report gives the same bytes under the same version of matplotlib.
+
+    Raises:
+        DataError: the report is of another schema.
+    """
+    path.write_text(html(report), encoding="utf-8", newline="\n")
+
+
+def html(report: Mapping[str, Any]) -> str:
+    """The page of `report` as text.
+
+    Raises:
+        DataError: the report is of another schema.
+    """
+    if report.get("schema") != SCHEMA:
+        raise DataError(
+            f"report.json must have schema {SCHEMA}, found {report.get('schema')}. "
+            "Rebuild it with the FedHealth that made the run."
+        )
+    whole = {"title": report["study"].get("name") or "Study", **{k: v for k, v in report["study"].items() if v is not None}}
+    return (
+        _templates()
+        .get_template("template.html.j2")
+        .render(
+            report=report,
+            study=whole,
+            sites=report["sites"],
+            finding=words.finding(report),
+            pictures=draw(report),
+            tiles=tiles(report),
+            failures=failures(report),
+            methods=methods(report),
+            without=inestimable(report),
+            who_titles=WHO,
+            numbered={"figure": counter(1), "table": counter(1)},
+        )
+    )
+
+
+def tiles(report: Mapping[str, Any]) -> list[Tile]:
+    """The key numbers that the report has, the finding first."""
+    federated = (report.get("union") or {}).get("federated") or {}
+    rows = {row["who"]: row for row in report.get("comparison") or []}
+    found: list[Tile] = []
+    auroc = words.measure(federated.get("auroc"))
+    if auroc is not None:
+        found.append(_measured("AUROC, federated", auroc))
+    found += _gains(rows)
+    worst = (rows.get("federated", {}).get("worst_site")) or {}
+    lowest = words.measure(worst.get("auroc"))
+    if lowest is not None and lowest.is_estimable and len(report["sites"]) > 1:
+        found.append(Tile("Worst hospital", words.decimal(lowest.value), str(worst["name"])))
+    slope = words.measure(federated.get("calibration_slope"))
+    if slope is not None:
+        found.append(_measured("Calibration slope", slope, ideal="1 is ideal"))
+    parts = {key: words.total(report["sites"], key) for key in ("train", "validation", "test")}
+    known = {key: n for key, n in parts.items() if n is not None}
+    if len(known) == len(parts):
+        beside = " \N{MIDDLE DOT} ".join(f"{words.count(n)} {key}" for key, n in known.items())
+        found.append(Tile("Patients", words.count(sum(known.values())), beside))
+    study, cost = report["study"], report.get("cost") or {}
+    if study.get("rounds_done") is not None:
+        best = study.get("best_round")
+        beside = f"of {study.get('rounds_planned')} planned" + (f", round {best} kept" if best is not None else "")
+        found.append(Tile("Rounds", words.count(study["rounds_done"]), beside))
+    if cost.get("bytes_up") is not None:
+        found.append(Tile("Sent by hospitals", words.size(cost["bytes_up"]), "updates and counts, no patient record"))
+    return found
+
+
+def _measured(label: str, found: Measure, ideal: str = "") -> Tile:
+    if not found.is_estimable:
+        return Tile(label, "not estimable", found.note)
+    return Tile(label, words.decimal(found.value), ", ".join(filter(None, (words.interval(found), ideal))))
+
+
+def _gains(rows: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
+    """What federation adds to the average hospital, and what pooling would add to that."""
+    means = {who: words.measure(row.get("mean_site_auroc")) for who, row in rows.items()}
+    ours = means.get("federated")
+    found = []
+    for who, label in (("local", "Against hospitals alone"), ("pooled", "Against pooled records")):
+        other = means.get(who)
+        if ours is not None and other is not None and ours.is_estimable and other.is_estimable:
+            beside = f"AUROC of the average hospital, {words.decimal(other.value)} to {words.decimal(ours.value)}"
+            found.append(Tile(label, words.gain(ours.value - other.value), beside))
+    return found
+
+
+def failures(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Hospital, reason and rounds of every kind of failure, in order of the first."""
+    rounds: dict[tuple[str, str], list[int]] = {}
+    for row in report.get("rounds") or []:
+        for failed in row.get("failed") or []:
+            rounds.setdefault((failed["site"], failed["reason"]), []).append(row["round"])
+    titles = {site["name"]: site["title"] for site in report["sites"]}
+    return [(titles.get(site, site), reason, words.rounds_listed(at)) for (site, reason), at in rounds.items()]
+
+
+def methods(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Measure, method of its interval and remark, for the federated model's measures."""
+    titles = report.get("measure_titles") or {}
+    federated = (report.get("union") or {}).get("federated") or {}
+    return [
+        (titles.get(name, name), found["method"] or "no interval", found["note"])
+        for name, found in federated.items()
+        if found is not None and found["value"] is not None
+    ]
+
+
+def inestimable(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where and why a measure of the federated model has no value."""
+    titles = report.get("measure_titles") or {}
+    places: list[tuple[str, Mapping[str, Any]]] = [("all hospitals", (report.get("union") or {}).get("federated") or {})]
+    places += [
+        (site["title"], {"auroc": site.get("federated"), **(site.get("measures") or {})})
+        for site in report["sites"]
+        if site.get("shared", True)
+    ]
+    return [
+        (f"{titles.get(name, name)}, {place}", found["note"] or "no reason given")
+        for place, measures in places
+        for name, found in measures.items()
+        if found is not None and found["value"] is None
+    ]
+
+
+def _templates() -> Environment:
+    here = files("fedhealth.report")
+    found = Environment(
+        autoescape=True,
+        loader=FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(
+        count=words.count, counted=words.counted, decimal=words.decimal, size=words.size, duration=words.duration,
+        measured=_cell,
+    )  # fmt: skip
+    found.globals.update(total=words.total)
+    return found
+
+
+def _cell(found: Mapping[str, Any] | None) -> Markup:
+    """A measure in a table's cell: value and interval, the reason where it has none, a dash where it is absent."""
+    m = words.measure(found)
+    if m is None:
+        return Markup("&ndash;")
+    if not m.is_estimable:
+        note = Markup('<small>{}</small>').format(m.note) if m.note else ""
+        return Markup('<span class="none">not estimable{}</span>').format(Markup(" ") + note if note else "")
+    ends = words.interval(m)
+    return Markup('{}{}').format(words.decimal(m.value), Markup(' <span class="ci">{}</span>').format(escape(ends)) if ends else "")

@@ -1,0 +1,8 @@
+"""Runtime: everything that touches Flower's plumbing.
+
+    PolicyGrid(grid)    what a round may rely on: a quorum, a deadline, checked replies
+      LocalGrid         messages handed to the client app in this process
+
+`flower.py` is the only module that imports what Flower does not call public. Nothing here
+decides about privacy or medicine.
+"""

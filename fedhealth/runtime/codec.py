@@ -1,0 +1,114 @@
+"""Messages and what they carry.
+
+Towards a hospital a message carries records "arrays" (the model) and "config" (numbers
+and words). From a hospital it carries "arrays" and "metrics", made from a `SealedUpdate`
+and from nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from fedhealth.core.errors import REFUSALS, Refused
+from fedhealth.runtime import flower
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from fedhealth.core.update import SealedUpdate
+
+ARRAYS, CONFIG, METRICS, COUNT = "arrays", "config", "metrics", "num-examples"
+#: The name of the one vector of a reply that is a sum and not a model.
+SUM = "sum"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the coordinator asks of a hospital.
+
+    Attributes:
+        purpose: "train", "evaluate" or "query.<name>", Flower's message type.
+        round_: the round it belongs to; 0 before the first.
+        arrays: the model's weights, or other arrays by name.
+        config: the numbers and words that came along.
+    """
+
+    purpose: str
+    round_: int
+    arrays: dict[str, NDArray[np.generic]]
+    config: dict[str, str | int | float | bool]
+
+
+def read_request(message: Message) -> Request:
+    """The request in a message."""
+    records = message.content
+    config = {**records[CONFIG]} if CONFIG in records else {}
+    arrays = {name: array.numpy() for name, array in records[ARRAYS].items()} if ARRAYS in records else {}
+    return Request(message.metadata.message_type, int(config.get("server-round", 0)), arrays, config)
+
+
+def write_request(
+    purpose: str,
+    node_id: int,
+    arrays: Mapping[str, NDArray[np.generic]] | None = None,
+    config: Mapping[str, str | int | float | bool] | None = None,
+) -> Message:
+    """A message that asks one node."""
+    records = RecordDict({ARRAYS: array_record(arrays or {}), CONFIG: ConfigRecord(dict(config or {}))})
+    return Message(records, node_id, purpose)
+
+
+def write_reply(sealed: SealedUpdate, *, to: Message) -> Message:
+    """The reply that carries a sealed update."""
+    metrics = MetricRecord({COUNT: float(sealed.weight), **{k: float(v) for k, v in sealed.metrics.items()}})
+    return Message(RecordDict({ARRAYS: array_record(sealed.arrays), METRICS: metrics}), reply_to=to)
+
+
+def write_refusal(refused: Refused, *, to: Message) -> Message:
+    """The reply that says a hospital refused: its code, no text."""
+    return Message(Error(flower.CLIENT_FAILED, f"refused:{refused.code}"), reply_to=to)
+
+
+def write_failure(error: Exception, incident: str, *, to: Message) -> Message:
+    """The reply that says a hospital failed: the kind of error and an incident to ask it about."""
+    return Message(Error(flower.CLIENT_FAILED, f"failed:{type(error).__name__}:{incident}"), reply_to=to)
+
+
+def reason_of(reply: Message) -> str:
+    """Why a reply carries no content, in words."""
+    found = reply.error.reason or "no reason given"
+    kind, _, rest = found.partition(":")
+    if kind == "refused":
+        return f"refused: {REFUSALS.get(rest, rest)}"
+    if kind == "failed":
+        error, _, incident = rest.partition(":")
+        return f"failed with {error}" + (f" (incident {incident} in the hospital's log)" if incident else "")
+    return found
+
+
+def arrays_of(reply: Message) -> dict[str, NDArray[np.generic]]:
+    """The arrays in a reply."""
+    return {name: array.numpy() for name, array in reply.content[ARRAYS].items()}
+
+
+def metrics_of(reply: Message) -> dict[str, float]:
+    """The numbers in a reply, "num-examples" among them."""
+    return {name: float(value) for name, value in reply.content[METRICS].items()}
+
+
+def array_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
+    """The arrays as Flower's record."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def size_bytes(message: Message) -> int:
+    """The bytes of all arrays in a message, as they would cross a network."""
+    if not message.has_content():
+        return 0
+    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())

@@ -1,0 +1,56 @@
+"""The plan: do the parts of a study fit together? Asked before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flwr.serverapp.strategy import Strategy
+
+from fedhealth.core.errors import SettingError
+from fedhealth.core.parts import build
+from fedhealth.strategies.needs import needs_of
+
+if TYPE_CHECKING:
+    from fedhealth.core.study import Study
+    from fedhealth.models import Model
+    from fedhealth.privacy import Mechanism
+    from fedhealth.secagg import Sealing
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The built parts of a study, known to fit."""
+
+    study: Study
+    strategy: Strategy
+    model: Model
+    mechanism: Mechanism
+    sealing: Sealing
+
+
+def plan_for(study: Study) -> Plan:
+    """The plan of a study.
+
+    Raises:
+        SettingError: a part can't be built, or two parts exclude each other.
+        Refused: a part comes from outside its room.
+    """
+    strategy: Any = build(study.strategy, where="strategy")
+    if not isinstance(strategy, Strategy):
+        raise SettingError(
+            f"strategy must be a flwr.serverapp.strategy.Strategy, found {type(strategy).__name__}. Name one of those."
+        )
+    sealing: Sealing = build(study.secagg, where="secagg", room="fedhealth.secagg")
+    if sealing.is_masked and needs_of(strategy) == "each":
+        raise SettingError(
+            f"secure aggregation shows the coordinator a sum only, found strategy {type(strategy).__name__}, which "
+            "needs each hospital's update. Use a sum strategy such as fedavg, or secagg=plain."
+        )
+    return Plan(
+        study=study,
+        strategy=strategy,
+        model=build(study.model, where="model", room="fedhealth.models"),
+        mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy"),
+        sealing=sealing,
+    )

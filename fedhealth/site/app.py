@@ -1,0 +1,75 @@
+"""The client app: Flower messages in, the hospital's sealed answers out."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedhealth.core.errors import Refused
+from fedhealth.runtime.codec import read_request, write_failure, write_refusal, write_reply
+from fedhealth.site.client import Client
+
+log = logging.getLogger(__name__)
+
+#: Clients kept loaded in one process, each with its cohort.
+MOST_CLIENTS = 4096
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """The model after this hospital's share of a round."""
+    return _answer(message, context)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """The score sums of the model at this hospital."""
+    return _answer(message, context)
+
+
+@app.query("shape")
+def shape(message: Message, context: Context) -> Message:
+    """How many patients there are."""
+    return _answer(message, context)
+
+
+@app.query("moments")
+def moments(message: Message, context: Context) -> Message:
+    """Counts and sums for the preprocessor."""
+    return _answer(message, context)
+
+
+@app.query("spread")
+def spread(message: Message, context: Context) -> Message:
+    """Sums of squares for the preprocessor."""
+    return _answer(message, context)
+
+
+def _answer(message: Message, context: Context) -> Message:
+    """The reply; a refusal or failure leaves as a code, its text stays in this hospital's log."""
+    try:
+        client = _client(
+            str(context.node_config["site-folder"]),
+            str(context.run_config["fh-study"]),
+            str(context.node_config["approved"]),
+        )
+        return write_reply(client.answer(read_request(message)), to=message)
+    except Refused as refused:
+        log.warning("refused code=%s: %s", refused.code, refused)
+        return write_refusal(refused, to=message)
+    except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
+        incident = uuid.uuid4().hex[:8]
+        log.error("failed incident=%s %s: %s", incident, type(error).__name__, error)  # noqa: TRY400 - a trace may hold rows
+        return write_failure(error, incident, to=message)
+
+
+@lru_cache(maxsize=MOST_CLIENTS)
+def _client(folder: str, packed_study: str, approved: str) -> Client:
+    return Client(Path(folder), packed_study, approved)

@@ -1,0 +1,119 @@
+"""A hospital's client: the one way out.
+
+    request ─open_round (the gate)→ Permit ─work→ Update ─privatise→ PrivateUpdate
+        ─charge→ ─seal→ SealedUpdate
+
+Each arrow is one verb with one owner, and nothing goes back.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedhealth.core.manifest import load_manifest
+from fedhealth.core.parts import build
+from fedhealth.core.study import digest, study_from, unpacked
+from fedhealth.site.cohort import load_cohort
+from fedhealth.site.gate import open_round
+from fedhealth.site.work import work_for
+
+if TYPE_CHECKING:
+    from fedhealth.core.manifest import SiteManifest
+    from fedhealth.core.spend import Spend
+    from fedhealth.core.study import Study
+    from fedhealth.core.update import SealedUpdate
+    from fedhealth.privacy import Mechanism
+    from fedhealth.runtime.codec import Request
+    from fedhealth.secagg import Sealing
+    from fedhealth.site.cohort import Cohort
+    from fedhealth.site.quality import QualityReport
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Client:
+    """One hospital taking part in one study.
+
+    Attributes:
+        folder: the hospital's own, with its site.yaml.
+        packed_study: the study as it came (`core.study.packed`).
+        approved: the digest of the study this hospital approved.
+    """
+
+    folder: Path
+    packed_study: str
+    approved: str
+
+    def answer(self, request: Request) -> SealedUpdate:
+        """What leaves the hospital for a request.
+
+        Raises:
+            Refused: a rule of the hospital's does not hold.
+            DataError: the hospital's data can't become a cohort.
+        """
+        permit = open_round(
+            self.manifest,
+            self.study,
+            self.cohort,
+            digest=self.digest,
+            approved=self.approved,
+            is_masked=self.sealing.is_masked,
+            round_=request.round_,
+            purpose=request.purpose,
+        )
+        update = work_for(request.purpose)(permit, request)
+        private = self.mechanism.privatise(update, what=request.purpose)
+        charge(self.manifest, private.spend)
+        return self.sealing.seal(private)
+
+    @cached_property
+    def manifest(self) -> SiteManifest:
+        """The hospital's manifest, read from its own folder."""
+        return load_manifest(self.folder)
+
+    @cached_property
+    def study(self) -> Study:
+        """The study as it came."""
+        return study_from(unpacked(self.packed_study))
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the study as it came."""
+        return digest(unpacked(self.packed_study))
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The hospital's cohort for the study, loaded once."""
+        return self._loaded[0]
+
+    @cached_property
+    def quality(self) -> QualityReport:
+        """What was found wrong in the hospital's data, in counts."""
+        return self._loaded[1]
+
+    @cached_property
+    def mechanism(self) -> Mechanism:
+        """The study's privacy mechanism, from the installed package only."""
+        return build(self.study.privacy, where="privacy", room="fedhealth.privacy")  # type: ignore[no-any-return]
+
+    @cached_property
+    def sealing(self) -> Sealing:
+        """The study's secure aggregation, from the installed package only."""
+        return build(self.study.secagg, where="secagg", room="fedhealth.secagg")  # type: ignore[no-any-return]
+
+    @cached_property
+    def _loaded(self) -> tuple[Cohort, QualityReport]:
+        study = self.study
+        return load_cohort(
+            self.manifest, self.folder, spec=study.features, task=study.task, split=study.split, seed=study.seed
+        )
+
+
+def charge(manifest: SiteManifest, spend: Spend) -> None:
+    """Put an event on the hospital's account before anything leaves; here, its log."""
+    log.info("charged site=%s spend=%s", manifest.name, spend)

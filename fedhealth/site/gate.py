@@ -1,0 +1,99 @@
+"""The gate: what must hold before a hospital does anything for a study.
+
+Every request passes here, and nothing leaves that did not. The order is: the study is the
+approved one; the hospital is not paused; masking is on where the hospital demands it;
+the floors hold. Rows without consent are already out of the cohort (`site.cohort`). What
+comes later (budgets, quarantine, receipts) is one more rule in `open_round`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedhealth.core.errors import Refused
+
+if TYPE_CHECKING:
+    from fedhealth.core.manifest import SiteManifest
+    from fedhealth.core.study import Study
+    from fedhealth.site.cohort import Cohort
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """One request let through, with the cohort it may use."""
+
+    study: Study
+    manifest: SiteManifest
+    cohort: Cohort
+    round_: int
+
+
+def open_round(
+    manifest: SiteManifest,
+    study: Study,
+    cohort: Cohort,
+    *,
+    digest: str,
+    approved: str,
+    is_masked: bool,
+    round_: int,
+    purpose: str,
+) -> Permit:
+    """The permit for one request.
+
+    Args:
+        manifest: the hospital's own.
+        study: the study as it came with the request.
+        cohort: the hospital's cohort for that study.
+        digest: the digest of the study as it came.
+        approved: the digest this hospital approved.
+        is_masked: whether what leaves is masked.
+        round_: the round asked for.
+        purpose: what is asked for.
+
+    Raises:
+        Refused: a rule of the hospital's does not hold.
+    """
+    policy = manifest.policy
+    n = len(cohort.part("train").y)
+    if digest != approved:
+        raise Refused(
+            "study_changed",
+            rule="the study must be the approved one",
+            found=digest[:12],
+            remedy=f"Approve it anew; {approved[:12]} is approved.",
+        )
+    if policy.paused:
+        raise Refused(
+            "paused",
+            rule="the client must not be paused",
+            found="policy.paused=true",
+            remedy="Unpause it in site.yaml.",
+        )
+    if policy.require_masking and not is_masked:
+        raise Refused(
+            "masking_required",
+            rule="secagg must be masked",
+            found="secagg=plain",
+            remedy="Use a masked study, or change policy.require_masking.",
+        )
+    if len(study.roster) < policy.min_cohort:
+        raise Refused(
+            "too_few_sites",
+            rule=f"a study must have at least {policy.min_cohort} hospitals",
+            found=str(len(study.roster)),
+            remedy="Add hospitals, or lower policy.min_cohort in site.yaml.",
+        )
+    if n < policy.min_patients:
+        raise Refused(
+            "cohort_too_small",
+            rule=f"a round must have at least {policy.min_patients} training patients",
+            found=str(n),
+            remedy="Wait for more patients, or lower policy.min_patients in site.yaml.",
+        )
+    log.info("opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose)
+    return Permit(study=study, manifest=manifest, cohort=cohort, round_=round_)

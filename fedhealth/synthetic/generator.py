@@ -1,0 +1,222 @@
+"""Patients of one simulated hospital, drawn along a causal chain with a known true risk.
+
+    who comes -> what they have -> how ill they are -> what their body does
+      -> how they are treated -> the true risk -> the outcome
+      -> what the devices show and the record keeps -> the hospital's own units
+
+The outcome is drawn from the risk, so the risk's own AUROC bounds what any model can
+reach. Devices, missing values and units come after it: they hide the truth, they don't
+move it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedhealth.core.features import Conversion
+from fedhealth.core.seeds import rng_of
+from fedhealth.core.table import Table
+from fedhealth.synthetic.hospital import Hospital
+from fedhealth.synthetic.outcomes import Outcome, outcome_named
+from fedhealth.synthetic.patients import Patients
+from fedhealth.synthetic.physiology import COMORBIDITIES, MEASUREMENTS, PANELS, Column
+
+#: How a patient can be admitted; a column of words.
+ADMISSIONS = ("medical", "scheduled_surgery", "emergency_surgery")
+
+# Rows drawn at a time: the columns of one chunk stay in the processor's cache.
+_CHUNK = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A hospital's patients and the oracle: what no hospital ever sees.
+
+    Attributes:
+        table: what the hospital's records hold, in its own units.
+        risk: [n] the true probability from which each outcome was drawn.
+        severity: [n] the latent severity, mean 0 and variance 1 in the average hospital.
+        treated: [n] whether the patient got the aggressive treatment.
+    """
+
+    table: Table
+    risk: NDArray[np.float64]
+    severity: NDArray[np.float64]
+    treated: NDArray[np.bool_]
+
+
+def generate(
+    hospital: Hospital, *, name: str, seed: int, task: str, units: Mapping[str, Conversion] | None = None
+) -> Generated:
+    """The year's patients of the hospital called `name`.
+
+    The same arguments give the same bytes. The stream is named by (seed, name, task)
+    alone, so no other hospital has any part in it.
+
+    Args:
+        hospital: in what it differs from the average hospital.
+        name: the site's name; it names the random stream.
+        seed: the study's seed; `hospital.seed` stands in for it where given.
+        task: a module of `fedhealth.synthetic.outcomes`.
+        units: by column, how the hospital's local unit becomes the generator's.
+
+    Raises:
+        SettingError: the task is not known.
+    """
+    outcome = outcome_named(task)
+    seed = seed if hospital.seed is None else hospital.seed
+    rng = rng_of(seed, site=name, purpose=f"patients/{task}")
+    law = _law(outcome, hospital, name)
+    n = hospital.size
+    numbers = {column: np.empty(n) for column in (*_NUMBERS, *outcome.COLUMNS)}
+    admission = np.empty(n, dtype=np.int8)
+    risk, severity = np.empty(n), np.empty(n)
+    treated, died, consent = np.empty(n, dtype=bool), np.empty(n), np.empty(n, dtype=bool)
+    for start in range(0, n, _CHUNK):
+        rows = slice(start, min(start + _CHUNK, n))
+        size = rows.stop - rows.start
+        when = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5) / n - 0.5
+        patients = _admit(hospital, when, outcome.SEVERITY, rng)
+        extra = outcome.history(patients, rng)
+        if extra:
+            patients = replace(patients, values={**patients.values, **extra})
+        chance = _risk(outcome, law, hospital, patients, when)
+        risk[rows] = chance
+        died[rows] = rng.random(size, dtype=np.float32) < chance
+        consent[rows] = rng.random(size, dtype=np.float32) < hospital.consent_rate
+        severity[rows], treated[rows], admission[rows] = patients.severity, patients.treated, patients.admission
+        for column in ("age", "female", *COMORBIDITIES, *extra):
+            numbers[column][rows] = patients.values[column]
+        for column, seen in _observe(hospital, patients, rng).items():
+            numbers[column][rows] = seen
+    for column, conversion in (units or {}).items():
+        if column in numbers:
+            numbers[column] -= conversion.offset
+            numbers[column] /= conversion.factor
+    columns: dict[str, NDArray[np.float64] | NDArray[np.object_]] = dict(numbers)
+    columns["admission"] = np.array(ADMISSIONS, dtype=object)[admission]
+    table = Table(patients=_pseudonyms(n, rng), columns=columns, outcome=died, consent=consent)
+    return Generated(table=table, risk=risk, severity=severity, treated=treated)
+
+
+_NUMBERS = ("age", "female", *COMORBIDITIES, *MEASUREMENTS)
+
+#: By column of the table, the unit the generator works in; a column of no unit is not named.
+UNITS: dict[str, str] = {"age": "years", **{name: measurement.unit for name, measurement in MEASUREMENTS.items()}}
+
+
+def _sigmoid(logit: Column) -> Column:
+    return 1 / (1 + np.exp(-logit))
+
+
+def _logit(share: float) -> np.float32:
+    share = min(max(share, 1e-9), 1 - 1e-9)
+    return np.float32(np.log(share / (1 - share)))
+
+
+def _happens(logit: Column, rng: np.random.Generator) -> Column:
+    """[n] 1 where an event of that logit happens, else 0."""
+    return (rng.random(len(logit), dtype=np.float32) < _sigmoid(logit)).astype(np.float32)
+
+
+def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Generator) -> Patients:
+    """The patients as they truly are."""
+    n, mix = len(when), hospital.casemix
+    factors: dict[str, Column] = {}
+
+    # A median-preserving skew to the young: quartiles 53, 67, 78 in PhysioNet 2012.
+    z = rng.standard_normal(n, dtype=np.float32)
+    age = mix.age_median + mix.age_spread * (z - 0.178 * z * z)
+    least = mix.age_min
+    age = np.minimum(least + np.abs(age - least), 95)
+    old = (age - 65) / 17
+    factors["age"] = old
+    factors["female"] = (rng.random(n, dtype=np.float32) < mix.female).astype(np.float32)
+    for name, (share, by_decade) in COMORBIDITIES.items():
+        logit = _logit(share) + np.float32(mix.comorbidity.get(name, 0.0)) + np.float32(1.7 * by_decade) * old
+        factors[name] = _happens(logit, rng)
+    drawn = rng.random(n, dtype=np.float32)
+    admission = (drawn < mix.scheduled + mix.surgical_emergency).astype(np.int8)
+    admission += (drawn >= mix.scheduled) & (drawn < mix.scheduled + mix.surgical_emergency)
+
+    # Skewed to the right: most patients are a little ill, a few very.
+    z = rng.standard_normal(n, dtype=np.float32)
+    severity = 0.95 * z + 0.2 * (z * z - 1)
+    severity += np.float32(mix.severity + shift) + hospital.drift.severity * when
+    severity -= 0.5 * (admission == 1)
+    severity += 0.15
+    inflammation = 0.3 * severity + 0.95 * rng.standard_normal(n, dtype=np.float32)
+    factors["severity"], factors["inflammation"] = severity, inflammation
+    factors["kidney"] = _happens(
+        -1.75
+        + 0.5 * severity
+        + 1.6 * factors["chronic_kidney_disease"]
+        + 0.2 * old,
+        rng,
+    )
+    factors["liver"] = _happens(-1.6 + 0.45 * severity, rng)
+
+    latent: dict[str, Column] = {}
+    values: dict[str, Column] = {name: factors[name] for name in ("female", *COMORBIDITIES)}
+    values["age"] = age
+    for name, measurement in MEASUREMENTS.items():
+        left = max(1.0 - sum(weight * weight for weight in measurement.loads.values()), 0.3)
+        u = np.float32(np.sqrt(left)) * rng.standard_normal(n, dtype=np.float32)
+        for factor, weight in measurement.loads.items():
+            u += weight * factors[factor]
+        latent[name] = u
+        values[name] = np.clip(measurement.value(u, factors), measurement.low, measurement.high)
+    treat = hospital.policy.treat + hospital.policy.slope * severity
+    return Patients(
+        values=values, latent=latent, severity=severity, treated=_happens(treat, rng) > 0, admission=admission
+    )
+
+
+def _law(outcome: Outcome, hospital: Hospital, name: str) -> NDArray[np.float32]:
+    """[terms] the factor by which each of the outcome's coefficients differs at this hospital."""
+    rng = rng_of(hospital.concept.seed, site=name, purpose=f"concept/{outcome.NAME}")
+    return (1 + hospital.concept.scale * rng.standard_normal(outcome.TERMS)).astype(np.float32)
+
+
+def _risk(
+    outcome: Outcome, law: NDArray[np.float32], hospital: Hospital, patients: Patients, when: Column
+) -> NDArray[np.float64]:
+    """[n] the true probability of the outcome."""
+    logit = np.float32(outcome.INTERCEPT + hospital.prevalence.intercept) + hospital.drift.intercept * when
+    for factor, (coefficient, term) in zip(law, outcome.terms(patients), strict=True):
+        logit += np.float32(coefficient * factor) * term
+    return _sigmoid(logit).astype(np.float64)
+
+
+def _observe(hospital: Hospital, patients: Patients, rng: np.random.Generator) -> dict[str, Column]:
+    """What the record holds of each measurement: through the device, and NaN where it was not made."""
+    n, policy = len(patients.severity), hospital.missing
+    absent = {
+        panel: rng.random(n, dtype=np.float32) < policy.panels.get(panel, usual) for panel, usual in PANELS.items()
+    }
+    seen: dict[str, Column] = {}
+    for name, measurement in MEASUREMENTS.items():
+        value = patients.values[name]
+        if name in hospital.devices:
+            device = hospital.devices[name]
+            value = device.gain * value + device.offset
+            value = np.clip(value, measurement.low, measurement.high)
+        logit = np.float32(_logit(measurement.missing) + policy.rate_logit.get(name, 0.0))
+        skipped = logit - np.float32(policy.mar * measurement.sought) * patients.severity
+        skipped -= policy.mnar * (np.abs(patients.latent[name]) - 0.8)
+        gone = absent[measurement.panel] | (rng.random(n, dtype=np.float32) < _sigmoid(skipped))
+        seen[name] = np.where(gone, np.float32(np.nan), value)
+    return seen
+
+
+def _pseudonyms(n: int, rng: np.random.Generator) -> NDArray[np.str_]:
+    """[n] names of ten hexadecimal digits, all different: row numbers through a bijection of 40 bits."""
+    odd, start = (int(part) for part in rng.integers(0, 1 << 40, size=2))
+    codes = (np.arange(n, dtype=np.uint64) * np.uint64(odd | 1) + np.uint64(start)) & np.uint64((1 << 40) - 1)
+    pairs = np.array([f"{byte:02x}" for byte in range(256)])
+    octets = codes.astype("<u8").view(np.uint8).reshape(n, 8)[:, :5]
+    return np.ascontiguousarray(pairs[octets]).view("<U10").reshape(n)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from fedhealth.core.errors import DataError, SettingError
+from fedhealth.evaluation.scores import CLIP, ScoreSums, SummaryLayout
+
+probabilities = arrays(np.float64, st.integers(0, 60), elements=st.floats(0, 1))
+
+
+def outcomes_of(probability, seed):
+    return np.random.default_rng(seed).random(len(probability)) < probability
+
+
+@given(probability=probabilities, seed=st.integers(0, 99), sites=st.integers(1, 5), bins=st.integers(1, 50))
+@settings(max_examples=60, deadline=None)
+def test_the_sum_over_sites_is_the_sum_of_their_patients_bit_for_bit(probability, seed, sites, bins):
+    outcome = outcomes_of(probability, seed)
+    site = np.random.default_rng(seed).integers(sites, size=len(probability))
+
+    total = ScoreSums.empty(bins)
+    for k in range(sites):
+        total = total + ScoreSums.of(probability[site == k], outcome[site == k], bins=bins)
+
+    assert np.array_equal(total.to_vector(), ScoreSums.of(probability, outcome, bins=bins).to_vector())
+
+
+@given(probability=probabilities, seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_the_order_of_patients_changes_no_bit(probability, seed):
+    outcome = outcomes_of(probability, seed)
+    order = np.random.default_rng(seed).permutation(len(probability))
+
+    mixed = ScoreSums.of(probability[order], outcome[order])
+
+    assert np.array_equal(mixed.to_vector(), ScoreSums.of(probability, outcome).to_vector())
+
+
+@given(probability=probabilities, seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_the_vector_returns_what_it_was_made_of(probability, seed):
+    sums = ScoreSums.of(probability, outcomes_of(probability, seed), bins=20)
+
+    returned = ScoreSums.from_vector(sums.to_vector(), bins=20)
+
+    assert np.array_equal(returned.to_vector(), sums.to_vector())
+    assert (returned.n, returned.n_positive) == (sums.n, sums.n_positive) == (len(probability), sums.n_positive)
+
+
+def test_three_patients_worked_by_hand():
+    sums = ScoreSums.of(np.array([0.25, 0.5, 1.0]), np.array([0, 1, 1]), bins=4)
+
+    assert sums.negatives.tolist() == [0, 1, 0, 0]
+    assert sums.positives.tolist() == [0, 0, 1, 1]
+    assert sums.logits == pytest.approx([0, -np.log(3), 0, 23 * np.log(2)], abs=1e-6)
+    assert sums.log_loss == pytest.approx(-np.log(0.75) - np.log(0.5), abs=2e-6)
+    assert (sums.brier, sums.brier_sq) == pytest.approx((0.0625 + 0.25, 0.0625**2 + 0.25**2), abs=2e-6)
+
+
+@pytest.mark.parametrize("p", [0.0, 5e-324, 1e-300, 1.0, np.nextafter(1.0, 0.0)])
+def test_the_clip_keeps_extreme_probabilities_finite(p):
+    sums = ScoreSums.of(np.array([p, p]), np.array([0, 1]))
+
+    most = np.log((1 - CLIP) / CLIP)
+    assert abs(sums.logits.sum()) == pytest.approx(2 * most, abs=1e-5)
+    assert sums.log_loss == pytest.approx(-np.log(CLIP) - np.log(1 - CLIP), abs=1e-5)
+
+
+def test_float32_scores_are_read_as_they_are():
+    probability = np.random.default_rng(0).random(500).astype(np.float32)
+    outcome = np.random.default_rng(1).integers(2, size=500)
+
+    sums, wide = (ScoreSums.of(p, outcome) for p in (probability, probability.astype(np.float64)))
+
+    assert np.array_equal(sums.to_vector(), wide.to_vector())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -0.125, 1.125])
+def test_an_impossible_probability_is_counted_and_never_shown(bad):
+    with pytest.raises(DataError, match="found 2 of 3") as error:
+        ScoreSums.of(np.array([0.5, bad, bad]), np.array([0, 1, 0]))
+    assert str(bad) not in str(error.value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 2, -1, 0.625])
+def test_an_impossible_outcome_is_counted_and_never_shown(bad):
+    with pytest.raises(DataError, match="found 1 of 3") as error:
+        ScoreSums.of(np.array([0.5, 0.5, 0.5]), np.array([0, 1, bad]))
+    assert str(bad) not in str(error.value).replace("found 1 of 3", "").replace("0 or 1", "")
+
+
+def test_scores_and_outcomes_of_different_patients_are_refused():
+    with pytest.raises(DataError, match=r"shapes \(3,\) and \(2,\)"):
+        ScoreSums.of(np.zeros(3), np.zeros(2))
+
+
+@pytest.mark.parametrize("spoil", [lambda v: v[:-1], lambda v: v / 3, lambda v: v - 1, lambda v: v * np.nan])
+def test_a_vector_that_is_no_sum_of_sites_is_refused(spoil):
+    vector = ScoreSums.of(np.array([0.2, 0.7]), np.array([0, 1]), bins=5).to_vector()
+    with pytest.raises(DataError):
+        ScoreSums.from_vector(spoil(vector), bins=5)
+
+
+def test_sums_of_different_bins_do_not_add():
+    with pytest.raises(SettingError, match="found 5 and 6"):
+        _ = ScoreSums.empty(5) + ScoreSums.empty(6)
+
+
+def test_a_layout_adds_sites_and_their_groups_in_one_vector():
+    layout = SummaryLayout(groups=("sex=female", "sex=male"), bins=50, group_bins=10)
+    probability, outcome = np.array([0.1, 0.3, 0.8, 0.9]), np.array([0, 1, 0, 1])
+    female = np.array([True, False, True, False])
+    first = layout.summarise(probability[:2], outcome[:2], {"sex=female": female[:2], "sex=male": ~female[:2]})
+    second = layout.summarise(probability[2:], outcome[2:], {"sex=female": female[2:]})
+
+    overall, groups = layout.unpack(first + second)
+
+    assert len(first) == layout.width
+    assert np.array_equal(overall.to_vector(), ScoreSums.of(probability, outcome, bins=50).to_vector())
+    of_women = ScoreSums.of(probability[female], outcome[female], bins=10)
+    assert np.array_equal(groups["sex=female"].to_vector(), of_women.to_vector())
+    assert groups["sex=male"].n == 1
+
+
+def test_a_layout_without_groups_is_the_sums_alone():
+    layout, sums = SummaryLayout(bins=5), ScoreSums.of(np.array([0.2, 0.7]), np.array([0, 1]), bins=5)
+
+    overall, groups = layout.unpack(layout.pack(sums, {}))
+
+    assert np.array_equal(overall.to_vector(), sums.to_vector())
+    assert groups == {}
+
+
+def test_a_layout_refuses_what_it_does_not_know():
+    layout = SummaryLayout(groups=("sex=female",), bins=5)
+    with pytest.raises(SettingError, match="found age=old"):
+        layout.pack(ScoreSums.empty(5), {"age=old": ScoreSums.empty()})
+    with pytest.raises(DataError, match="must be a vector of"):
+        layout.unpack(np.zeros(7))
+    with pytest.raises(SettingError, match="named once"):
+        SummaryLayout(groups=("a", "a"))
