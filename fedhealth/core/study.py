@@ -59,7 +59,7 @@ class Rules:
 
     Attributes:
         fraction: the share of hospitals asked in a round, in expectation.
-        quorum: hospitals that must answer for a round to stand.
+        quorum: hospitals that must answer for a round to stand; null for every one asked.
         grace_s: how long a round still waits for stragglers once the quorum is in; None
             waits for all.
         timeout_s: how long a round waits at most.
@@ -70,7 +70,7 @@ class Rules:
     """
 
     fraction: float = 1.0
-    quorum: int = 2
+    quorum: int | None = 2
     grace_s: float | None = None
     timeout_s: float = 3600.0
     node_timeout_s: float = 60.0
@@ -80,7 +80,7 @@ class Rules:
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise SettingError(f"`rules.fraction` must lie in (0, 1], found {self.fraction}. Use 1 for every hospital.")
-        if self.quorum < 1:
+        if self.quorum is not None and self.quorum < 1:
             raise SettingError(f"`rules.quorum` must be at least 1, found {self.quorum}. Raise it.")
         if self.patience is not None and self.patience < 1:
             raise SettingError(f"`rules.patience` must be at least 1 or null, found {self.patience}. Use null for never.")
@@ -125,7 +125,7 @@ class Study:
             raise SettingError(f"`sites.names` must name each hospital once, found {list(self.roster)}. Remove doubles.")
         if self.seed < 0:
             raise SettingError(f"`seed` must be 0 or more, found {self.seed}. Choose another.")
-        if self.rules.quorum > len(self.roster):
+        if self.rules.quorum is not None and self.rules.quorum > len(self.roster):
             raise SettingError(
                 f"`rules.quorum` must be at most the number of hospitals {len(self.roster)}, found "
                 f"{self.rules.quorum}. Lower it or add hospitals."

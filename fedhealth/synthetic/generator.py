@@ -11,19 +11,25 @@ move it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedhealth.core.features import Conversion
 from fedhealth.core.seeds import rng_of
 from fedhealth.core.table import Table
-from fedhealth.synthetic.hospital import Hospital
 from fedhealth.synthetic.outcomes import Outcome, outcome_named
 from fedhealth.synthetic.patients import Patients
 from fedhealth.synthetic.physiology import COMORBIDITIES, MEASUREMENTS, PANELS, Column
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from fedhealth.core.features import Conversion
+    from fedhealth.synthetic.hospital import Hospital
 
 #: How a patient can be admitted; a column of words.
 ADMISSIONS = ("medical", "scheduled_surgery", "emergency_surgery")
@@ -113,9 +119,8 @@ def _sigmoid(logit: Column) -> Column:
     return 1 / (1 + np.exp(-logit))
 
 
-def _logit(share: float) -> np.float32:
-    share = min(max(share, 1e-9), 1 - 1e-9)
-    return np.float32(np.log(share / (1 - share)))
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
 
 
 def _happens(logit: Column, rng: np.random.Generator) -> Column:
@@ -131,13 +136,12 @@ def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Genera
     # A median-preserving skew to the young: quartiles 53, 67, 78 in PhysioNet 2012.
     z = rng.standard_normal(n, dtype=np.float32)
     age = mix.age_median + mix.age_spread * (z - 0.178 * z * z)
-    least = mix.age_min
-    age = np.minimum(least + np.abs(age - least), 95)
+    age = np.minimum(mix.age_min + np.abs(age - mix.age_min), 95)
     old = (age - 65) / 17
     factors["age"] = old
     factors["female"] = (rng.random(n, dtype=np.float32) < mix.female).astype(np.float32)
     for name, (share, by_decade) in COMORBIDITIES.items():
-        logit = _logit(share) + np.float32(mix.comorbidity.get(name, 0.0)) + np.float32(1.7 * by_decade) * old
+        logit = _logit(share) + mix.comorbidity.get(name, 0.0) + 1.7 * by_decade * old
         factors[name] = _happens(logit, rng)
     drawn = rng.random(n, dtype=np.float32)
     admission = (drawn < mix.scheduled + mix.surgical_emergency).astype(np.int8)
@@ -146,16 +150,12 @@ def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Genera
     # Skewed to the right: most patients are a little ill, a few very.
     z = rng.standard_normal(n, dtype=np.float32)
     severity = 0.95 * z + 0.2 * (z * z - 1)
-    severity += np.float32(mix.severity + shift) + hospital.drift.severity * when
-    severity -= 0.5 * (admission == 1)
-    severity += 0.15
+    severity += mix.severity + shift + hospital.drift.severity * when
+    severity += 0.15 - 0.5 * (admission == 1).astype(np.float32)
     inflammation = 0.3 * severity + 0.95 * rng.standard_normal(n, dtype=np.float32)
     factors["severity"], factors["inflammation"] = severity, inflammation
     factors["kidney"] = _happens(
-        -1.75
-        + 0.5 * severity
-        + 1.6 * factors["chronic_kidney_disease"]
-        + 0.2 * old,
+        -1.75 + 0.5 * severity + 1.6 * factors["chronic_kidney_disease"] + 0.2 * old,
         rng,
     )
     factors["liver"] = _happens(-1.6 + 0.45 * severity, rng)
@@ -165,7 +165,7 @@ def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Genera
     values["age"] = age
     for name, measurement in MEASUREMENTS.items():
         left = max(1.0 - sum(weight * weight for weight in measurement.loads.values()), 0.3)
-        u = np.float32(np.sqrt(left)) * rng.standard_normal(n, dtype=np.float32)
+        u = math.sqrt(left) * rng.standard_normal(n, dtype=np.float32)
         for factor, weight in measurement.loads.items():
             u += weight * factors[factor]
         latent[name] = u
@@ -176,19 +176,19 @@ def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Genera
     )
 
 
-def _law(outcome: Outcome, hospital: Hospital, name: str) -> NDArray[np.float32]:
+def _law(outcome: Outcome, hospital: Hospital, name: str) -> list[float]:
     """[terms] the factor by which each of the outcome's coefficients differs at this hospital."""
     rng = rng_of(hospital.concept.seed, site=name, purpose=f"concept/{outcome.NAME}")
-    return (1 + hospital.concept.scale * rng.standard_normal(outcome.TERMS)).astype(np.float32)
+    return [1 + hospital.concept.scale * drawn for drawn in rng.standard_normal(outcome.TERMS).tolist()]
 
 
 def _risk(
-    outcome: Outcome, law: NDArray[np.float32], hospital: Hospital, patients: Patients, when: Column
+    outcome: Outcome, law: list[float], hospital: Hospital, patients: Patients, when: Column
 ) -> NDArray[np.float64]:
     """[n] the true probability of the outcome."""
-    logit = np.float32(outcome.INTERCEPT + hospital.prevalence.intercept) + hospital.drift.intercept * when
+    logit = outcome.INTERCEPT + hospital.prevalence.intercept + hospital.drift.intercept * when
     for factor, (coefficient, term) in zip(law, outcome.terms(patients), strict=True):
-        logit += np.float32(coefficient * factor) * term
+        logit += coefficient * factor * term
     return _sigmoid(logit).astype(np.float64)
 
 
@@ -205,8 +205,8 @@ def _observe(hospital: Hospital, patients: Patients, rng: np.random.Generator) -
             device = hospital.devices[name]
             value = device.gain * value + device.offset
             value = np.clip(value, measurement.low, measurement.high)
-        logit = np.float32(_logit(measurement.missing) + policy.rate_logit.get(name, 0.0))
-        skipped = logit - np.float32(policy.mar * measurement.sought) * patients.severity
+        logit = _logit(measurement.missing) + policy.rate_logit.get(name, 0.0)
+        skipped = logit - policy.mar * measurement.sought * patients.severity
         skipped -= policy.mnar * (np.abs(patients.latent[name]) - 0.8)
         gone = absent[measurement.panel] | (rng.random(n, dtype=np.float32) < _sigmoid(skipped))
         seen[name] = np.where(gone, np.float32(np.nan), value)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-from fedhealth.synthetic.physiology import Column
+    from fedhealth.synthetic.physiology import Column
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,15 @@ its own noise, turned into a value around the medians of a real intensive care u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 Column = NDArray[np.floating]
 
@@ -95,7 +99,7 @@ def _failing(
     def value(u: Column, factors: Mapping[str, Column]) -> Column:
         fails = factors[organ]
         centre = math.log(healthy[0]) + math.log(failed[0] / healthy[0]) * fails
-        spread = np.float32(healthy[1]) + np.float32(failed[1] - healthy[1]) * fails
+        spread = healthy[1] + (failed[1] - healthy[1]) * fails
         log = centre + spread * u
         for factor, shift in shifts.items():
             log += shift * factors[factor]

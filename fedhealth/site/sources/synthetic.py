@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.features import Conversion, FeatureSpec
-from fedhealth.core.manifest import SiteManifest
 from fedhealth.core.settings import settings
 from fedhealth.core.table import Table
-from fedhealth.core.task import Task
 from fedhealth.synthetic import UNITS, Hospital, generate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fedhealth.core.manifest import SiteManifest
+    from fedhealth.core.task import Task
 
 
 @settings
 class SyntheticSource(Hospital):
     """The keys under `source:` of a site.yaml with `kind: synthetic`: those of `Hospital`."""
 
-    def rows(self, *, spec: FeatureSpec, task: Task, manifest: SiteManifest, seed: int) -> Table:
+    def rows(self, *, spec: FeatureSpec, task: Task, manifest: SiteManifest, folder: Path, seed: int) -> Table:
         """The hospital's patients, in the local units that its manifest names.
 
         Local column names are for files; there are none here.
@@ -23,6 +29,7 @@ class SyntheticSource(Hospital):
         Raises:
             SettingError: the task has no synthetic outcome, or a feature or unit is not one that is generated.
         """
+        del folder
         table = generate(self, name=manifest.name, seed=seed, task=task.name, units=local_units(spec, manifest)).table
         for name in spec.names:
             if name not in table.columns:

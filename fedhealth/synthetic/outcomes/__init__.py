@@ -5,16 +5,19 @@ A new task is one more file here that gives what `Outcome` names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Protocol, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol, cast
 
 from fedhealth.core.errors import SettingError, did_you_mean
-from fedhealth.synthetic.patients import Patients
-from fedhealth.synthetic.physiology import Column
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from fedhealth.synthetic.patients import Patients
+    from fedhealth.synthetic.physiology import Column
 
 
 class Outcome(Protocol):

@@ -9,12 +9,16 @@ Inker, NEJM 2021, doi:10.1056/NEJMoa2102953), and lactate that counts double in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedhealth.synthetic.patients import Patients
 from fedhealth.synthetic.physiology import Column, filtration_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fedhealth.synthetic.patients import Patients
 
 NAME = "mortality"
 SEVERITY = 0.0

@@ -1,0 +1,80 @@
+"""The statistics before training: two sums over the hospitals, and the preprocessor they give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedhealth.core.cohort_shape import CohortShape
+from fedhealth.core.errors import DataError
+from fedhealth.core.preprocessor import Preprocessor
+from fedhealth.evaluation.moments import MomentLayout, global_means, global_moments
+from fedhealth.runtime.codec import SUM, arrays_of, write_request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from fedhealth.core.study import Study
+    from fedhealth.runtime.policy import PolicyGrid
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What was learned before training.
+
+    Attributes:
+        shapes: patients by hospital and part.
+        first: by hospital, its vector of the first pass.
+        second: by hospital, its vector of the second pass.
+        preprocessor: fitted on the sums of both.
+    """
+
+    shapes: dict[str, CohortShape]
+    first: dict[str, NDArray[np.float64]]
+    second: dict[str, NDArray[np.float64]]
+    preprocessor: Preprocessor
+
+
+def gather(study: Study, grid: PolicyGrid) -> Statistics:
+    """The statistics of the hospitals that answer.
+
+    Raises:
+        QuorumError: too few answer.
+        DataError: no hospital has a patient of each class, so there is nothing to learn.
+    """
+    layout = MomentLayout(study.features)
+    shapes = {
+        site: CohortShape(*(int(count) for count in vector)) for site, vector in vectors(grid, "query.shape").items()
+    }
+    first = vectors(grid, "query.moments")
+    total = _total(first)
+    means = global_means(layout, total)
+    second = vectors(grid, "query.spread", {"means": means})
+    both = sorted(first.keys() & second.keys())
+    if len(both) < len(first):
+        # A hospital that left between the passes would count in the mean and not in the spread.
+        total = _total({site: first[site] for site in both})
+    found = global_moments(layout, total, _total({site: second[site] for site in both}))
+    if min(found.outcome) == 0:
+        raise DataError(
+            f"the training patients must hold both outcomes, found {found.outcome[0]:g} without and "
+            f"{found.outcome[1]:g} with the event. Check task.outcome and task.positive_above."
+        )
+    return Statistics(shapes, first, second, Preprocessor.from_moments(study.features, found))
+
+
+def vectors(
+    grid: PolicyGrid, purpose: str, arrays: Mapping[str, NDArray[np.float64]] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Each answering hospital's vector for one question."""
+    messages = [write_request(purpose, node, arrays) for node in grid.get_node_ids()]
+    replies = grid.send_and_receive(messages)
+    return {grid.site_of(reply): arrays_of(reply)[SUM].astype(np.float64) for reply in replies if reply.has_content()}
+
+
+def _total(by_site: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.sum([by_site[site] for site in sorted(by_site)], axis=0)  # type: ignore[no-any-return]
