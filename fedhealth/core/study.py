@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedhealth.core.errors import SettingError
@@ -114,7 +113,6 @@ class Study:
     privacy: dict[str, Any]
     secagg: dict[str, Any]
     engine: dict[str, Any]
-    thresholds: tuple[float, ...] = field(default=(0.1,))
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -130,9 +128,11 @@ class Study:
                 f"`rules.quorum` must be at most the number of hospitals {len(self.roster)}, found "
                 f"{self.rules.quorum}. Lower it or add hospitals."
             )
-        wrong = [t for t in self.thresholds if not 0 < t < 1]
-        if wrong:
-            raise SettingError(f"`thresholds` must lie in (0, 1), found {wrong}. Name a risk such as 0.1.")
+        if self.rules.patience is not None and not self.split.validation:
+            raise SettingError(
+                f"`rules.patience` needs validation patients, found split.validation={self.split.validation}. "
+                "Give it a share, or patience=null."
+            )
 
 
 def canonical(document: Mapping[str, Any]) -> str:

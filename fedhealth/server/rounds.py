@@ -19,7 +19,7 @@ from fedhealth.core.seeds import chosen
 from fedhealth.core.study import packed
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
-from fedhealth.runtime.codec import SUM, array_record, arrays_of, metrics_of
+from fedhealth.runtime.codec import COUNT, SUM, array_record, arrays_of, metrics_of
 from fedhealth.server.store import Checkpoint
 from fedhealth.strategies import state as strategy_state
 
@@ -93,11 +93,13 @@ def evaluated(
     replies = list(
         grid.send_and_receive(plan.strategy.configure_evaluate(round_, array_record(model), config, cast("Any", grid)))
     )
-    # The strategy sees them too: some adapt to how the hospitals fare.
-    plan.strategy.aggregate_evaluate(round_, replies)
     usable = [reply for reply in replies if reply.has_content()]
     vectors = {grid.site_of(reply): arrays_of(reply)[SUM].astype(np.float64) for reply in usable}
-    return vectors, {grid.site_of(reply): metrics_of(reply) for reply in usable}
+    came_with = {grid.site_of(reply): metrics_of(reply) for reply in usable}
+    if any(numbers[COUNT] for numbers in came_with.values()):
+        # Some strategies adapt to how the hospitals fare. It comes last: they may empty the replies.
+        plan.strategy.aggregate_evaluate(round_, replies)
+    return vectors, came_with
 
 
 def _round(
@@ -128,8 +130,8 @@ def _row(
     exchanges: list[Exchange],
 ) -> dict[str, Any]:
     sums, _ = SummaryLayout().unpack(np.sum([vectors[site] for site in sorted(vectors)], axis=0))
-    patients = sum(loss["num-examples"] for loss in losses)
-    train_loss = sum(loss["loss"] * loss["num-examples"] for loss in losses) / patients
+    patients = sum(loss[COUNT] for loss in losses)
+    train_loss = sum(loss["loss"] * loss[COUNT] for loss in losses) / patients
     auroc, log_loss = measures.auroc(sums), measures.log_loss(sums)
     return {
         "round": number,

@@ -59,6 +59,7 @@ def _answer(message: Message, context: Context) -> Message:
             str(context.node_config["site-folder"]),
             str(context.run_config["fh-study"]),
             str(context.node_config["approved"]),
+            str(context.node_config.get("source", "")),
         )
         return write_reply(client.answer(read_request(message)), to=message)
     except Refused as refused:
@@ -71,5 +72,5 @@ def _answer(message: Message, context: Context) -> Message:
 
 
 @lru_cache(maxsize=MOST_CLIENTS)
-def _client(folder: str, packed_study: str, approved: str) -> Client:
-    return Client(Path(folder), packed_study, approved)
+def _client(folder: str, packed_study: str, approved: str, packed_source: str) -> Client:
+    return Client(Path(folder), packed_study, approved, packed_source)

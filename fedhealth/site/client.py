@@ -9,7 +9,7 @@ Each arrow is one verb with one owner, and nothing goes back.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,11 +43,13 @@ class Client:
         folder: the hospital's own, with its site.yaml.
         packed_study: the study as it came (`core.study.packed`).
         approved: the digest of the study this hospital approved.
+        packed_source: in a simulation, the source that stands in for the manifest's.
     """
 
     folder: Path
     packed_study: str
     approved: str
+    packed_source: str = ""
 
     def answer(self, request: Request) -> SealedUpdate:
         """What leaves the hospital for a request.
@@ -74,7 +76,8 @@ class Client:
     @cached_property
     def manifest(self) -> SiteManifest:
         """The hospital's manifest, read from its own folder."""
-        return load_manifest(self.folder)
+        own = load_manifest(self.folder)
+        return replace(own, source=unpacked(self.packed_source)) if self.packed_source else own
 
     @cached_property
     def study(self) -> Study:

@@ -14,9 +14,10 @@ from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
 from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
 from fedhealth.evaluation.scores import SummaryLayout
+from fedhealth.models.weights import load_weights, weights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
     from torch import nn
@@ -108,27 +109,6 @@ def engine_of(study: Study) -> Engine:
 def network_of(study: Study, width: int) -> nn.Module:
     """The study's network, from the installed package only."""
     return build(study.model, where="model", room="fedhealth.models").network(width)  # type: ignore[no-any-return]
-
-
-def weights_of(network: nn.Module) -> dict[str, NDArray[np.generic]]:
-    """Copies of a network's weights by name."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}
-
-
-def load_weights(network: nn.Module, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Give a network these weights.
-
-    Raises:
-        SettingError: names or shapes are not the network's.
-    """
-    import torch
-
-    own = network.state_dict()
-    found = {name: tuple(array.shape) for name, array in arrays.items()}
-    wanted = {name: tuple(value.shape) for name, value in own.items()}
-    if found != wanted:
-        raise SettingError(f"the weights must fit the model {wanted}, found {found}. Use the study's own model.")
-    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
 
 
 def _members(study: Study, part: Part) -> dict[str, NDArray[np.bool_]]:

@@ -1,0 +1,39 @@
+"""Where the configs and the built-in hospitals are: beside the package, or inside an installed one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedhealth.core.errors import SettingError, did_you_mean
+from fedhealth.core.manifest import MANIFEST
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def configs_folder() -> Path:
+    """The folder of the config groups."""
+    inside = _PACKAGE / "configs"
+    return inside if inside.is_dir() else _PACKAGE.parent / "configs"
+
+
+def builtin_sites() -> Path:
+    """The folder of the hospitals that come with FedHealth."""
+    inside = _PACKAGE / "builtin_sites"
+    return inside if inside.is_dir() else _PACKAGE.parent / "sites"
+
+
+def site_names(folder: Path) -> list[str]:
+    """The hospitals in a folder, sorted."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+
+
+def site_folder(name: str, folder: Path) -> Path:
+    """One hospital's own folder.
+
+    Raises:
+        SettingError: there is no such hospital.
+    """
+    if not (folder / name / MANIFEST).is_file():
+        raise SettingError(f"sites.names must name hospitals in {folder}, found {name!r}. "
+                           f"{did_you_mean(name, site_names(folder))}")  # fmt: skip
+    return folder / name

@@ -1,0 +1,149 @@
+"""The server app: one study from its first question to its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.serverapp import ServerApp
+from safetensors.numpy import save as save_tensors
+
+from fedhealth.core.cohort_shape import CohortShape
+from fedhealth.core.errors import IntegrityError, SettingError
+from fedhealth.core.preprocessor import Preprocessor
+from fedhealth.core.study import canonical, digest, study_from, unpacked
+from fedhealth.models.weights import first_network, weights_of
+from fedhealth.runtime.policy import PolicyGrid
+from fedhealth.server.plan import plan_for
+from fedhealth.server.rounds import Progress, evaluated, resumed, run_rounds
+from fedhealth.server.statistics import Statistics, gather
+from fedhealth.server.store import MODEL, Store, write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flwr.app import Context
+    from flwr.serverapp import Grid
+
+    from fedhealth.core.study import Study
+    from fedhealth.server.store import Arrays
+
+log = logging.getLogger(__name__)
+
+
+def log_row(row: dict[str, Any]) -> None:
+    """Say in one line what a round gave."""
+    log.info("round=%d answered=%d took_s=%.2f", row["round"], row["answered"], row["took_s"])
+
+
+def make(watch: Callable[[dict[str, Any]], None] = log_row) -> ServerApp:
+    """A server app that tells `watch` each round's row of the history."""
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        document = unpacked(str(context.run_config["fh-study"]))
+        if not isinstance(grid, PolicyGrid):
+            raise SettingError(
+                f"the server app must be given a PolicyGrid, found {type(grid).__name__}. Wrap the grid with the "
+                "hospitals' names."
+            )
+        conduct(study_from(document), digest(document), grid, Store(Path(str(context.run_config["fh-folder"]))), watch)
+
+    return server
+
+
+app = make()
+
+
+def conduct(
+    study: Study, study_digest: str, grid: PolicyGrid, store: Store, watch: Callable[[dict[str, Any]], None]
+) -> None:
+    """Run a study, from its last checkpoint where there is one, and write what it found.
+
+    The run's folder then holds `metrics.jsonl`, `model.safetensors` and `results.json`.
+
+    Raises:
+        QuorumError: too few hospitals answered.
+        IntegrityError: the folder holds another study's checkpoint, or a broken one.
+    """
+    plan = plan_for(study)
+    grid.ask(study.roster)
+    statistics = _statistics(study, study_digest, grid, store)
+    checkpoint = store.load()
+    if checkpoint is None:
+        progress = Progress(model=weights_of(first_network(plan.model, statistics.preprocessor.width, seed=study.seed)))
+    else:
+        progress = resumed(plan, checkpoint)
+        store.write_history(progress.history)
+    progress = run_rounds(plan, grid, statistics.preprocessor, progress, store, watch)
+    best = store.load(progress.best_round)
+    model = progress.model if best is None else best.model
+    grid.exchanges()
+    vectors, came_with = evaluated(
+        plan, grid, statistics.preprocessor, model, progress.done + 1, part="test", grouped=True
+    )
+    last = grid.exchanges()
+    content = artefact(study, study_digest, statistics.preprocessor, model)
+    write_bytes(store.folder / MODEL, content)
+    store.write_json(
+        "results.json",
+        {
+            "study": study_digest,
+            "rounds_done": progress.done,
+            "best_round": progress.best_round,
+            "stopped_because": progress.stopped_because or "all planned rounds are done",
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            "parameters": int(sum(array.size for array in model.values())),
+            "sums": {site: vector.tolist() for site, vector in vectors.items()},
+            "came_with": came_with,
+            "failed_last": [{"site": f.site, "reason": f.reason} for exchange in last for f in exchange.failed],
+            "privacy": plan.mechanism.statement(),
+            "secagg": plan.sealing.statement(),
+        },
+    )
+
+
+def artefact(study: Study, study_digest: str, preprocessor: Preprocessor, model: Arrays) -> bytes:
+    """The model as one safetensors file: the weights, and in its header all that their use needs."""
+    header = {
+        "study": study_digest,
+        "model": canonical(study.model),
+        "preprocessor": canonical(preprocessor.to_json()),
+        "task": study.task.name,
+    }
+    return bytes(save_tensors(model, metadata=header))
+
+
+def _statistics(study: Study, study_digest: str, grid: PolicyGrid, store: Store) -> Statistics:
+    """The statistics as this run gathered them, or gathered now."""
+    path = store.folder / "statistics.json"
+    if path.exists():
+        found = store.read_json(path.name)
+        if found["study"] != study_digest:
+            raise IntegrityError(
+                f"{path} must belong to study {study_digest[:12]}, found {found['study'][:12]}. "
+                "Resume with the run's own config, or choose another folder."
+            )
+        return Statistics(
+            shapes={site: CohortShape(*counts) for site, counts in found["shapes"].items()},
+            first={site: np.array(vector) for site, vector in found["first"].items()},
+            second={site: np.array(vector) for site, vector in found["second"].items()},
+            preprocessor=Preprocessor.from_json(found["preprocessor"]),
+        )
+    statistics = gather(study, grid)
+    store.write_json(
+        path.name,
+        {
+            "study": study_digest,
+            "shapes": {site: [s.train, s.validation, s.test] for site, s in statistics.shapes.items()},
+            "first": {site: vector.tolist() for site, vector in statistics.first.items()},
+            "second": {site: vector.tolist() for site, vector in statistics.second.items()},
+            "preprocessor": json.loads(canonical(statistics.preprocessor.to_json())),
+        },
+    )
+    return statistics

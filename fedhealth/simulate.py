@@ -1,0 +1,289 @@
+"""A simulation: every hospital in this process, from a resolved config to a run's folder.
+
+This file and `cli.py` are the only ones that put the two zones, hospital and coordinator,
+together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from flwr.app import Context, RecordDict
+
+from fedhealth import __version__
+from fedhealth.core.errors import SettingError
+from fedhealth.core.manifest import SiteManifest, load_manifest
+from fedhealth.core.parts import build
+from fedhealth.core.settings import read, settings
+from fedhealth.core.study import Study, digest, packed, study_from
+from fedhealth.places import builtin_sites, site_folder, site_names
+from fedhealth.runtime import flower
+from fedhealth.runtime.local import FIRST_NODE
+from fedhealth.runtime.policy import Patience, PolicyGrid
+from fedhealth.server.app import make
+from fedhealth.server.plan import plan_for
+from fedhealth.server.store import Store, write_bytes
+from fedhealth.site.app import app as client_app
+from fedhealth.site.client import Client
+from fedhealth.synthetic import Hospital, generate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+BASELINES = ("local", "pooled", "oracle")
+
+#: The keys of the config that make the study; the rest says how it is run.
+STUDY_KEYS = ("name", "title", "seed", "rounds", "task", "features", "split", "training", "rules",
+              "model", "strategy", "privacy", "secagg", "engine")  # fmt: skip
+
+
+@settings
+class RunSettings:
+    """How a study is run, which does not change what it computes.
+
+    Attributes:
+        folder: where results go; None for runs/<study>/<time>.
+        baselines: what to compare with, any of local, pooled and oracle.
+        report: whether to write report.html.
+    """
+
+    folder: str | None = None
+    baselines: tuple[str, ...] = ()
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.baselines if name not in BASELINES]
+        if unknown:
+            raise SettingError(f"`run.baselines` may be {', '.join(BASELINES)}, found {unknown[0]}. Remove it.")
+
+
+@settings
+class Sites:
+    """Which hospitals take part: names within a folder of site folders."""
+
+    folder: str | None = None
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A checked simulation, ready to run."""
+
+    config: dict[str, Any]
+    document: dict[str, Any]
+    study: Study
+    settings: RunSettings
+    folders: dict[str, Path]
+    manifests: dict[str, SiteManifest]
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The study's digest."""
+        return digest(self.document)
+
+
+def checked(config: dict[str, Any]) -> Simulation:
+    """The simulation of a resolved config, known to fit together.
+
+    Raises:
+        SettingError: anything in the config or in a hospital's manifest is wrong.
+    """
+    known = {*STUDY_KEYS, "sites", "source", "runtime", "run", "experiment"}
+    for key in config.keys() - known:
+        raise SettingError(f"`{key}` must be a key of the config, found {key}={config[key]!r}. Remove it.")
+    sites = read(Sites, config["sites"], where="sites")
+    folder = builtin_sites() if sites.folder is None else Path(sites.folder)
+    names = site_names(folder) if sites.names is None else list(sites.names)
+    folders = {name: site_folder(name, folder) for name in names}
+    document = {**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}
+    study = study_from(document, where="the config")
+    plan_for(study)
+    _builds(study)
+    return Simulation(
+        config=config,
+        document=document,
+        study=study,
+        settings=read(RunSettings, config["run"], where="run"),
+        folders={name: folders[name] for name in study.roster},
+        manifests={name: load_manifest(folders[name]) for name in study.roster},
+        sources=_sources(config["source"], study.roster),
+    )
+
+
+def open_run(simulation: Simulation) -> Store:
+    """A fresh folder for a run, with its config in it.
+
+    Raises:
+        SettingError: the folder exists.
+    """
+    chosen = simulation.settings.folder
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
+    folder = Path(chosen) if chosen else Path("runs") / simulation.study.name / stamp
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise SettingError(
+            f"a run must have a folder of its own, found {folder} there already. Choose another run.folder, or go on "
+            f"with it: fedhealth simulate --resume {folder}"
+        ) from None
+    write_bytes(folder / "config.yaml", yaml.safe_dump(simulation.config, sort_keys=False).encode())
+    return Store(folder)
+
+
+def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], None]) -> None:
+    """Run or go on with a simulation, and leave its results in the folder.
+
+    Raises:
+        FedHealthError: as `server.app.conduct`.
+    """
+    flower.quiet()
+    with contextlib.contextmanager(store.lock)():
+        started = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "at": time.perf_counter()}
+        study, approved = simulation.study, simulation.digest
+        run_config = {"fh-study": packed(simulation.document), "fh-folder": str(store.folder)}
+        nodes = [_node(simulation, name, approved) for name in study.roster]
+        local = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
+        inner = local.grid(client_app, nodes, run_config)
+        names = dict(enumerate(study.roster, start=FIRST_NODE))
+        rules = study.rules
+        patience = Patience(
+            quorum=rules.quorum, grace_s=rules.grace_s, timeout_s=rules.timeout_s, node_timeout_s=rules.node_timeout_s
+        )
+        try:
+            context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
+            make(watch)(PolicyGrid(inner, names, patience), context)
+        finally:
+            inner.close()
+        _write_baselines(simulation, store)
+        _write_manifest(simulation, store, started)
+
+
+def roster_table(simulation: Simulation) -> dict[str, dict[str, Any]]:
+    """What the report says of each hospital, from its manifest."""
+    return {
+        name: {
+            "title": manifest.title,
+            "region": manifest.region,
+            "description": manifest.description,
+            "simulated": _source(simulation, name)["kind"] == "synthetic",
+            "min_cell": manifest.policy.min_cell,
+            "shared": manifest.policy.share_site_results,
+        }
+        for name, manifest in simulation.manifests.items()
+    }
+
+
+def _builds(study: Study) -> None:
+    """Refuse a model or an engine that can't be built before any hospital is asked."""
+    build(study.engine, where="engine", room="fedhealth.site.engines")
+    build(study.model, where="model", room="fedhealth.models").network(1)
+
+
+def _sources(found: Mapping[str, Any], roster: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """By hospital, the source that the config puts in place of its own; empty for none."""
+    if found.get("kind") is None:
+        return {}
+    return {
+        name: {key: value.replace("{site}", name) if isinstance(value, str) else value for key, value in found.items()}
+        for name in roster
+    }
+
+
+def _source(simulation: Simulation, name: str) -> dict[str, Any]:
+    return simulation.sources.get(name, simulation.manifests[name].source)
+
+
+def _node(simulation: Simulation, name: str, approved: str) -> dict[str, str]:
+    node = {"site-folder": str(simulation.folders[name].resolve()), "approved": approved}
+    return {**node, "source": packed(simulation.sources[name])} if name in simulation.sources else node
+
+
+def _write_baselines(simulation: Simulation, store: Store) -> None:
+    """Write the score sums of the baselines that were asked for, by who and hospital."""
+    from fedhealth.core.preprocessor import Preprocessor
+    from fedhealth.site import baselines
+
+    study, wanted = simulation.study, simulation.settings.baselines
+    took_part = set(store.read_json("results.json")["sums"])
+    clients = {
+        name: Client(simulation.folders[name], packed(simulation.document), simulation.digest, packed_source)
+        for name in study.roster
+        if name in took_part
+        for packed_source in [packed(simulation.sources[name]) if name in simulation.sources else ""]
+    }
+    preprocessor = Preprocessor.from_json(store.read_json("statistics.json")["preprocessor"])
+    sums: dict[str, dict[str, list[float]]] = {}
+    if "local" in wanted:
+        models = {name: baselines.local(study, client) for name, client in clients.items()}
+        sums["local"] = {
+            name: baselines.scored(study, clients[name], own, network).to_vector().tolist()
+            for name, (own, network) in models.items()
+        }
+    if "pooled" in wanted:
+        network = baselines.pooled(study, clients, preprocessor)
+        sums["pooled"] = {
+            name: baselines.scored(study, client, preprocessor, network).to_vector().tolist()
+            for name, client in clients.items()
+        }
+    simulated = [name for name in clients if _source(simulation, name)["kind"] == "synthetic"]
+    if "oracle" in wanted and simulated:
+        sums["oracle"] = {
+            name: baselines.against_truth(clients[name], _risk_of(simulation, name)).to_vector().tolist()
+            for name in simulated
+        }
+    store.write_json("baselines.json", sums)
+
+
+def _risk_of(simulation: Simulation, name: str) -> Callable[[], dict[str, float]]:
+    """The true risk of a simulated hospital's patients, by pseudonym; the oracle's, never a client's."""
+
+    def risk_of() -> dict[str, float]:
+        chosen = {key: value for key, value in _source(simulation, name).items() if key != "kind"}
+        hospital = read(Hospital, chosen, where=f"{name}: source")
+        made = generate(hospital, name=name, seed=simulation.study.seed, task=simulation.study.task.name)
+        return dict(zip(made.table.patients.tolist(), made.risk.tolist(), strict=True))
+
+    return risk_of
+
+
+def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any]) -> None:
+    """Write what a reader needs to know how the run came about."""
+    results = store.read_json("results.json")
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    statistics = store.read_json("statistics.json")
+    packages = ("flwr", "torch", "numpy", "hydra-core", "safetensors")
+    store.write_json(
+        "manifest.json",
+        {
+            "study": simulation.digest,
+            "config_sha256": digest(simulation.config),
+            "weights_sha256": results["weights_sha256"],
+            "code_version": __version__,
+            "packages": {name: version(name) for name in packages},
+            "python": platform.python_version(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
+            "seed": simulation.study.seed,
+            "seeds": "SHA-256 of (seed, round, site, purpose), first 8 bytes",
+            # A cohort is named by its counts alone: a hash of records could be tried against guesses.
+            "cohorts": {site: digest({"site": site, "patients": n})[:16] for site, n in statistics["shapes"].items()},
+            "sites": roster_table(simulation),
+            "started": started["started"],
+            "wall_s": time.perf_counter() - started["at"],
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "peak_memory_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        },
+    )
+
