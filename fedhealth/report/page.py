@@ -7,11 +7,11 @@ from itertools import count as counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from fedhealth.core.errors import DataError
 from fedhealth.report import words
-from fedhealth.report.plots import draw
+from fedhealth.report.plots import NAMES, draw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from fedhealth.core.measure import Measure
 
 SCHEMA = 1
+#: What the table by hospital shows beside AUROC; report.json holds the rest.
+SITE_MEASURES = (
+    "auprc", "brier", "calibration_slope", "calibration_intercept", "sensitivity_at_specificity", "net_benefit",
+)  # fmt: skip
 WHO = {
     "local": "each hospital trains alone",
     "federated": "hospitals train together, records stay",
@@ -58,6 +62,7 @@ def html(report: Mapping[str, Any]) -> str:
             f"report.json must have schema {SCHEMA}, found {report.get('schema')}. "
             "Rebuild it with the FedHealth that made the run."
         )
+    numbers = {"figure": counter(1), "table": counter(1)}
     whole = {"title": report["study"].get("name") or "Study", **{k: v for k, v in report["study"].items() if v is not None}}
     return (
         _templates()
@@ -72,8 +77,13 @@ def html(report: Mapping[str, Any]) -> str:
             failures=failures(report),
             methods=methods(report),
             without=inestimable(report),
+            titles=report.get("measure_titles") or {},
+            names=NAMES,
             who_titles=WHO,
-            numbered={"figure": counter(1), "table": counter(1)},
+            shown=[who for who in NAMES if (report.get("union") or {}).get(who)],
+            site_ways=[who for who in NAMES if any(site.get(who) for site in report["sites"])],
+            site_measures=site_measures(report),
+            next_of=lambda kind: next(numbers[kind]),
         )
     )
 
@@ -166,6 +176,11 @@ def inestimable(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def site_measures(report: Mapping[str, Any]) -> list[str]:
+    """The measures, AUROC aside, that any hospital reports and the table by hospital shows."""
+    return [name for name in SITE_MEASURES if any((site.get("measures") or {}).get(name) for site in report["sites"])]
+
+
 def _templates() -> Environment:
     here = files("fedhealth.report")
     found = Environment(
@@ -177,19 +192,26 @@ def _templates() -> Environment:
     )
     found.filters.update(
         count=words.count, counted=words.counted, decimal=words.decimal, size=words.size, duration=words.duration,
-        measured=_cell,
+        measured=_cell, spoken=_spoken,
     )  # fmt: skip
     found.globals.update(total=words.total)
     return found
 
 
-def _cell(found: Mapping[str, Any] | None) -> Markup:
+def _cell(found: Mapping[str, Any] | None, *, stacked: bool = False) -> Markup:
     """A measure in a table's cell: value and interval, the reason where it has none, a dash where it is absent."""
     m = words.measure(found)
     if m is None:
         return Markup("&ndash;")
     if not m.is_estimable:
-        note = Markup('<small>{}</small>').format(m.note) if m.note else ""
-        return Markup('<span class="none">not estimable{}</span>').format(Markup(" ") + note if note else "")
-    ends = words.interval(m)
-    return Markup('{}{}').format(words.decimal(m.value), Markup(' <span class="ci">{}</span>').format(escape(ends)) if ends else "")
+        note = Markup("<small>{}</small>").format(m.note) if m.note else ""
+        return Markup('<span class="none">not estimable {}</span>').format(note)
+    between = Markup("<br>") if stacked else " "
+    ends = Markup('{}<span class="ci">{}</span>').format(between, words.interval(m)) if words.interval(m) else ""
+    return Markup("{}{}").format(words.decimal(m.value), ends)
+
+
+def _spoken(found: Mapping[str, Any] | None) -> str:
+    """A measure inside a sentence."""
+    m = words.measure(found)
+    return "not reported" if m is None else words.with_interval(m)

@@ -155,10 +155,10 @@ def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Genera
     inflammation = 0.3 * severity + 0.95 * rng.standard_normal(n, dtype=np.float32)
     factors["severity"], factors["inflammation"] = severity, inflammation
     factors["kidney"] = _happens(
-        -1.75 + 0.5 * severity + 1.6 * factors["chronic_kidney_disease"] + 0.2 * old,
+        -1.65 + 0.5 * severity + 1.6 * factors["chronic_kidney_disease"] + 0.2 * old,
         rng,
     )
-    factors["liver"] = _happens(-1.6 + 0.45 * severity, rng)
+    factors["liver"] = _happens(-1.55 + 0.45 * severity, rng)
 
     latent: dict[str, Column] = {}
     values: dict[str, Column] = {name: factors[name] for name in ("female", *COMORBIDITIES)}

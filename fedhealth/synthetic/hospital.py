@@ -91,7 +91,7 @@ class Missing:
 
     panels: dict[str, float] = field(default_factory=dict)
     rate_logit: dict[str, float] = field(default_factory=dict)
-    mar: float = 0.35
+    mar: float = 0.5
     mnar: float = 0.4
 
     def __post_init__(self) -> None:

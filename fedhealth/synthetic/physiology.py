@@ -79,7 +79,7 @@ def _log_normal(centre: float, spread: float, **shifts: float) -> Callable[[Colu
     """Values exp(log centre + spread * u + shift by factor)."""
 
     def value(u: Column, factors: Mapping[str, Column]) -> Column:
-        log = math.log(centre) + spread * u
+        log: Column = math.log(centre) + spread * u
         for factor, shift in shifts.items():
             log += shift * factors[factor]
         return np.exp(log)
@@ -100,7 +100,7 @@ def _failing(
         fails = factors[organ]
         centre = math.log(healthy[0]) + math.log(failed[0] / healthy[0]) * fails
         spread = healthy[1] + (failed[1] - healthy[1]) * fails
-        log = centre + spread * u
+        log: Column = centre + spread * u
         for factor, shift in shifts.items():
             log += shift * factors[factor]
         return np.exp(log)
@@ -111,7 +111,8 @@ def _failing(
 def _coma_scale(u: Column, factors: Mapping[str, Column]) -> Column:
     """The Glasgow coma scale, 3 to 15: two humps, the sedated and the awake."""
     del factors
-    return np.rint(3 + 12 / (1 + np.exp(0.3 - 4 * u)))
+    score: Column = np.rint(3 + 12 / (1 + np.exp(0.3 - 4 * u)))
+    return score
 
 
 MEASUREMENTS: dict[str, Measurement] = {
@@ -136,14 +137,14 @@ MEASUREMENTS: dict[str, Measurement] = {
     ),
     "coma_scale": Measurement("", "chart", 0.03, {"severity": -0.4}, _coma_scale, 3, 15),
     "urine_output": Measurement(
-        "mL/h", "urine", 0.05, {"severity": -0.3, "kidney": -0.5}, _log_normal(80, 0.7), 0, 1000, log=True
+        "mL/h", "urine", 0.05, {"severity": -0.3, "kidney": -0.5}, _log_normal(86, 0.85), 0, 1000, log=True
     ),
     "creatinine": Measurement(
         "mg/dL",
         "chemistry",
         0.02,
         {"severity": 0.15},
-        _failing("kidney", (0.85, 0.33), (2.4, 0.6), female=-0.18),
+        _failing("kidney", (0.86, 0.35), (2.5, 0.63), female=-0.18),
         0.1,
         30,
         log=True,
@@ -152,8 +153,8 @@ MEASUREMENTS: dict[str, Measurement] = {
         "mg/dL",
         "chemistry",
         0.02,
-        {"kidney": 1.2, "age": 0.25, "heart_failure": 0.3},
-        _log_normal(17, 0.5),
+        {"kidney": 1.4, "age": 0.25, "heart_failure": 0.3},
+        _log_normal(15.8, 0.58),
         1,
         250,
         log=True,
@@ -162,13 +163,13 @@ MEASUREMENTS: dict[str, Measurement] = {
         "mmol/L", "chemistry", 0.02, {"heart_failure": -0.3, "severity": -0.1}, _normal(139, 4.2), 98, 190
     ),
     "potassium": Measurement(
-        "mmol/L", "chemistry", 0.02, {"kidney": 0.5, "severity": 0.1}, _normal(4.1, 0.52), 1.5, 10
+        "mmol/L", "chemistry", 0.02, {"kidney": 0.5, "severity": 0.1}, _normal(4.05, 0.56), 1.5, 10
     ),
     "glucose": Measurement(
-        "mg/dL", "chemistry", 0.03, {"diabetes": 0.9, "severity": 0.2}, _log_normal(121, 0.3), 10, 1500, log=True
+        "mg/dL", "chemistry", 0.03, {"diabetes": 1.1, "severity": 0.2}, _log_normal(118.5, 0.35), 10, 1500, log=True
     ),
     "bicarbonate": Measurement(
-        "mmol/L", "chemistry", 0.03, {"severity": -0.4, "kidney": -0.4, "copd": 0.4}, _normal(23.2, 3.9), 3, 60
+        "mmol/L", "chemistry", 0.03, {"severity": -0.4, "kidney": -0.4, "copd": 0.4}, _normal(23.1, 4.2), 3, 60
     ),
     "white_cells": Measurement(
         "10^9/L",
@@ -185,7 +186,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         "hematology",
         0.02,
         {"severity": -0.15, "chronic_kidney_disease": -0.4, "cancer": -0.4, "female": -0.3},
-        _normal(32.2, 4.9),
+        _normal(32.6, 5.2),
         8,
         65,
     ),
@@ -194,7 +195,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         "hematology",
         0.02,
         {"liver": -0.6, "severity": -0.15, "inflammation": 0.1},
-        _log_normal(202, 0.46),
+        _log_normal(206, 0.52),
         3,
         1800,
         log=True,
@@ -204,7 +205,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         "blood_gas",
         0.35,
         {"severity": 0.5, "inflammation": 0.15, "liver": 0.3},
-        _log_normal(1.85, 0.5),
+        _log_normal(1.8, 0.53),
         0.2,
         35,
         log=True,
@@ -214,12 +215,12 @@ MEASUREMENTS: dict[str, Measurement] = {
         "liver",
         0.4,
         {"inflammation": -0.3, "severity": -0.3, "liver": -0.5, "age": -0.1},
-        _normal(3.05, 0.65),
+        _normal(3.1, 0.68),
         0.8,
         6.5,
     ),
     "bilirubin": Measurement(
-        "mg/dL", "liver", 0.35, {"severity": 0.1}, _failing("liver", (0.6, 0.6), (3.2, 0.95)), 0.1, 65, log=True
+        "mg/dL", "liver", 0.35, {"severity": 0.1}, _failing("liver", (0.58, 0.63), (3.4, 1.05)), 0.1, 65, log=True
     ),
 }
 
@@ -235,4 +236,5 @@ def filtration_rate(creatinine: Column, age: Column, female: Column) -> Column:
     power = np.where(female > 0, -0.241, -0.302)
     log = math.log(142) + math.log(0.9938) * age + math.log(1.012) * female
     log += power * np.minimum(ratio, 0) - 1.2 * np.maximum(ratio, 0)
-    return np.exp(log)
+    rate: Column = np.exp(log)
+    return rate

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "mortality"
 SEVERITY = 0.0
-INTERCEPT = -4.0
+INTERCEPT = -3.55
 TERMS = 22
 COLUMNS: tuple[str, ...] = ()
 

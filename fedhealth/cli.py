@@ -1,0 +1,264 @@
+"""The command line: `fedhealth simulate | report | runs | sites`.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 integrity failure, 130
+interrupted. A failure a user can act on is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedhealth import __version__
+from fedhealth.core.errors import FedHealthError, SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fedhealth.simulate import Simulation
+
+INTERRUPTED = 130
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The exit code of one command."""
+    # Before numpy and torch are loaded: on shared cores more threads are slower, and change the last bits.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    chosen = _parser().parse_args(words)
+    try:
+        return int(chosen.run(chosen) or 0)
+    except FedHealthError as error:
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        return _fail(f"files must be readable and writable, found {error.strerror}{where}. Free space or rights, then go on.", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted.", INTERRUPTED)
+
+
+def _fail(line: str, code: int) -> int:
+    sys.stderr.write(f"fedhealth: {' '.join(line.split())}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fedhealth",
+        description="Train one model across hospitals; no patient leaves any of them.",
+        epilog="Example: fedhealth simulate experiment=demo strategy=fedavg rounds=30 'model.hidden=[64,32]' model=mlp",
+    )
+    parser.add_argument("--version", action="version", version=f"fedhealth {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    simulate = commands.add_parser("simulate", help="run a study over hospitals on this machine")
+    simulate.add_argument("overrides", nargs="*", metavar="key=value", help="what to change in configs/config.yaml")
+    simulate.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
+    simulate.add_argument("--cfg", choices=["job"], help="print the config and run nothing")
+    simulate.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
+    simulate.set_defaults(run=_simulate)
+
+    report = commands.add_parser("report", help="rebuild a run's report")
+    report.add_argument("folder", type=Path, metavar="RUN")
+    report.set_defaults(run=_report)
+
+    runs = commands.add_parser("runs", help="list the runs here")
+    runs.add_argument("--folder", type=Path, default=Path("runs"))
+    runs.set_defaults(run=_runs)
+
+    sites = commands.add_parser("sites", help="list, show, draw or split hospitals")
+    sites.set_defaults(run=_sites_list, folder=None)
+    kinds = sites.add_subparsers(title="commands", metavar="COMMAND")
+    listed = kinds.add_parser("list", help="list the hospitals of a folder")
+    listed.add_argument("--folder", type=Path, help="default: the built-in ones")
+    listed.set_defaults(run=_sites_list)
+    new = kinds.add_parser("new", help="draw simulated hospitals")
+    new.add_argument("--h", type=float, default=1.0, help="how much they differ: 0 not at all, 1 as real ones")
+    new.add_argument("--n", type=int, default=12, help="how many")
+    new.add_argument("--seed", type=int, default=7)
+    new.add_argument("--out", type=Path, default=Path("sites"))
+    new.set_defaults(run=_sites_new)
+    split = kinds.add_parser("split", help="split a pooled CSV table into hospitals")
+    split.add_argument("table", type=Path)
+    split.add_argument("--outcome", required=True, help="the outcome's column")
+    split.add_argument("--by", choices=["natural", "iid", "dirichlet", "quantity", "feature"], default="iid")
+    split.add_argument("--column", help="the column that names the hospital, for --by natural")
+    split.add_argument("--parts", type=int, default=8)
+    split.add_argument("--alpha", type=float, default=0.5, help="the Dirichlet's concentration: small is uneven")
+    split.add_argument("--least", type=int, default=10, help="rows that every part has at least")
+    split.add_argument("--seed", type=int, default=7)
+    split.add_argument("--out", type=Path, default=Path("sites"))
+    split.set_defaults(run=_sites_split)
+    return parser
+
+
+def _simulate(chosen: argparse.Namespace) -> int:
+    from fedhealth.compose import composed, resolved, swept
+
+    if chosen.cfg:
+        from omegaconf import OmegaConf
+
+        sys.stdout.write(OmegaConf.to_yaml(composed(chosen.overrides)))
+        return 0
+    if chosen.resume:
+        return _resume(chosen)
+    if not chosen.multirun:
+        return _run_one(resolved(composed(chosen.overrides)))
+    jobs = swept(chosen.overrides)
+    sys.stdout.write(f"{len(jobs)} jobs\n")
+    for job in jobs:
+        sys.stdout.write(f"\n{' '.join(job)}\n")
+        _run_one(resolved(composed(job)))
+    return 0
+
+
+def _resume(chosen: argparse.Namespace) -> int:
+    import yaml
+
+    from fedhealth.server.store import Store
+
+    if chosen.overrides:
+        raise SettingError(f"a resumed run must keep its config, found {chosen.overrides[0]}. Start a new run to change it.")
+    path = chosen.resume / "config.yaml"
+    if not path.is_file():
+        raise SettingError(f"--resume must name a run's folder, found no {path}. See fedhealth runs.")
+    return _run_one(yaml.safe_load(path.read_text(encoding="utf-8")), Store(chosen.resume))
+
+
+def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 - Store, not imported here
+    """Run a config to its report, in a fresh folder or on from where a folder stands."""
+    from fedhealth.progress import console, result_table, rounds_shown
+    from fedhealth.simulate import checked, open_run, run
+
+    simulation = checked(config)
+    store = store or open_run(simulation)
+    _log_to(store.folder / "run.log")
+    study = simulation.study
+    try:
+        with rounds_shown(study.title, study.rounds, len(study.roster)) as show:
+            run(simulation, store, show)
+    except (KeyboardInterrupt, FedHealthError, OSError) as error:
+        if store.rounds():
+            sys.stderr.write(f"fedhealth: rounds are kept; go on with: fedhealth simulate --resume {store.folder}\n")
+        raise error from None
+    report = _write_report(simulation, store.folder)
+    console().print(result_table(report))
+    where = store.folder / ("report.html" if simulation.settings.report else "report.json")
+    sys.stdout.write(f"\nreport: {where}\n")
+    return 0
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    import yaml
+
+    from fedhealth.simulate import checked
+
+    path = chosen.folder / "config.yaml"
+    if not path.is_file():
+        raise SettingError(f"a report needs a run's folder, found no {path}. See fedhealth runs.")
+    _write_report(checked(yaml.safe_load(path.read_text(encoding="utf-8"))), chosen.folder)
+    sys.stdout.write(f"report: {chosen.folder / 'report.html'}\n")
+    return 0
+
+
+def _write_report(simulation: Simulation, folder: Path) -> dict[str, Any]:
+    """Write report.json, and report.html where it is wanted."""
+    import json
+
+    from fedhealth.report.findings import findings
+    from fedhealth.server.store import Store
+
+    store = Store(folder)
+    names = ("results", "baselines", "statistics", "manifest")
+    documents = {name: store.read_json(f"{name}.json") for name in names}
+    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    report = findings(simulation.study, history=history, **documents)
+    store.write_json("report.json", report)
+    if simulation.settings.report:
+        from fedhealth.report.page import write_html
+
+        write_html(report, folder / "report.html")
+    return report
+
+
+def _runs(chosen: argparse.Namespace) -> None:
+    import json
+
+    from rich.table import Table
+
+    from fedhealth.core.measure import Measure
+    from fedhealth.progress import console
+
+    table = Table("run", "state", "AUROC, all patients", box=None)
+    for path in sorted(chosen.folder.glob("*/*/config.yaml")):
+        folder = path.parent
+        state = f"stopped after round {len(list((folder / 'checkpoints').glob('[0-9]*')))}"
+        auroc = ""
+        if (folder / "report.json").is_file():
+            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            state = f"done, {report['study']['rounds_done']} rounds"
+            auroc = str(Measure.from_json(report["union"]["federated"]["auroc"])).replace(" [", " \\[")
+        table.add_row(str(folder), state, auroc)
+    console().print(table if table.row_count else f"no runs in {chosen.folder}")
+
+
+def _sites_list(chosen: argparse.Namespace) -> None:
+    from rich.table import Table
+
+    from fedhealth.core.manifest import load_manifest
+    from fedhealth.places import builtin_sites, site_names
+    from fedhealth.progress import console
+
+    folder = chosen.folder or builtin_sites()
+    table = Table("name", "hospital", "region", "source", "what is special", box=None)
+    for name in site_names(folder):
+        manifest = load_manifest(folder / name)
+        table.add_row(name, manifest.title, manifest.region, manifest.source["kind"], manifest.description)
+    if not table.row_count:
+        raise SettingError(f"a sites folder must hold <name>/site.yaml, found none in {folder}. Try fedhealth sites new.")
+    console().print(table)
+
+
+def _sites_new(chosen: argparse.Namespace) -> None:
+    from fedhealth.synthetic.folders import write_sites
+
+    for path in write_sites(chosen.out, h=chosen.h, n=chosen.n, seed=chosen.seed):
+        sys.stdout.write(f"{path}\n")
+    sys.stdout.write(f"run them: fedhealth simulate sites.folder={chosen.out} sites.names=null\n")
+
+
+def _sites_split(chosen: argparse.Namespace) -> None:
+    from fedhealth.synthetic.folders import split_table
+
+    lines = split_table(
+        chosen.table,
+        chosen.out,
+        scheme=chosen.by,
+        outcome=chosen.outcome,
+        column=chosen.column,
+        parts=chosen.parts,
+        alpha=chosen.alpha,
+        least=chosen.least,
+        seed=chosen.seed,
+    )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _log_to(path: Path) -> None:
+    """Keep the package's log in the run's folder and off the terminal."""
+    logger = logging.getLogger("fedhealth")
+    for old in logger.handlers[:]:
+        logger.removeHandler(old)
+        old.close()
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""What a person sees while a study runs, and the table at its end."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedhealth.core.measure import Measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+WHO = (("local", "alone"), ("federated", "federated"), ("pooled", "pooled"), ("oracle", "best possible"))
+
+#: A table narrower than this breaks its intervals over lines; output that is no terminal has no width of its own.
+WIDTH = 110
+
+
+def console() -> Console:
+    """Standard output, at a fixed width where it is not a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
+
+
+@contextmanager
+def rounds_shown(title: str, planned: int, hospitals: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function to call with each round's row: a live bar on a terminal, else plain lines."""
+    out = console()
+    out.print(f"[bold]{title}[/]: {hospitals} hospitals, {planned} rounds")
+    if not out.is_terminal:
+        yield lambda row: out.print(_line(row, planned), highlight=False)
+        return
+    columns = (
+        TextColumn("round"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[found]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=out) as bar:
+        task = bar.add_task("rounds", total=planned, found="")
+
+        def show(row: dict[str, Any]) -> None:
+            bar.update(task, completed=row["round"], found=f"{row['answered']} hospitals  AUROC {_auroc(row)}")
+            for failure in row["failed"]:
+                bar.console.print(f"round {row['round']}: {failure['site']} {failure['reason']}", highlight=False)
+
+        yield show
+
+
+def result_table(report: Mapping[str, Any]) -> Table:
+    """The AUROC of every hospital, alone and together, with 95 % intervals."""
+    shown = [(who, title) for who, title in WHO if any(row["who"] == who for row in report["comparison"])]
+    table = Table(title="AUROC on each hospital's own test patients [95 % interval]", title_justify="left", box=None)
+    table.add_column("hospital")
+    table.add_column("test patients", justify="right")
+    for _, title in shown:
+        table.add_column(title, justify="right")
+    for site in report["sites"]:
+        patients = "withheld" if site["test"] is None else f"{site['test']:,}"
+        table.add_row(site["title"], patients, *(_cell(site[who]) for who, _ in shown))
+    by_who = {row["who"]: row for row in report["comparison"]}
+    table.add_section()
+    table.add_row("mean of hospitals", "", *(_cell(by_who[who]["mean_site_auroc"]) for who, _ in shown), style="bold")
+    table.add_row("all patients together", "", *(_cell(by_who[who]["union_auroc"]) for who, _ in shown), style="bold")
+    return table
+
+
+def _line(row: dict[str, Any], planned: int) -> str:
+    failed = "".join(f"; {failure['site']} {failure['reason']}" for failure in row["failed"])
+    return f"round {row['round']:>3}/{planned}  {row['answered']} hospitals  AUROC {_auroc(row)}{failed}"
+
+
+def _auroc(row: dict[str, Any]) -> str:
+    return str(Measure.from_json(row["auroc"]))
+
+
+def _cell(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    measure = Measure.from_json(found)
+    return "withheld" if measure.note.startswith("withheld") else str(measure).replace(" [", " \\[")
