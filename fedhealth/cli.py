@@ -131,9 +131,11 @@ def _resume(chosen: argparse.Namespace) -> int:
 def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 - Store, not imported here
     """Run a config to its report, in a fresh folder or on from where a folder stands."""
     from fedhealth.progress import console, result_table, rounds_shown
-    from fedhealth.simulate import checked, open_run, run
+    from fedhealth.simulate import checked, open_run, run, unready
 
     simulation = checked(config)
+    for name, fault in unready(simulation).items():
+        sys.stderr.write(f"fedhealth: {name} can't take part: {fault}\n")
     store = store or open_run(simulation)
     _log_to(store.folder / "run.log")
     study = simulation.study

@@ -87,7 +87,7 @@ def _brief(error: Exception, overrides: Sequence[str]) -> str:
     if key := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         found = key[1] or key[2]
         return f"`{found}` must be a key of the config, found no such key. {_keys_near(found)}"
-    if "mismatched input" in text or "extraneous input" in text or "no viable alternative" in text:
+    if "Error parsing override" in text or "mismatched input" in text or "no viable alternative" in text:
         bad = next((word for word in overrides if word in text), " ".join(overrides))
         return f"an override must read key=value, found {bad!r}. Quote it in the shell, as in 'model.hidden=[64,32]'."
     return f"the config must compose, found: {_first_line(error)}. See fedhealth simulate --cfg job."

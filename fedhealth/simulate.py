@@ -22,7 +22,7 @@ import yaml
 from flwr.app import Context, RecordDict
 
 from fedhealth import __version__
-from fedhealth.core.errors import SettingError
+from fedhealth.core.errors import FedHealthError, SettingError
 from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.settings import read, settings
@@ -35,11 +35,13 @@ from fedhealth.server.app import make
 from fedhealth.server.plan import plan_for
 from fedhealth.server.store import Store, write_bytes
 from fedhealth.site.app import app as client_app
-from fedhealth.site.client import Client
+from fedhealth.site.app import client_of
 from fedhealth.synthetic import Hospital, generate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from fedhealth.site.client import Client
 
 BASELINES = ("local", "pooled", "oracle")
 
@@ -110,7 +112,9 @@ def checked(config: dict[str, Any]) -> Simulation:
     document = {**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}
     study = study_from(document, where="the config")
     plan_for(study)
-    _builds(study)
+    build(study.engine, where="engine", room="fedhealth.site.engines")
+    build(study.model, where="model", room="fedhealth.models").network(1)
+    build(config["runtime"], where="runtime", room="fedhealth.runtime")
     return Simulation(
         config=config,
         document=document,
@@ -142,6 +146,35 @@ def open_run(simulation: Simulation) -> Store:
     return Store(folder)
 
 
+def clients(simulation: Simulation) -> dict[str, Client]:
+    """Every hospital's client, by name."""
+    study = packed(simulation.document)
+    return {
+        name: client_of(str(node["site-folder"]), study, str(node["approved"]), str(node.get("source", "")))
+        for name, node in _nodes(simulation).items()
+    }
+
+
+def unready(simulation: Simulation) -> dict[str, FedHealthError]:
+    """The hospitals whose data can't become a cohort, and why; whoever simulates owns them all and may know.
+
+    Raises:
+        FedHealthError: the first fault, where too few are left for the quorum.
+    """
+    faults: dict[str, FedHealthError] = {}
+    for name, client in clients(simulation).items():
+        try:
+            _ = client.cohort
+        except FedHealthError as error:
+            faults[name] = error
+    study = simulation.study
+    quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
+    if len(study.roster) - len(faults) < quorum:
+        name, fault = next(iter(faults.items()))
+        raise type(fault)(f"{name}: {fault}") from fault
+    return faults
+
+
 def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], None]) -> None:
     """Run or go on with a simulation, and leave its results in the folder.
 
@@ -151,11 +184,10 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
     flower.quiet()
     with contextlib.contextmanager(store.lock)():
         started = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "at": time.perf_counter()}
-        study, approved = simulation.study, simulation.digest
+        study = simulation.study
         run_config = {"fh-study": packed(simulation.document), "fh-folder": str(store.folder)}
-        nodes = [_node(simulation, name, approved) for name in study.roster]
         local = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
-        inner = local.grid(client_app, nodes, run_config)
+        inner = local.grid(client_app, _nodes(simulation).values(), run_config)
         names = dict(enumerate(study.roster, start=FIRST_NODE))
         rules = study.rules
         patience = Patience(
@@ -185,12 +217,6 @@ def roster_table(simulation: Simulation) -> dict[str, dict[str, Any]]:
     }
 
 
-def _builds(study: Study) -> None:
-    """Refuse a model or an engine that can't be built before any hospital is asked."""
-    build(study.engine, where="engine", room="fedhealth.site.engines")
-    build(study.model, where="model", room="fedhealth.models").network(1)
-
-
 def _sources(found: Mapping[str, Any], roster: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """By hospital, the source that the config puts in place of its own; empty for none."""
     if found.get("kind") is None:
@@ -205,9 +231,14 @@ def _source(simulation: Simulation, name: str) -> dict[str, Any]:
     return simulation.sources.get(name, simulation.manifests[name].source)
 
 
-def _node(simulation: Simulation, name: str, approved: str) -> dict[str, str]:
-    node = {"site-folder": str(simulation.folders[name].resolve()), "approved": approved}
-    return {**node, "source": packed(simulation.sources[name])} if name in simulation.sources else node
+def _nodes(simulation: Simulation) -> dict[str, dict[str, str]]:
+    """By hospital, what its node knows from the start, in the order of the roster."""
+    approved, sources = simulation.digest, simulation.sources
+    return {
+        name: {"site-folder": str(simulation.folders[name].resolve()), "approved": approved}
+        | ({"source": packed(sources[name])} if name in sources else {})
+        for name in simulation.study.roster
+    }
 
 
 def _write_baselines(simulation: Simulation, store: Store) -> None:
@@ -216,31 +247,26 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
     from fedhealth.site import baselines
 
     study, wanted = simulation.study, simulation.settings.baselines
-    took_part = set(store.read_json("results.json")["sums"])
-    clients = {
-        name: Client(simulation.folders[name], packed(simulation.document), simulation.digest, packed_source)
-        for name in study.roster
-        if name in took_part
-        for packed_source in [packed(simulation.sources[name]) if name in simulation.sources else ""]
-    }
+    took_part = store.read_json("results.json")["sums"]
+    present = {name: client for name, client in clients(simulation).items() if name in took_part}
     preprocessor = Preprocessor.from_json(store.read_json("statistics.json")["preprocessor"])
     sums: dict[str, dict[str, list[float]]] = {}
     if "local" in wanted:
-        models = {name: baselines.local(study, client) for name, client in clients.items()}
+        models = {name: baselines.local(study, client) for name, client in present.items()}
         sums["local"] = {
-            name: baselines.scored(study, clients[name], own, network).to_vector().tolist()
+            name: baselines.scored(study, present[name], own, network).to_vector().tolist()
             for name, (own, network) in models.items()
         }
     if "pooled" in wanted:
-        network = baselines.pooled(study, clients, preprocessor)
+        network = baselines.pooled(study, present, preprocessor)
         sums["pooled"] = {
             name: baselines.scored(study, client, preprocessor, network).to_vector().tolist()
-            for name, client in clients.items()
+            for name, client in present.items()
         }
-    simulated = [name for name in clients if _source(simulation, name)["kind"] == "synthetic"]
+    simulated = [name for name in present if _source(simulation, name)["kind"] == "synthetic"]
     if "oracle" in wanted and simulated:
         sums["oracle"] = {
-            name: baselines.against_truth(clients[name], _risk_of(simulation, name)).to_vector().tolist()
+            name: baselines.against_truth(present[name], _risk_of(simulation, name)).to_vector().tolist()
             for name in simulated
         }
     store.write_json("baselines.json", sums)

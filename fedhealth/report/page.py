@@ -6,7 +6,7 @@ from importlib.resources import files
 from itertools import count as counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader
 from markupsafe import Markup
 
 from fedhealth.core.errors import DataError
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from fedhealth.core.measure import Measure
 
 SCHEMA = 1
-#: What the table by hospital shows beside AUROC; report.json holds the rest.
-SITE_MEASURES = (
-    "auprc", "brier", "calibration_slope", "calibration_intercept", "sensitivity_at_specificity", "net_benefit",
-)  # fmt: skip
+#: What the table by hospital leaves to report.json: AUROC has its own table.
+NOT_BY_SITE = {"auroc", "log_loss", "ece", "accuracy"}
 WHO = {
-    "local": "each hospital trains alone",
+    "local": "its own model from its own patients",
     "federated": "hospitals train together, records stay",
     "pooled": "one model on all records in one place",
     "oracle": "the true risk behind the simulated patients",
@@ -78,6 +76,8 @@ def html(report: Mapping[str, Any]) -> str:
             methods=methods(report),
             without=inestimable(report),
             titles=report.get("measure_titles") or {},
+            hospital=titles_of(report),
+            patients=words.patients(report["sites"]),
             names=NAMES,
             who_titles=WHO,
             shown=[who for who in NAMES if (report.get("union") or {}).get(who)],
@@ -100,15 +100,15 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
     worst = (rows.get("federated", {}).get("worst_site")) or {}
     lowest = words.measure(worst.get("auroc"))
     if lowest is not None and lowest.is_estimable and len(report["sites"]) > 1:
-        found.append(Tile("Worst hospital", words.decimal(lowest.value), str(worst["name"])))
+        found.append(Tile("Worst hospital", words.decimal(lowest.value), titles_of(report).get(worst["name"], worst["name"])))
     slope = words.measure(federated.get("calibration_slope"))
     if slope is not None:
         found.append(_measured("Calibration slope", slope, ideal="1 is ideal"))
-    parts = {key: words.total(report["sites"], key) for key in ("train", "validation", "test")}
-    known = {key: n for key, n in parts.items() if n is not None}
-    if len(known) == len(parts):
-        beside = " \N{MIDDLE DOT} ".join(f"{words.count(n)} {key}" for key, n in known.items())
-        found.append(Tile("Patients", words.count(sum(known.values())), beside))
+    counts = words.patients(report["sites"])
+    if counts:
+        beside = " \N{MIDDLE DOT} ".join(f"{words.count(counts[key])} {key}" for key in words.PARTS)
+        among = "" if counts["sites"] == len(report["sites"]) else f", at {counts['sites']} of {len(report['sites'])} hospitals"
+        found.append(Tile("Patients", words.count(sum(counts[key] for key in words.PARTS)), beside + among))
     study, cost = report["study"], report.get("cost") or {}
     if study.get("rounds_done") is not None:
         best = study.get("best_round")
@@ -130,7 +130,7 @@ def _gains(rows: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
     means = {who: words.measure(row.get("mean_site_auroc")) for who, row in rows.items()}
     ours = means.get("federated")
     found = []
-    for who, label in (("local", "Against hospitals alone"), ("pooled", "Against pooled records")):
+    for who, label in (("local", "Gain over hospitals alone"), ("pooled", "Against pooled records")):
         other = means.get(who)
         if ours is not None and other is not None and ours.is_estimable and other.is_estimable:
             beside = f"AUROC of the average hospital, {words.decimal(other.value)} to {words.decimal(ours.value)}"
@@ -144,8 +144,13 @@ def failures(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for row in report.get("rounds") or []:
         for failed in row.get("failed") or []:
             rounds.setdefault((failed["site"], failed["reason"]), []).append(row["round"])
-    titles = {site["name"]: site["title"] for site in report["sites"]}
+    titles = titles_of(report)
     return [(titles.get(site, site), reason, words.rounds_listed(at)) for (site, reason), at in rounds.items()]
+
+
+def titles_of(report: Mapping[str, Any]) -> dict[str, str]:
+    """The hospitals' titles by name."""
+    return {site["name"]: site["title"] for site in report["sites"]}
 
 
 def methods(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -177,8 +182,9 @@ def inestimable(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def site_measures(report: Mapping[str, Any]) -> list[str]:
-    """The measures, AUROC aside, that any hospital reports and the table by hospital shows."""
-    return [name for name in SITE_MEASURES if any((site.get("measures") or {}).get(name) for site in report["sites"])]
+    """The measures, AUROC aside, that the table by hospital shows, in the report's order."""
+    found = dict.fromkeys(name for site in report["sites"] for name in site.get("measures") or {})
+    return [name for name in found if name not in NOT_BY_SITE]
 
 
 def _templates() -> Environment:
@@ -186,7 +192,6 @@ def _templates() -> Environment:
     found = Environment(
         autoescape=True,
         loader=FunctionLoader(lambda name: here.joinpath(name).read_text(encoding="utf-8")),
-        undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -194,7 +199,6 @@ def _templates() -> Environment:
         count=words.count, counted=words.counted, decimal=words.decimal, size=words.size, duration=words.duration,
         measured=_cell, spoken=_spoken,
     )  # fmt: skip
-    found.globals.update(total=words.total)
     return found
 
 

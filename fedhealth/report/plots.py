@@ -31,6 +31,7 @@ NAMES = {"local": "Alone", "federated": "Federated", "pooled": "Pooled", "oracle
 def draw(report: Part) -> dict[str, Picture]:
     """Every figure that the report has the numbers for, by name."""
     study = report["study"]
+    union = report.get("union") or {}
     curves = {who: found for who, found in (report.get("curves") or {}).items() if found}
     difference = report.get("heterogeneity") or {}
     with house_style():
@@ -38,9 +39,9 @@ def draw(report: Part) -> dict[str, Picture]:
             "convergence": convergence(report.get("rounds") or [], study.get("best_round")),
             "losses": losses(report.get("rounds") or [], study.get("best_round")),
             "comparison": comparison(report.get("comparison") or []),
-            "forest": forest(report["sites"], ((report.get("union") or {}).get("federated") or {}).get("auroc")),
-            "roc": roc(curves),
-            "pr": precision_recall(curves),
+            "forest": forest(report["sites"], (union.get("federated") or {}).get("auroc")),
+            "roc": roc(curves, union),
+            "pr": precision_recall(curves, union),
             "reliability": reliability(curves),
             "decision": decision(curves),
             "icc": icc(difference.get("rows") or [], difference.get("icc_outcome")),
@@ -148,11 +149,11 @@ def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
     drawn = [m for row in rows for who in NAMES if (m := measure(row[0].get(who))) is not None and m.is_estimable]
     if not drawn:
         return None
-    row_height, above, below = (27, 62, 52) if len(sites) <= 20 else (22, 62, 52)
+    row_height, above, below = (27 if len(sites) <= 20 else 22), 38, 46
     n = len(sites) + (together is not None)
     height = above + below + row_height * n
     figure = canvas(WHOLE, height, constrained=False)
-    left, right = 0.435, 0.80
+    left, right = 0.435, 0.825
     axes = figure.add_axes((left, below / height, right - left, row_height * n / height))
     axes.set_ylim(n - 0.5, -0.5)
     axes.set_xlim(*_range([*drawn, *([together] if together is not None else [])]))
@@ -175,10 +176,7 @@ def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
             axes.plot([oracle.value] * 2, [y - 0.36, y + 0.36], color=COLOURS["oracle"], linewidth=2.2)
     for y, site in enumerate(withheld, start=len(rows)):
         words(0.0, y, _cut(site["title"], 38))
-        words(
-            (left + right) / 2, y, "withheld by the hospital\N{RIGHT SINGLE QUOTATION MARK}s policy",
-            ha="center", color=COLOURS["muted"], style="italic",
-        )  # fmt: skip
+        words(1.0, y, "withheld by policy", ha="right", color=COLOURS["muted"], style="italic")
     if together is not None:
         y = len(sites)
         axes.axhline(y - 0.5, color=COLOURS["muted"], linewidth=0.8, xmin=-left / (right - left), clip_on=False)
@@ -209,30 +207,30 @@ def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
     )  # fmt: skip
 
 
-def roc(curves: Part) -> Picture | None:
+def roc(curves: Part, union: Part) -> Picture | None:
     """Sensitivity against 1 - specificity."""
     figure, axes = _square()
     axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (3, 3)))
-    if not _curves(axes, curves, "roc", "x", "y"):
+    if not _curves(axes, curves, "roc", "x", "y", _areas(union, "auroc")):
         return None
     axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="Sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", title="AUROC", alignment="left")
     return picture(
         figure, name="roc", title="Receiver operating characteristic",
         description="Sensitivity against 1 minus specificity on all test patients; the dashed diagonal is chance.",
     )  # fmt: skip
 
 
-def precision_recall(curves: Part) -> Picture | None:
+def precision_recall(curves: Part, union: Part) -> Picture | None:
     """Precision against recall, with the prevalence as chance."""
     figure, axes = _square()
-    if not _curves(axes, curves, "pr", "x", "y"):
+    if not _curves(axes, curves, "pr", "x", "y", _areas(union, "auprc")):
         return None
     x, y = _pair((curves.get("federated") or {}).get("pr"), "x", "y")
     if len(x) and x[-1] > 0.999:
         axes.axhline(y[-1], color=COLOURS["muted"], linewidth=0.9, linestyle=(0, (3, 3)))
     axes.set(xlabel="Recall (sensitivity)", ylabel="Precision", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", title="AUPRC", alignment="left")
     return picture(
         figure, name="pr", title="Precision and recall",
         description="Precision against recall on all test patients; the dashed line is the share of events.",
@@ -367,14 +365,18 @@ def _array(values: Sequence[float | None]) -> NDArray[np.float64]:
     return np.array([np.nan if x is None else x for x in values], dtype=np.float64)
 
 
+def _areas(union: Part, name: str) -> dict[str, Measure | None]:
+    return {who: measure((found or {}).get(name)) for who, found in union.items()}
+
+
 def _pair(part: Part | None, x: str, y: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     part = part or {}
     return _array(part.get(x) or []), _array(part.get(y) or [])
 
 
-def _line(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], who: str, *, label: str) -> None:
-    alone = {"marker": "o", "markersize": 5} if len(x) < 3 else {}
-    axes.plot(x, y, color=COLOURS[who], linestyle=LINES[who], label=label, **alone)
+def _line(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], who: str, *, label: str, zorder: float = 2) -> None:
+    marker = "o" if len(x) < 3 else ""
+    axes.plot(x, y, color=COLOURS[who], linestyle=LINES[who], label=label, marker=marker, markersize=5, zorder=zorder)
 
 
 def _best(axes: Axes, best_round: int | None, k: NDArray[np.float64]) -> None:
@@ -388,7 +390,7 @@ def _best(axes: Axes, best_round: int | None, k: NDArray[np.float64]) -> None:
 def _by_round(axes: Axes, label: str) -> None:
     axes.set_xlabel("Round")
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y")
 
 
@@ -400,13 +402,17 @@ def _square() -> tuple[Any, Axes]:
     return figure, axes
 
 
-def _curves(axes: Axes, curves: Part, kind: str, x: str, y: str) -> bool:
-    """Draw one line a way of training, the federated model on top; whether there was any."""
+def _curves(
+    axes: Axes, curves: Part, kind: str, x: str, y: str, values: Mapping[str, Measure | None] | None = None,
+) -> bool:  # fmt: skip
+    """Draw one line a way of training, the federated model on top, its area in the key; whether there was any."""
     drawn = False
-    for who in ("oracle", "local", "pooled", "federated"):
+    for depth, who in enumerate(("federated", "pooled", "local", "oracle")):
         across, up = _pair((curves.get(who) or {}).get(kind), x, y)
         if np.isfinite(up).any():
-            _line(axes, across, up, who, label=NAMES[who])
+            found = (values or {}).get(who)
+            label = NAMES[who] + (f", {decimal(found.value)}" if found is not None and found.is_estimable else "")
+            _line(axes, across, up, who, label=label, zorder=3 - 0.1 * depth)
             drawn = True
     return drawn
 

@@ -60,7 +60,11 @@ _STYLE = {
     "ytick.labelcolor": COLOURS["ink"],
     "lines.linewidth": 2.0,
     "lines.solid_capstyle": "round",
-    "legend.frameon": False,
+    "legend.frameon": True,
+    "legend.facecolor": COLOURS["paper"],
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
+    "legend.fancybox": False,
     "legend.handlelength": 1.8,
 }
 

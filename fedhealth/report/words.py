@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedhealth.core.measure import Measure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -85,10 +85,20 @@ def rounds_listed(rounds: list[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}\N{EN DASH}{b}" for a, b in runs)
 
 
-def total(sites: list[Mapping[str, Any]], key: str) -> int | None:
-    """The sum of a count over hospitals, None where any of them withholds it."""
-    counts = [site.get(key) for site in sites]
-    return None if not counts or None in counts else sum(int(n) for n in counts if n is not None)
+#: How a hospital's patients are parted.
+PARTS = ("train", "validation", "test")
+
+
+def patients(sites: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Patients by part over the `sites` that show their counts; empty where none does.
+
+    `events`, the test patients with the outcome, is there where each of those sites shows it.
+    """
+    shown = [site for site in sites if all(site.get(part) is not None for part in PARTS)]
+    if not shown:
+        return {}
+    keys = (*PARTS, "events") if all(site.get("events") is not None for site in shown) else PARTS
+    return {"sites": len(shown), **{key: sum(site[key] for site in shown) for key in keys}}
 
 
 def finding(report: Mapping[str, Any]) -> str:
@@ -101,8 +111,9 @@ def finding(report: Mapping[str, Any]) -> str:
         return f"{lead}."
     if not auroc.is_estimable:
         return f"{lead}. The model\N{RIGHT SINGLE QUOTATION MARK}s AUROC is not estimable{_because(auroc)}."
-    test = total(sites, "test")
-    on = f"{counted(test, 'held-out patient')}" if test else "the held-out patients"
+    counts = patients(sites)
+    whole = counts and counts["sites"] == len(sites)
+    on = counted(counts["test"], "held-out patient") if whole else "the held-out patients"
     return f"{lead}, the model reaches AUROC {with_interval(auroc)} on {on}.{_against(report)}"
 
 

@@ -55,7 +55,7 @@ def spread(message: Message, context: Context) -> Message:
 def _answer(message: Message, context: Context) -> Message:
     """The reply; a refusal or failure leaves as a code, its text stays in this hospital's log."""
     try:
-        client = _client(
+        client = client_of(
             str(context.node_config["site-folder"]),
             str(context.run_config["fh-study"]),
             str(context.node_config["approved"]),
@@ -72,5 +72,6 @@ def _answer(message: Message, context: Context) -> Message:
 
 
 @lru_cache(maxsize=MOST_CLIENTS)
-def _client(folder: str, packed_study: str, approved: str, packed_source: str) -> Client:
+def client_of(folder: str, packed_study: str, approved: str, packed_source: str) -> Client:
+    """The client of a hospital's folder for a study, kept with its cohort."""
     return Client(Path(folder), packed_study, approved, packed_source)

@@ -20,22 +20,22 @@ from fedhealth.synthetic.physiology import COMORBIDITIES, MEASUREMENTS, PANELS
 DEVICE_SPREAD: dict[str, float] = {
     "heart_rate": 0.08,
     "systolic_bp": 0.20,
-    "respiratory_rate": 0.50,
+    "respiratory_rate": 0.45,
     "temperature": 0.15,
     "coma_scale": 0.15,
     "urine_output": 0.30,
-    "creatinine": 0.25,
+    "creatinine": 0.30,
     "urea_nitrogen": 0.25,
     "sodium": 0.28,
     "potassium": 0.20,
-    "glucose": 0.25,
+    "glucose": 0.18,
     "bicarbonate": 0.25,
     "white_cells": 0.05,
     "hematocrit": 0.30,
     "platelets": 0.15,
     "lactate": 0.30,
     "albumin": 0.40,
-    "bilirubin": 0.40,
+    "bilirubin": 0.55,
 }
 
 #: By panel, the standard deviation between hospitals of the logit that it is absent.
@@ -45,8 +45,8 @@ PANEL_SPREAD: dict[str, float] = {
     "urine": 2.0,
     "chemistry": 1.5,
     "hematology": 1.5,
-    "blood_gas": 1.0,
-    "liver": 0.8,
+    "blood_gas": 1.4,
+    "liver": 1.4,
 }
 
 #: What a hospital that reports in the other system uses.
@@ -80,20 +80,22 @@ def draw_hospital(name: str, h: float, seed: int, size: int) -> Hospital:
 
     scheduled = share(usual.scheduled, 0.6)
     casemix = Casemix(
-        age_median=_rounded(usual.age_median + stretch(8.0), 20, 90),
+        age_median=_rounded(usual.age_median + stretch(9.0), 20, 90),
         female=share(usual.female, 0.2),
         scheduled=scheduled,
         surgical_emergency=min(share(usual.surgical_emergency, 0.4), round(1 - scheduled, 3)),
-        severity=_rounded(stretch(0.25), -3, 3),
+        severity=_rounded(stretch(0.3), -3, 3),
         comorbidity={name: _rounded(stretch(0.45), -6, 6) for name in COMORBIDITIES},
     )
     devices = {}
     for measured, spread in DEVICE_SPREAD.items():
         drawn = stretch(spread)
-        if MEASUREMENTS[measured].log:
-            devices[measured] = Device(gain=_rounded(math.exp(drawn * MEASUREMENTS[measured].spread), 0.1, 10))
-        else:
-            devices[measured] = Device(offset=_rounded(drawn * MEASUREMENTS[measured].spread, -1e3, 1e3))
+        shape = MEASUREMENTS[measured].shape
+        devices[measured] = (
+            Device(gain=_rounded(math.exp(drawn * shape.spread), 0.1, 10))
+            if shape.is_log
+            else Device(offset=_rounded(drawn * shape.spread, -50, 50))
+        )
     missing = Missing(
         panels={panel: share(about, PANEL_SPREAD[panel]) for panel, about in PANELS.items()},
         rate_logit={measured: _rounded(stretch(0.5), -8, 8) for measured in MEASUREMENTS},
@@ -103,7 +105,7 @@ def draw_hospital(name: str, h: float, seed: int, size: int) -> Hospital:
     return Hospital(
         size=size,
         casemix=casemix,
-        prevalence=Prevalence(intercept=_rounded(stretch(0.45), -4, 4)),
+        prevalence=Prevalence(intercept=_rounded(stretch(0.5), -4, 4)),
         devices=devices,
         missing=missing,
         policy=Treatment(treat=_rounded(-0.5 + stretch(0.8), -8, 8), slope=_rounded(0.8 + stretch(0.4), -4, 4)),

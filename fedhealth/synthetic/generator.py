@@ -169,7 +169,7 @@ def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Genera
         for factor, weight in measurement.loads.items():
             u += weight * factors[factor]
         latent[name] = u
-        values[name] = np.clip(measurement.value(u, factors), measurement.low, measurement.high)
+        values[name] = np.clip(measurement.shape.value(u, factors), *measurement.limits)
     treat = hospital.policy.treat + hospital.policy.slope * severity
     return Patients(
         values=values, latent=latent, severity=severity, treated=_happens(treat, rng) > 0, admission=admission
@@ -204,7 +204,7 @@ def _observe(hospital: Hospital, patients: Patients, rng: np.random.Generator) -
         if name in hospital.devices:
             device = hospital.devices[name]
             value = device.gain * value + device.offset
-            value = np.clip(value, measurement.low, measurement.high)
+            value = np.clip(value, *measurement.limits)
         logit = _logit(measurement.missing) + policy.rate_logit.get(name, 0.0)
         skipped = logit - policy.mar * measurement.sought * patients.severity
         skipped -= policy.mnar * (np.abs(patients.latent[name]) - 0.8)

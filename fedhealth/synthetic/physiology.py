@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 Column = NDArray[np.floating]
 
@@ -41,6 +41,74 @@ PANELS: dict[str, float] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Normal:
+    """Values centre + spread * u."""
+
+    centre: float
+    spread: float
+    is_log: ClassVar[bool] = False
+
+    def value(self, u: Column, factors: Mapping[str, Column]) -> Column:
+        """[n] the true values."""
+        del factors
+        return self.centre + self.spread * u
+
+
+@dataclass(frozen=True, slots=True)
+class LogNormal:
+    """Values centre * exp(spread * u)."""
+
+    centre: float
+    spread: float
+    is_log: ClassVar[bool] = True
+
+    def value(self, u: Column, factors: Mapping[str, Column]) -> Column:
+        """[n] the true values."""
+        del factors
+        log: Column = math.log(self.centre) + self.spread * u
+        return np.exp(log, out=log)
+
+
+@dataclass(frozen=True, slots=True)
+class FailingOrgan:
+    """A mixture of two log-normals, whose component is whether an organ fails.
+
+    One log-normal can't carry the upper tail of a real ward: creatinine's 95th percentile
+    is four times its median, and bilirubin's eleven times.
+    """
+
+    organ: str
+    centre: float
+    spread: float
+    failed_centre: float
+    failed_spread: float
+    female: float = 0.0
+    is_log: ClassVar[bool] = True
+
+    def value(self, u: Column, factors: Mapping[str, Column]) -> Column:
+        """[n] the true values."""
+        fails = factors[self.organ]
+        log: Column = (self.spread + (self.failed_spread - self.spread) * fails) * u
+        log += math.log(self.centre) + math.log(self.failed_centre / self.centre) * fails
+        log += self.female * factors["female"]
+        return np.exp(log, out=log)
+
+
+@dataclass(frozen=True, slots=True)
+class ComaScale:
+    """The Glasgow coma scale, whole numbers 3 to 15 with two humps: the sedated and the awake."""
+
+    spread: float = 4.5
+    is_log: ClassVar[bool] = False
+
+    def value(self, u: Column, factors: Mapping[str, Column]) -> Column:
+        """[n] the true values."""
+        del factors
+        score: Column = np.rint(3 + 12 / (1 + np.exp(0.3 - 4 * u)))
+        return score
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """How one measurement arises.
 
@@ -48,179 +116,105 @@ class Measurement:
         unit: the unit of the value.
         panel: what it is ordered with.
         missing: its own missing rate, over and above its panel's.
-        loads: by factor, the weight in the latent u; the rest of u's variance is noise.
-        value: from u and the patient's factors to the true value.
-        low: the least the device can show.
-        high: the most the device can show.
+        shape: from the latent u to the value; a device errs by a gain where it is
+            logarithmic and by an offset where not.
+        limits: the least and the most that a device can show.
+        loads: by factor, its weight in u; the rest of u is noise.
         sought: 1 where sicker patients are measured more, -1 where less.
-        log: whether the device's error is a gain (true) or an offset (false).
     """
 
     unit: str
     panel: str
     missing: float
+    shape: Normal | LogNormal | FailingOrgan | ComaScale
+    limits: tuple[float, float]
     loads: Mapping[str, float]
-    value: Callable[[Column, Mapping[str, Column]], Column]
-    low: float
-    high: float
     sought: float = 1.0
-    log: bool = False
-
-
-def _normal(centre: float, spread: float) -> Callable[[Column, Mapping[str, Column]], Column]:
-    def value(u: Column, factors: Mapping[str, Column]) -> Column:
-        del factors
-        return centre + spread * u
-
-    return value
-
-
-def _log_normal(centre: float, spread: float, **shifts: float) -> Callable[[Column, Mapping[str, Column]], Column]:
-    """Values exp(log centre + spread * u + shift by factor)."""
-
-    def value(u: Column, factors: Mapping[str, Column]) -> Column:
-        log: Column = math.log(centre) + spread * u
-        for factor, shift in shifts.items():
-            log += shift * factors[factor]
-        return np.exp(log)
-
-    return value
-
-
-def _failing(
-    organ: str, healthy: tuple[float, float], failed: tuple[float, float], **shifts: float
-) -> Callable[[Column, Mapping[str, Column]], Column]:
-    """Values of a two-component log-normal mixture, whose component is the state of an organ.
-
-    One log-normal can't carry the upper tail of a real ward: a patient either has the
-    organ failing or has not. Each component is (median, log standard deviation).
-    """
-
-    def value(u: Column, factors: Mapping[str, Column]) -> Column:
-        fails = factors[organ]
-        centre = math.log(healthy[0]) + math.log(failed[0] / healthy[0]) * fails
-        spread = healthy[1] + (failed[1] - healthy[1]) * fails
-        log: Column = centre + spread * u
-        for factor, shift in shifts.items():
-            log += shift * factors[factor]
-        return np.exp(log)
-
-    return value
-
-
-def _coma_scale(u: Column, factors: Mapping[str, Column]) -> Column:
-    """The Glasgow coma scale, 3 to 15: two humps, the sedated and the awake."""
-    del factors
-    score: Column = np.rint(3 + 12 / (1 + np.exp(0.3 - 4 * u)))
-    return score
 
 
 MEASUREMENTS: dict[str, Measurement] = {
     "heart_rate": Measurement(
-        "1/min", "vitals", 0.02, {"severity": 0.3, "inflammation": 0.25}, _normal(86, 16), 20, 250
+        "1/min", "vitals", 0.02, Normal(86, 16), (20, 250), {"severity": 0.3, "inflammation": 0.25}
     ),
     "systolic_bp": Measurement(
-        "mmHg", "vitals", 0.03, {"severity": -0.4, "inflammation": -0.1, "age": 0.1}, _normal(115, 18), 30, 280
+        "mmHg", "vitals", 0.03, Normal(115, 18), (30, 280), {"severity": -0.4, "inflammation": -0.1, "age": 0.1}
     ),
     "respiratory_rate": Measurement(
         "1/min",
         "vitals",
         0.05,
+        Normal(19, 4.4),
+        (4, 60),
         {"severity": 0.35, "inflammation": 0.15, "copd": 0.4},
-        _normal(19, 4.4),
-        4,
-        60,
         sought=-1,
     ),
     "temperature": Measurement(
-        "°C", "vitals", 0.03, {"inflammation": 0.5, "severity": -0.2, "age": -0.1}, _normal(37.0, 0.62), 30, 43
+        "°C", "vitals", 0.03, Normal(37.0, 0.62), (30, 43), {"inflammation": 0.5, "severity": -0.2, "age": -0.1}
     ),
-    "coma_scale": Measurement("", "chart", 0.03, {"severity": -0.4}, _coma_scale, 3, 15),
+    "coma_scale": Measurement("", "chart", 0.03, ComaScale(), (3, 15), {"severity": -0.4}),
     "urine_output": Measurement(
-        "mL/h", "urine", 0.05, {"severity": -0.3, "kidney": -0.5}, _log_normal(86, 0.85), 0, 1000, log=True
+        "mL/h", "urine", 0.05, LogNormal(86, 0.85), (0, 1000), {"severity": -0.3, "kidney": -0.5}
     ),
     "creatinine": Measurement(
         "mg/dL",
         "chemistry",
         0.02,
+        FailingOrgan("kidney", 0.86, 0.35, 2.5, 0.63, female=-0.18),
+        (0.1, 30),
         {"severity": 0.15},
-        _failing("kidney", (0.86, 0.35), (2.5, 0.63), female=-0.18),
-        0.1,
-        30,
-        log=True,
     ),
     "urea_nitrogen": Measurement(
-        "mg/dL",
-        "chemistry",
-        0.02,
-        {"kidney": 1.4, "age": 0.25, "heart_failure": 0.3},
-        _log_normal(15.8, 0.58),
-        1,
-        250,
-        log=True,
+        "mg/dL", "chemistry", 0.02, LogNormal(15.8, 0.58), (1, 250), {"kidney": 1.4, "age": 0.25, "heart_failure": 0.3}
     ),
     "sodium": Measurement(
-        "mmol/L", "chemistry", 0.02, {"heart_failure": -0.3, "severity": -0.1}, _normal(139, 4.2), 98, 190
+        "mmol/L", "chemistry", 0.02, Normal(139, 4.2), (98, 190), {"heart_failure": -0.3, "severity": -0.1}
     ),
     "potassium": Measurement(
-        "mmol/L", "chemistry", 0.02, {"kidney": 0.5, "severity": 0.1}, _normal(4.05, 0.56), 1.5, 10
+        "mmol/L", "chemistry", 0.02, Normal(4.05, 0.56), (1.5, 10), {"kidney": 0.5, "severity": 0.1}
     ),
     "glucose": Measurement(
-        "mg/dL", "chemistry", 0.03, {"diabetes": 1.1, "severity": 0.2}, _log_normal(118.5, 0.35), 10, 1500, log=True
+        "mg/dL", "chemistry", 0.03, LogNormal(118.5, 0.35), (10, 1500), {"diabetes": 1.1, "severity": 0.2}
     ),
     "bicarbonate": Measurement(
-        "mmol/L", "chemistry", 0.03, {"severity": -0.4, "kidney": -0.4, "copd": 0.4}, _normal(23.1, 4.2), 3, 60
+        "mmol/L", "chemistry", 0.03, Normal(23.1, 4.2), (3, 60), {"severity": -0.4, "kidney": -0.4, "copd": 0.4}
     ),
     "white_cells": Measurement(
-        "10^9/L",
-        "hematology",
-        0.02,
-        {"inflammation": 0.4, "severity": 0.1},
-        _log_normal(11.5, 0.45),
-        0.1,
-        300,
-        log=True,
+        "10^9/L", "hematology", 0.02, LogNormal(11.5, 0.45), (0.1, 300), {"inflammation": 0.4, "severity": 0.1}
     ),
     "hematocrit": Measurement(
         "%",
         "hematology",
         0.02,
+        Normal(32.6, 5.2),
+        (8, 65),
         {"severity": -0.15, "chronic_kidney_disease": -0.4, "cancer": -0.4, "female": -0.3},
-        _normal(32.6, 5.2),
-        8,
-        65,
     ),
     "platelets": Measurement(
         "10^9/L",
         "hematology",
         0.02,
+        LogNormal(206, 0.52),
+        (3, 1800),
         {"liver": -0.6, "severity": -0.15, "inflammation": 0.1},
-        _log_normal(206, 0.52),
-        3,
-        1800,
-        log=True,
     ),
     "lactate": Measurement(
         "mmol/L",
         "blood_gas",
         0.35,
+        LogNormal(1.8, 0.53),
+        (0.2, 35),
         {"severity": 0.5, "inflammation": 0.15, "liver": 0.3},
-        _log_normal(1.8, 0.53),
-        0.2,
-        35,
-        log=True,
     ),
     "albumin": Measurement(
         "g/dL",
         "liver",
         0.4,
+        Normal(3.1, 0.68),
+        (0.8, 6.5),
         {"inflammation": -0.3, "severity": -0.3, "liver": -0.5, "age": -0.1},
-        _normal(3.1, 0.68),
-        0.8,
-        6.5,
     ),
     "bilirubin": Measurement(
-        "mg/dL", "liver", 0.35, {"severity": 0.1}, _failing("liver", (0.58, 0.63), (3.4, 1.05)), 0.1, 65, log=True
+        "mg/dL", "liver", 0.35, FailingOrgan("liver", 0.58, 0.63, 3.4, 1.05), (0.1, 65), {"severity": 0.1}
     ),
 }
 

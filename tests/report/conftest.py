@@ -50,7 +50,7 @@ def not_estimable(note: str) -> dict[str, Any]:
 
 
 def around(value: float, half: float, method: str = "DeLong, from histogram counts") -> dict[str, Any]:
-    return {"value": value, "low": value - half, "high": min(1.0, value + half), "method": method, "note": ""}
+    return {"value": value, "low": value - half, "high": value + half, "method": method, "note": ""}
 
 
 def auroc(y: np.ndarray, score: np.ndarray) -> dict[str, Any]:

@@ -53,11 +53,12 @@ def local_units(spec: FeatureSpec, manifest: SiteManifest) -> dict[str, Conversi
     Raises:
         SettingError: the manifest names a feature or a unit that the spec does not know.
     """
+    known = {*UNITS, *spec.names}
     for name in manifest.units:
-        if name not in spec.names:
+        if name not in known:
             raise SettingError(
-                f"units of {manifest.name} must name features of {spec.name}, found {name!r}. "
-                f"{did_you_mean(name, spec.names)}"
+                f"units of {manifest.name} must name what a simulated hospital measures, found {name!r}. "
+                f"{did_you_mean(name, known)}"
             )
     conversions = {}
     for name in spec.names:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "mortality"
 SEVERITY = 0.0
-INTERCEPT = -3.55
+INTERCEPT = -3.35
 TERMS = 22
 COLUMNS: tuple[str, ...] = ()
 
@@ -42,10 +42,10 @@ def terms(patients: Patients) -> Iterator[tuple[float, Column]]:
     filtration = filtration_rate(true["creatinine"], true["age"], true["female"])
     yield 0.45, (true["age"] - 65) / 17
     yield 0.25, severity
-    yield 0.45, lactate
-    yield 0.5, shocked
-    yield 0.5, np.maximum(lactate, 0) * shocked
-    yield 0.25, _beyond(true["heart_rate"] - 100, 15)
+    yield 0.35, lactate
+    yield 0.35, shocked
+    yield 0.4, np.maximum(lactate, 0) * shocked
+    yield 0.2, _beyond(true["heart_rate"] - 100, 15)
     yield 0.3, _beyond(true["respiratory_rate"] - 22, 4)
     yield 0.7, (true["temperature"] < 36).astype(np.float32)
     yield 0.3, (true["temperature"] > 38.6).astype(np.float32)

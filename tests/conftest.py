@@ -1,0 +1,39 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fedhealth.compose import composed, resolved
+from fedhealth.core.study import study_from
+from fedhealth.simulate import STUDY_KEYS
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data, named by FEDHEALTH_DATA; where it is absent the test is skipped."""
+    folder = Path(os.environ.get("FEDHEALTH_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "uci_heart_disease").is_dir():
+        pytest.skip(f"FEDHEALTH_DATA must name a folder with uci_heart_disease, found {folder}")
+    os.environ["FEDHEALTH_DATA"] = str(folder)
+    return folder
+
+
+@pytest.fixture
+def smoke(tmp_path):
+    """The smoke study's config with some overrides, into a folder of the test's own."""
+
+    def config(*overrides: str):
+        return resolved(composed(["experiment=smoke", f"run.folder={tmp_path / 'run'}", "run.report=false", *overrides]))
+
+    return config
+
+
+@pytest.fixture
+def smoke_study(smoke):
+    """The smoke study with its roster."""
+    config = smoke()
+    return study_from({**{key: config[key] for key in STUDY_KEYS}, "roster": config["sites"]["names"]})

@@ -1,0 +1,79 @@
+"""Every config group mirrors its room: same stem, `_target_`, and the same defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedhealth.compose import composed, options, resolved
+from fedhealth.core.features import FeatureSpec
+from fedhealth.core.parts import build
+from fedhealth.core.settings import read
+from fedhealth.core.study import LocalTraining, Rules, study_from
+from fedhealth.core.task import Task
+from fedhealth.places import configs_folder
+from fedhealth.simulate import STUDY_KEYS, RunSettings
+
+ROOMS = {
+    "model": "fedhealth.models",
+    "privacy": "fedhealth.privacy",
+    "secagg": "fedhealth.secagg",
+    "engine": "fedhealth.site.engines",
+    "runtime": "fedhealth.runtime",
+}
+PARTS = [(group, path.stem) for group in (*ROOMS, "strategy") for path in sorted((configs_folder() / group).glob("*.yaml"))]
+
+
+def defaults_of(part) -> dict:
+    if dataclasses.is_dataclass(part):
+        return {f.name: f.default for f in dataclasses.fields(part)}
+    return {name: p.default for name, p in inspect.signature(part).parameters.items() if name != "self"}
+
+
+@pytest.mark.parametrize(("group", "stem"), PARTS)
+def test_a_part_can_be_built_from_its_yaml(group, stem):
+    assert build(yaml.safe_load((configs_folder() / group / f"{stem}.yaml").read_text()), where=group, room=ROOMS.get(group))
+
+
+@pytest.mark.parametrize(("group", "stem"), [(g, s) for g, s in PARTS if g in ROOMS])
+def test_a_yaml_has_the_stem_and_the_defaults_of_its_module(group, stem):
+    found = yaml.safe_load((configs_folder() / group / f"{stem}.yaml").read_text())
+    module, name = found.pop("_target_").rsplit(".", 1)
+    defaults = defaults_of(getattr(importlib.import_module(module), name))
+    assert module == f"{ROOMS[group]}.{stem}"
+    assert {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()} == defaults
+
+
+@pytest.mark.parametrize("group", [g for g in ROOMS if g != "runtime"])
+def test_every_module_of_a_room_has_its_yaml(group):
+    folder = Path(importlib.import_module(ROOMS[group]).__file__).parent
+    parts = {path.stem for path in folder.glob("*.py")} - {"__init__", "weights"}
+    missing = parts - set(options(group))
+    assert not missing, f"write configs/{group}/{{{','.join(missing)}}}.yaml with _target_ and every default"
+
+
+def test_the_config_states_the_defaults_of_the_study():
+    config = resolved(composed([]))
+    assert config["training"] == {f.name: f.default for f in dataclasses.fields(LocalTraining)}
+    assert config["rules"] == {f.name: f.default for f in dataclasses.fields(Rules)}
+    assert set(config["run"]) == {f.name for f in dataclasses.fields(RunSettings)}
+
+
+@pytest.mark.parametrize("task", options("task"))
+def test_every_task_has_features_of_its_name(task):
+    config = resolved(composed([f"task={task}"]))
+    spec = read(FeatureSpec, config["features"], where="features")
+    assert read(Task, config["task"], where="task").name == task
+    assert spec.names
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_is_a_whole_study(experiment):
+    config = resolved(composed([f"experiment={experiment}"]))
+    study = study_from({**{key: config[key] for key in STUDY_KEYS}, "roster": config["sites"]["names"]})
+    assert study.name == experiment

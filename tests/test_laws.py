@@ -1,0 +1,147 @@
+"""The laws of the house, read off the source: who may import whom, and what may not stand anywhere."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "fedhealth"
+LEAVES = {"models", "strategies", "privacy", "secagg", "evaluation", "governance", "synthetic", "runtime"}
+ROOTS = {"cli", "simulate", "compose", "progress", "places", "__main__", "__init__"}
+MAY_IMPORT = {
+    "core": set(),
+    **{leaf: {"core"} for leaf in LEAVES},
+    "report": {"core", "evaluation"},
+    "site": {"core", *LEAVES},
+    "server": {"core", *(LEAVES - {"synthetic"})},
+}
+HEAVY = {
+    "torch": {"models", "site"},
+    "flwr": {"runtime", "site", "server", "strategies", "simulate"},
+    "hydra": {"compose"},
+    "omegaconf": {"compose", "cli"},
+    "matplotlib": {"report"},
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    inside = path.relative_to(PACKAGE)
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def imports_of(path: Path) -> list[tuple[int, str]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.append((node.lineno, node.module))
+        elif isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+    return found
+
+
+def where(path: Path, line: int) -> str:
+    return f"{path.relative_to(PACKAGE.parent)}:{line}"
+
+
+def test_a_room_imports_only_rooms_below_it():
+    wrong = []
+    for path in MODULES:
+        room = room_of(path)
+        if room in ROOTS:
+            continue
+        for line, module in imports_of(path):
+            parts = module.split(".")
+            if parts[0] != "fedhealth" or len(parts) == 1:
+                continue
+            if parts[1] != room and parts[1] not in MAY_IMPORT[room]:
+                wrong.append(f"{where(path, line)}: {room} may not import {parts[1]}; pass it in, or move the noun to core")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_room_is_known_to_the_law():
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert rooms == set(MAY_IMPORT), "a new room needs its line in MAY_IMPORT"
+
+
+def test_heavy_libraries_stay_in_their_rooms():
+    wrong = [
+        f"{where(path, line)}: {module.split('.')[0]} belongs to {sorted(HEAVY[module.split('.')[0]])}"
+        for path in MODULES
+        for line, module in imports_of(path)
+        if module.split(".")[0] in HEAVY and room_of(path) not in HEAVY[module.split(".")[0]]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_private_flower_stands_in_one_module():
+    public = ("flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp")
+    wrong = [
+        f"{where(path, line)}: {module} is private to Flower; take it through runtime/flower.py"
+        for path in MODULES
+        for line, module in imports_of(path)
+        if module.startswith("flwr") and module not in public and path.name != "flower.py"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_room_has_a_drawer_for_everything():
+    names = {path.stem for path in MODULES} | {path.parent.name for path in MODULES}
+    assert not names & {"utils", "helpers", "misc", "common", "manager", "handler"}
+
+
+@pytest.mark.parametrize(
+    ("noun", "room"), [("PrivateUpdate", "privacy"), ("SealedUpdate", "secagg")], ids=["privatise", "seal"]
+)
+def test_only_its_room_makes_the_permit(noun, room):
+    makers = {
+        room_of(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == noun
+    }
+    assert makers == {room}, f"{noun} may be made in {room} only, found {makers}"
+
+
+def test_nothing_foreign_is_unpickled():
+    wrong = []
+    for path in MODULES:
+        wrong += [where(path, line) for line, module in imports_of(path) if module in {"pickle", "dill", "joblib"}]
+        text = path.read_text(encoding="utf-8")
+        wrong += [str(path) for word in ("torch.load(", "yaml.load(", "allow_pickle=True") if word in text]
+    assert not wrong
+
+
+@pytest.mark.process
+def test_the_coordinator_loads_no_module_that_reads_a_patient():
+    code = "import sys, fedhealth.server.app; print([m for m in sys.modules if m.startswith(('fedhealth.site', 'fedhealth.synthetic'))])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.process
+def test_help_needs_neither_torch_nor_flower_nor_hydra():
+    code = (
+        "import sys; from fedhealth.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', [m for m in ('torch', 'flwr', 'hydra', 'numpy') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip().endswith("LOADED []")
+
+
+@pytest.mark.process
+def test_a_simulation_loads_neither_ray_nor_the_compiler_of_torch():
+    code = (
+        "import sys, tempfile; from fedhealth.cli import main\n"
+        "main(['simulate', 'experiment=smoke', 'run.report=false', 'run.folder=' + tempfile.mkdtemp() + '/run'])\n"
+        "print('LOADED', [m for m in ('ray', 'torch._dynamo', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip().endswith("LOADED []")
