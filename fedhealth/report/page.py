@@ -14,7 +14,7 @@ from fedhealth.report import words
 from fedhealth.report.plots import NAMES, draw
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from fedhealth.core.measure import Measure
@@ -60,6 +60,7 @@ def html(report: Mapping[str, Any]) -> str:
             f"report.json must have schema {SCHEMA}, found {report.get('schema')}. "
             "Rebuild it with the FedHealth that made the run."
         )
+    titles = report.get("measure_titles") or {}
     numbers = {"figure": counter(1), "table": counter(1)}
     whole = {"title": report["study"].get("name") or "Study", **{k: v for k, v in report["study"].items() if v is not None}}
     return (
@@ -75,11 +76,15 @@ def html(report: Mapping[str, Any]) -> str:
             failures=failures(report),
             methods=methods(report),
             without=inestimable(report),
-            titles=report.get("measure_titles") or {},
+            titles=titles,
             hospital=titles_of(report),
             patients=words.patients(report["sites"]),
             names=NAMES,
             who_titles=WHO,
+            sensitivity=next((title for name, title in titles.items() if name.startswith("sensitivity")), "Sensitivity"),
+            costs=costs(report),
+            all_took_part=all(site.get("status") == "took part" for site in report["sites"]),
+            dashes=any(site.get(key) is None for site in report["sites"] for key in (*words.PARTS, "events")),
             shown=[who for who in NAMES if (report.get("union") or {}).get(who)],
             site_ways=[who for who in NAMES if any(site.get(who) for site in report["sites"])],
             site_measures=site_measures(report),
@@ -165,7 +170,7 @@ def methods(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def inestimable(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Where and why a measure of the federated model has no value."""
+    """Which measures of the federated model have no value where, and why; once for each reason and place."""
     titles = report.get("measure_titles") or {}
     places: list[tuple[str, Mapping[str, Any]]] = [("all hospitals", (report.get("union") or {}).get("federated") or {})]
     places += [
@@ -173,11 +178,36 @@ def inestimable(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         for site in report["sites"]
         if site.get("shared", True)
     ]
+    found: dict[tuple[str, str], list[str]] = {}
+    for place, measures in places:
+        for name, m in measures.items():
+            if m is not None and m["value"] is None:
+                found.setdefault((place, m["note"] or "no reason given"), []).append(titles.get(name, name))
+    held = {place: len(measures) for place, measures in places}
     return [
-        (f"{titles.get(name, name)}, {place}", found["note"] or "no reason given")
-        for place, measures in places
-        for name, found in measures.items()
-        if found is not None and found["value"] is None
+        (f"{place}, {'every measure' if len(names) == held[place] > 1 else ', '.join(names)}", note)
+        for (place, note), names in found.items()
+    ]
+
+
+def costs(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What the run took: quantity, total, and a round's share where that means something."""
+    cost, rounds = report.get("cost") or {}, report.get("rounds") or []
+    n = len(rounds)
+    took = [row["took_s"] for row in rounds if row.get("took_s") is not None]
+    rows = [
+        ("Sent by hospitals", "bytes_up", words.size, cost.get("bytes_up")),
+        ("Sent to hospitals", "bytes_down", words.size, cost.get("bytes_down")),
+        ("Messages", "messages", words.count, cost.get("messages")),
+        ("Wall-clock time", "wall_s", words.duration, sum(took) if took else None),
+        ("of it before and after the rounds", "start_s", words.duration, None),
+        ("Processor time", "cpu_s", words.duration, None),
+        ("Peak memory", "peak_memory_bytes", words.size, None),
+    ]
+    return [
+        (label, said(cost[key]), said(in_rounds / n) if in_rounds is not None and n else "")
+        for label, key, said, in_rounds in rows
+        if cost.get(key) is not None
     ]
 
 
@@ -198,6 +228,7 @@ def _templates() -> Environment:
     found.filters.update(
         count=words.count, counted=words.counted, decimal=words.decimal, size=words.size, duration=words.duration,
         measured=_cell, spoken=_spoken,
+        moment=words.moment, one_reason=_one_reason,
     )  # fmt: skip
     return found
 
@@ -208,6 +239,8 @@ def _cell(found: Mapping[str, Any] | None, *, stacked: bool = False) -> Markup:
     if m is None:
         return Markup("&ndash;")
     if not m.is_estimable:
+        if m.note.startswith("withheld"):
+            return Markup('<span class="none">{}</span>').format(m.note)
         note = Markup("<small>{}</small>").format(m.note) if m.note else ""
         return Markup('<span class="none">not estimable {}</span>').format(note)
     between = Markup("<br>") if stacked else " "
@@ -219,3 +252,11 @@ def _spoken(found: Mapping[str, Any] | None) -> str:
     """A measure inside a sentence."""
     m = words.measure(found)
     return "not reported" if m is None else words.with_interval(m)
+
+
+def _one_reason(found: Mapping[str, Mapping[str, Any] | None], names: Sequence[str]) -> str:
+    """Why none of the named measures has a value, where they all lack it for one reason; else empty."""
+    each = [found.get(name) for name in names]
+    reasons = {m["note"] if m and m["value"] is None else "" for m in each}
+    reason = reasons.pop() if len(reasons) == 1 and len(each) > 1 else ""
+    return reason if not reason or reason.startswith("withheld") else f"not estimable: {reason}"

@@ -13,7 +13,7 @@ from fedhealth.report.svg import COLOURS, Picture, canvas, house_style, picture
 from fedhealth.report.words import count, decimal, measure, with_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -168,7 +168,7 @@ def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
         words(0.0, y, _cut(site["title"], 38), weight=weight)
         words(0.345, y, count(site.get("test")), ha="right")
         words(0.41, y, count(site.get("events")), ha="right")
-        words(1.0, y, _said(found), ha="right", weight=weight)
+        _beside(words, y, found, weight)
         _dot(axes, measure(site.get("local")), y + 0.17, COLOURS["local"], "o", filled=False, size=5.5)
         _dot(axes, found, y - 0.1, COLOURS["federated"], "s", filled=True, size=_weight_size(site, sites))
         oracle = measure(site.get("oracle"))
@@ -196,7 +196,7 @@ def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel("AUROC on the hospital\N{RIGHT SINGLE QUOTATION MARK}s own test patients")
     _forest_key(axes, sites, above / (row_height * n))
     said = f"; lowest at {worst['title']}" if worst is not None and len(rows) > 1 else ""
@@ -278,9 +278,9 @@ def decision(curves: Part) -> Picture | None:
     _, model = _pair(first, "threshold", "model")
     if not np.isfinite(model).any():
         return None
+    _curves(axes, curves, "decision", "threshold", "model")
     axes.plot(x, everyone, color=COLOURS["muted"], linewidth=1.3, linestyle=(0, (3, 3)), label="Treat all")
     axes.axhline(0, color=COLOURS["ink"], linewidth=1.0, label="Treat nobody")
-    _curves(axes, curves, "decision", "threshold", "model")
     top = float(np.nanmax(np.concatenate([model, everyone])))
     axes.set(xlabel="Threshold probability", ylabel="Net benefit", ylim=(-0.18 * top, 1.08 * top))
     axes.set_xlim(0, float(x[-1]))
@@ -312,7 +312,10 @@ def icc(rows: Sequence[Part], outcome: float | None) -> Picture | None:
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("Intraclass correlation by hospital")
     axes.grid(axis="x")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, columnspacing=1.2)
+    # matplotlib would put the line before the bars.
+    keys = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda key: isinstance(key[0], Line2D))
+    handles, labels = zip(*keys, strict=True)
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, columnspacing=1.2)
     return picture(
         figure, name="icc", title="Between-hospital share of variance by variable",
         description="; ".join(f"{row.get('label') or row['feature']}: values {decimal(row.get('icc_value'))}, "
@@ -328,16 +331,17 @@ def distance(part: Part | None) -> Picture | None:
     most = np.nanmax(matrix) if np.isfinite(matrix).any() else 0.0
     if not most > 0:
         return None
-    figure = canvas(HALF, 460)
+    figure = canvas(HALF, 380)
     axes = figure.add_subplot()
     # The blue is the same everywhere and only its opacity says how far, so it reads on light and dark paper.
     tint = np.zeros((*matrix.shape, 4))
     tint[..., :3] = np.array([0x2F, 0x86, 0xC8]) / 255
     tint[..., 3] = np.nan_to_num(matrix / most) * 0.85
     axes.imshow(tint, interpolation="none")
-    small = 11 if len(names) <= 12 else 8.5
-    axes.set_xticks(range(len(names)), [_cut(name, 16) for name in names], rotation=90, fontsize=small)
-    axes.set_yticks(range(len(names)), [_cut(name, 16) for name in names], fontsize=small)
+    small = 11 if len(names) <= 12 else 7.5
+    axes.set_xticks(range(len(names)), [str(k) for k in range(1, len(names) + 1)], fontsize=small)
+    axes.set_yticks(range(len(names)), [f"{_cut(name, 22)}  {k}" for k, name in enumerate(names, 1)], fontsize=small)
+    axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if len(names) <= 10:
@@ -470,6 +474,15 @@ def _forest_key(axes: Axes, sites: Sequence[Part], above: float) -> None:
 
 def _said(found: Measure | None) -> str:
     return "\N{EN DASH}" if found is None else with_interval(found)
+
+
+def _beside(words: Callable[..., None], y: float, found: Measure | None, weight: str) -> None:
+    """The value at the end of a forest plot's row, or in a word why there is none."""
+    if found is None or found.is_estimable:
+        words(1.0, y, _said(found), ha="right", weight=weight)
+    else:
+        said = "withheld" if found.note.startswith("withheld") else "not estimable"
+        words(1.0, y, said, ha="right", color=COLOURS["muted"], style="italic")
 
 
 def _cut(text: str, most: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fedhealth.core.measure import Measure
@@ -74,6 +75,15 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def moment(when: str) -> str:
+    """An ISO 8601 time to the minute in UTC; what is not one is said as it is."""
+    try:
+        at = datetime.fromisoformat(when)
+    except ValueError:
+        return when
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at.tzinfo else f"{at:%Y-%m-%d %H:%M}"
+
+
 def rounds_listed(rounds: list[int]) -> str:
     """Round numbers with runs joined: `3, 7\N{EN DASH}9`."""
     runs: list[list[int]] = []
@@ -125,7 +135,7 @@ def _against(report: Mapping[str, Any]) -> str:
     """The average hospital with the federated model and with its own, on the same patients."""
     means = {row["who"]: measure(row.get("mean_site_auroc")) for row in report.get("comparison") or []}
     ours, alone = means.get("federated"), means.get("local")
-    if ours is None or alone is None or not (ours.is_estimable and alone.is_estimable):
+    if len(report["sites"]) == 1 or ours is None or alone is None or not (ours.is_estimable and alone.is_estimable):
         return ""
     return (
         f" At the average hospital it reaches {decimal(ours.value)}, "

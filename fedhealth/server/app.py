@@ -112,11 +112,12 @@ def artefact(study: Study, study_digest: str, preprocessor: Preprocessor, model:
     """The model as one safetensors file: the weights, and in its header all that their use needs."""
     header = {
         "study": study_digest,
-        "model": canonical(study.model),
-        "preprocessor": canonical(preprocessor.to_json()),
         "task": study.task.name,
+        "model": study.model,
+        "preprocessor": preprocessor.to_json(),
     }
-    return bytes(save_tensors(model, metadata=header))
+    # One entry: safetensors writes several in no fixed order, and the file's hash names the model.
+    return bytes(save_tensors(model, metadata={"fedhealth": canonical(header)}))
 
 
 def _statistics(study: Study, study_digest: str, grid: PolicyGrid, store: Store) -> Statistics:

@@ -81,7 +81,7 @@ def generate(
     numbers = {column: np.empty(n) for column in (*_NUMBERS, *outcome.COLUMNS)}
     admission = np.empty(n, dtype=np.int8)
     risk, severity = np.empty(n), np.empty(n)
-    treated, died, consent = np.empty(n, dtype=bool), np.empty(n), np.empty(n, dtype=bool)
+    treated, event, consent = np.empty(n, dtype=bool), np.empty(n), np.empty(n, dtype=bool)
     for start in range(0, n, _CHUNK):
         rows = slice(start, min(start + _CHUNK, n))
         size = rows.stop - rows.start
@@ -92,7 +92,7 @@ def generate(
             patients = replace(patients, values={**patients.values, **extra})
         chance = _risk(outcome, law, hospital, patients, when)
         risk[rows] = chance
-        died[rows] = rng.random(size, dtype=np.float32) < chance
+        event[rows] = rng.random(size, dtype=np.float32) < chance
         consent[rows] = rng.random(size, dtype=np.float32) < hospital.consent_rate
         severity[rows], treated[rows], admission[rows] = patients.severity, patients.treated, patients.admission
         for column in ("age", "female", *COMORBIDITIES, *extra):
@@ -105,7 +105,7 @@ def generate(
             numbers[column] /= conversion.factor
     columns: dict[str, NDArray[np.float64] | NDArray[np.object_]] = dict(numbers)
     columns["admission"] = np.array(ADMISSIONS, dtype=object)[admission]
-    table = Table(patients=_pseudonyms(n, rng), columns=columns, outcome=died, consent=consent)
+    table = Table(patients=_pseudonyms(n, rng), columns=columns, outcome=event, consent=consent)
     return Generated(table=table, risk=risk, severity=severity, treated=treated)
 
 
@@ -129,51 +129,50 @@ def _happens(logit: Column, rng: np.random.Generator) -> Column:
 
 
 def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Generator) -> Patients:
-    """The patients as they truly are."""
+    """The patients as they truly are; `shift` moves everyone's severity."""
     n, mix = len(when), hospital.casemix
-    factors: dict[str, Column] = {}
-
-    # A median-preserving skew to the young: quartiles 53, 67, 78 in PhysioNet 2012.
+    # A skew to the young that keeps the median: quartiles 53, 67 and 78 in PhysioNet 2012.
     z = rng.standard_normal(n, dtype=np.float32)
     age = mix.age_median + mix.age_spread * (z - 0.178 * z * z)
     age = np.minimum(mix.age_min + np.abs(age - mix.age_min), 95)
-    old = (age - 65) / 17
-    factors["age"] = old
-    factors["female"] = (rng.random(n, dtype=np.float32) < mix.female).astype(np.float32)
+    older = (age - 65) / 17
+    has = {"female": (rng.random(n, dtype=np.float32) < mix.female).astype(np.float32)}
     for name, (share, by_decade) in COMORBIDITIES.items():
-        logit = _logit(share) + mix.comorbidity.get(name, 0.0) + 1.7 * by_decade * old
-        factors[name] = _happens(logit, rng)
+        has[name] = _happens(_logit(share) + mix.comorbidity.get(name, 0.0) + 1.7 * by_decade * older, rng)
     drawn = rng.random(n, dtype=np.float32)
-    admission = (drawn < mix.scheduled + mix.surgical_emergency).astype(np.int8)
-    admission += (drawn >= mix.scheduled) & (drawn < mix.scheduled + mix.surgical_emergency)
+    surgical = (drawn < mix.scheduled + mix.surgical_emergency).astype(np.int8)
+    admission = surgical + (surgical & (drawn >= mix.scheduled))
 
-    # Skewed to the right: most patients are a little ill, a few very.
+    # A skew to the right: most patients are a little ill, a few very.
     z = rng.standard_normal(n, dtype=np.float32)
-    severity = 0.95 * z + 0.2 * (z * z - 1)
+    severity = 0.95 * z + 0.2 * (z * z - 1) + 0.15 - 0.5 * (admission == 1).astype(np.float32)
     severity += mix.severity + shift + hospital.drift.severity * when
-    severity += 0.15 - 0.5 * (admission == 1).astype(np.float32)
-    inflammation = 0.3 * severity + 0.95 * rng.standard_normal(n, dtype=np.float32)
-    factors["severity"], factors["inflammation"] = severity, inflammation
-    factors["kidney"] = _happens(
-        -1.65 + 0.5 * severity + 1.6 * factors["chronic_kidney_disease"] + 0.2 * old,
-        rng,
+    factors = {
+        **has,
+        "age": older,
+        "severity": severity,
+        "inflammation": 0.3 * severity + 0.95 * rng.standard_normal(n, dtype=np.float32),
+        "kidney": _happens(-1.65 + 0.5 * severity + 1.6 * has["chronic_kidney_disease"] + 0.2 * older, rng),
+        "liver": _happens(-1.55 + 0.45 * severity, rng),
+    }
+    latent, values = _body(factors, rng)
+    treated = _happens(hospital.policy.treat + hospital.policy.slope * severity, rng) > 0
+    return Patients(
+        values={**has, "age": age, **values}, latent=latent, severity=severity, treated=treated, admission=admission
     )
-    factors["liver"] = _happens(-1.55 + 0.45 * severity, rng)
 
-    latent: dict[str, Column] = {}
-    values: dict[str, Column] = {name: factors[name] for name in ("female", *COMORBIDITIES)}
-    values["age"] = age
+
+def _body(factors: Mapping[str, Column], rng: np.random.Generator) -> tuple[dict[str, Column], dict[str, Column]]:
+    """By measurement, [n] the latent u and the true value."""
+    latent, values = {}, {}
     for name, measurement in MEASUREMENTS.items():
-        left = max(1.0 - sum(weight * weight for weight in measurement.loads.values()), 0.3)
-        u = math.sqrt(left) * rng.standard_normal(n, dtype=np.float32)
+        noise = max(1 - sum(weight * weight for weight in measurement.loads.values()), 0.3)
+        u = math.sqrt(noise) * rng.standard_normal(len(factors["severity"]), dtype=np.float32)
         for factor, weight in measurement.loads.items():
             u += weight * factors[factor]
         latent[name] = u
         values[name] = np.clip(measurement.shape.value(u, factors), *measurement.limits)
-    treat = hospital.policy.treat + hospital.policy.slope * severity
-    return Patients(
-        values=values, latent=latent, severity=severity, treated=_happens(treat, rng) > 0, admission=admission
-    )
+    return latent, values
 
 
 def _law(outcome: Outcome, hospital: Hospital, name: str) -> list[float]:
@@ -205,8 +204,11 @@ def _observe(hospital: Hospital, patients: Patients, rng: np.random.Generator) -
             device = hospital.devices[name]
             value = device.gain * value + device.offset
             value = np.clip(value, *measurement.limits)
-        logit = _logit(measurement.missing) + policy.rate_logit.get(name, 0.0)
-        skipped = logit - policy.mar * measurement.sought * patients.severity
+        skipped = (
+            _logit(measurement.missing)
+            + policy.rate_logit.get(name, 0.0)
+            - policy.mar * measurement.sought * patients.severity
+        )
         skipped -= policy.mnar * (np.abs(patients.latent[name]) - 0.8)
         gone = absent[measurement.panel] | (rng.random(n, dtype=np.float32) < _sigmoid(skipped))
         seen[name] = np.where(gone, np.float32(np.nan), value)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.settings import settings
 from fedhealth.synthetic.physiology import COMORBIDITIES, MEASUREMENTS, PANELS
 
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise SettingError(f"{name} must lie from {low:g} to {high:g}, found {value:g}. Correct it in site.yaml.")
-
-
-def _check_names(name: str, found: dict[str, object], known: tuple[str, ...]) -> None:
-    for key in found:
-        if key not in known:
-            raise SettingError(f"{name} must name what is measured here, found {key!r}. {did_you_mean(key, known)}")
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @settings
@@ -52,7 +45,7 @@ class Casemix:
             _check_range(f"casemix.{name}", getattr(self, name), 0, 1)
         _check_range("casemix.scheduled + surgical_emergency", self.scheduled + self.surgical_emergency, 0, 1)
         _check_range("casemix.severity", self.severity, -3, 3)
-        _check_names("casemix.comorbidity", dict(self.comorbidity), tuple(COMORBIDITIES))
+        _check_names("casemix.comorbidity", self.comorbidity, COMORBIDITIES)
         for name, shift in self.comorbidity.items():
             _check_range(f"casemix.comorbidity.{name}", shift, -6, 6)
 
@@ -95,8 +88,8 @@ class Missing:
     mnar: float = 0.4
 
     def __post_init__(self) -> None:
-        _check_names("missing.panels", dict(self.panels), tuple(PANELS))
-        _check_names("missing.rate_logit", dict(self.rate_logit), tuple(MEASUREMENTS))
+        _check_names("missing.panels", self.panels, PANELS)
+        _check_names("missing.rate_logit", self.rate_logit, MEASUREMENTS)
         for name, rate in self.panels.items():
             _check_range(f"missing.panels.{name}", rate, 0, 1)
         for name, shift in self.rate_logit.items():
@@ -165,4 +158,15 @@ class Hospital:
     def __post_init__(self) -> None:
         _check_range("size", self.size, 1, 50_000_000)
         _check_range("consent_rate", self.consent_rate, 0, 1)
-        _check_names("devices", dict(self.devices), tuple(MEASUREMENTS))
+        _check_names("devices", self.devices, MEASUREMENTS)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise SettingError(f"{name} must lie from {low:g} to {high:g}, found {value:g}. Correct it in site.yaml.")
+
+
+def _check_names(name: str, found: Iterable[str], known: Iterable[str]) -> None:
+    for key in found:
+        if key not in known:
+            raise SettingError(f"{name} must name what is measured here, found {key!r}. {did_you_mean(key, known)}")

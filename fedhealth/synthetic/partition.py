@@ -38,7 +38,7 @@ def natural(column: Sequence[str], *, least: int = 1) -> tuple[NDArray[np.int64]
 def iid(n: int, parts: int, *, seed: int, least: int = 1) -> NDArray[np.int64]:
     """[n] parts of equal size, give or take one row, drawn at random."""
     _check(n, parts, least)
-    return _dealt(np.diff(np.linspace(0, n, parts + 1).astype(np.int64)), rng_of(seed, purpose="partition/iid"))
+    return _dealt(_even(n, parts), rng_of(seed, purpose="partition/iid"))
 
 
 def dirichlet(labels: NDArray[np.generic], parts: int, *, alpha: float, seed: int, least: int = 1) -> NDArray[np.int64]:
@@ -97,9 +97,7 @@ def feature_shift(x: NDArray[np.float64], parts: int, *, least: int = 1) -> NDAr
     n = len(x)
     _check(n, parts, least)
     part = np.empty(n, dtype=np.int64)
-    part[np.argsort(first_component(x), kind="stable")] = np.repeat(
-        np.arange(parts), np.diff(np.linspace(0, n, parts + 1).astype(np.int64))
-    )
+    part[np.argsort(first_component(x), kind="stable")] = np.repeat(np.arange(parts), _even(n, parts))
     return part
 
 
@@ -117,6 +115,11 @@ def first_component(x: NDArray[np.float64]) -> NDArray[np.float64]:
     loadings = loadings * np.sign(loadings[np.argmax(np.abs(loadings))])
     scores: NDArray[np.float64] = scaled @ loadings
     return scores
+
+
+def _even(n: int, parts: int) -> NDArray[np.int64]:
+    """[parts] sizes that sum to n and differ by one row at most."""
+    return n // parts + (np.arange(parts) < n % parts).astype(np.int64)
 
 
 def _sizes(shares: NDArray[np.float64], n: int) -> NDArray[np.int64]:

@@ -1,0 +1,55 @@
+"""The contract of every model."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fedhealth.compose import options
+from fedhealth.core.errors import SettingError
+from fedhealth.core.parts import build
+from fedhealth.models.weights import first_network, load_weights, weights_of
+from fedhealth.places import configs_folder
+
+
+@pytest.fixture(params=options("model"))
+def model(request):
+    spec = yaml.safe_load((configs_folder() / "model" / f"{request.param}.yaml").read_text())
+    return build(spec, where="model", room="fedhealth.models")
+
+
+def test_a_row_of_features_becomes_one_logit(model):
+    assert model.network(7)(torch.zeros(5, 7)).shape == (5, 1)
+
+
+def test_the_same_seed_gives_the_same_first_weights(model):
+    one, two = (weights_of(first_network(model, 7, seed=3)) for _ in range(2))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_first_weights_leave_the_global_generator_as_it_was(model):
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first_network(model, 7, seed=3)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_weights_survive_a_round_trip(model):
+    network = first_network(model, 7, seed=3)
+    changed = {name: array + 1 for name, array in weights_of(network).items()}
+    load_weights(network, changed)
+    assert all(np.array_equal(array, changed[name]) for name, array in weights_of(network).items())
+
+
+def test_weights_of_another_shape_are_refused(model):
+    with pytest.raises(SettingError, match="must fit the model"):
+        load_weights(model.network(7), weights_of(model.network(8)))
+
+
+def test_every_patient_has_a_gradient_of_its_own(model):
+    # The gradient of a sum over patients is the sum of theirs: no layer mixes patients.
+    network, x = first_network(model, 4, seed=3), torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+    whole = torch.autograd.grad(network(x).sum(), list(network.parameters()))
+    each = [torch.autograd.grad(network(x[i : i + 1]).sum(), list(network.parameters())) for i in range(6)]
+    for place, gradient in enumerate(whole):
+        torch.testing.assert_close(gradient, sum(one[place] for one in each))

@@ -1,0 +1,87 @@
+import json
+
+import numpy as np
+import pytest
+
+from fedhealth.core.errors import IntegrityError
+from fedhealth.server.store import Checkpoint, Store
+
+
+def checkpoint(round_: int) -> Checkpoint:
+    model = {"w": np.arange(4, dtype=np.float32) + round_}
+    return Checkpoint(round_, model, {"m_t/w": np.ones(4)}, {"history": [{"round": round_}]})
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path):
+    store = Store(tmp_path)
+    store.save(checkpoint(1))
+    store.save(checkpoint(2))
+    found = store.load()
+    assert (found.round_, store.rounds(), found.state) == (2, [1, 2], {"history": [{"round": 2}]})
+    np.testing.assert_array_equal(found.model["w"], checkpoint(2).model["w"])
+    np.testing.assert_array_equal(store.load(1).model["w"], checkpoint(1).model["w"])
+
+
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
+    assert Store(tmp_path).load() is None
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path):
+    store = Store(tmp_path)
+    store.save(checkpoint(1))
+    draft = tmp_path / "checkpoints" / ".00002"
+    draft.mkdir()
+    (draft / "model.safetensors").write_bytes(b"half")
+    assert store.load().round_ == 1
+    store.save(checkpoint(2))
+    assert store.load().round_ == 2
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "strategy.safetensors"])
+def test_a_changed_byte_is_found(tmp_path, name):
+    store = Store(tmp_path)
+    store.save(checkpoint(1))
+    path = tmp_path / "checkpoints" / "00001" / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="another SHA-256"):
+        store.load()
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.unlink(), lambda p: p.write_text("{"), lambda p: p.write_text("{}")])
+def test_a_broken_state_is_an_integrity_failure(tmp_path, spoil):
+    store = Store(tmp_path)
+    store.save(checkpoint(1))
+    spoil(tmp_path / "checkpoints" / "00001" / "state.json")
+    with pytest.raises(IntegrityError, match="must hold a whole checkpoint"):
+        store.load()
+
+
+@pytest.mark.process
+def test_on_a_full_disk_the_checkpoint_before_survives(tmp_path):
+    # A limit on the size of a file is the kernel's own refusal, as a full disk's is.
+    import subprocess
+    import sys
+
+    code = (
+        "import resource, sys, numpy as np, pathlib\n"
+        "from fedhealth.server.store import Checkpoint, Store\n"
+        "store = Store(pathlib.Path(sys.argv[1]))\n"
+        "store.save(Checkpoint(1, {'w': np.zeros(4)}, {}, {}))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "store.save(Checkpoint(2, {'w': np.zeros(100_000)}, {}, {}))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "OSError: [Errno 27]" in ended.stderr
+    assert Store(tmp_path).load().round_ == 1
+
+
+def test_json_is_never_written_with_nan(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Store(tmp_path).write_json("x.json", {"a": float("nan")})
+
+
+def test_history_is_a_line_a_round(tmp_path):
+    Store(tmp_path).write_history([{"round": 1}, {"round": 2}])
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [{"round": 1}, {"round": 2}]

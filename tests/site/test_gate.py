@@ -1,0 +1,55 @@
+from dataclasses import replace
+
+import pytest
+
+from fedhealth.core.errors import REFUSALS, Refused
+from fedhealth.core.manifest import load_manifest
+from fedhealth.places import builtin_sites
+from fedhealth.site.cohort import load_cohort
+from fedhealth.site.gate import open_round
+
+NAME = "harrow-fen"
+
+
+@pytest.fixture
+def ask(smoke_study):
+    folder = builtin_sites() / NAME
+    manifest = load_manifest(folder)
+    study = smoke_study
+    cohort, _ = load_cohort(
+        manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed
+    )
+
+    def opened(study=study, digest="a" * 64, **policy):
+        changed = replace(manifest, policy=replace(manifest.policy, **policy))
+        return open_round(
+            changed, study, cohort, digest=digest, approved="a" * 64, is_masked=False, round_=1, purpose="train"
+        )
+
+    return opened
+
+
+def test_an_approved_study_gets_a_permit(ask):
+    assert ask().round_ == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"digest": "b" * 64}, "study_changed"),
+        ({"paused": True}, "paused"),
+        ({"require_masking": True}, "masking_required"),
+        ({"min_cohort": 4}, "too_few_sites"),
+        ({"min_patients": 10_000}, "cohort_too_small"),
+    ],
+)
+def test_a_rule_that_does_not_hold_refuses_by_its_code(ask, change, code):
+    with pytest.raises(Refused) as refused:
+        ask(**change)
+    assert refused.value.code == code
+    assert code in REFUSALS
+    assert refused.value.exit_code == 3
+
+
+def test_every_refusal_has_words_for_the_coordinator():
+    assert all(words and not any(char.isdigit() for char in words) for words in REFUSALS.values())
