@@ -35,7 +35,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        return _fail(f"files must be readable and writable, found {error.strerror}{where}. Free space or rights, then go on.", 1)
+        return _fail(
+            f"files must be readable and writable, found {error.strerror}{where}. Free space or rights, then go on.", 1
+        )
     except KeyboardInterrupt:
         return _fail("interrupted.", INTERRUPTED)
 
@@ -56,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
 
     simulate = commands.add_parser("simulate", help="run a study over hospitals on this machine")
     simulate.add_argument("overrides", nargs="*", metavar="key=value", help="what to change in configs/config.yaml")
-    simulate.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
+    simulate.add_argument(
+        "-m", "--multirun", action="store_true", help="run every combination of comma-separated values"
+    )
     simulate.add_argument("--cfg", choices=["job"], help="print the config and run nothing")
     simulate.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
     simulate.set_defaults(run=_simulate)
@@ -84,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     split = kinds.add_parser("split", help="split a pooled CSV table into hospitals")
     split.add_argument("table", type=Path)
     split.add_argument("--outcome", required=True, help="the outcome's column")
-    split.add_argument("--by", choices=["natural", "iid", "dirichlet", "quantity", "feature"], default="iid")
+    split.add_argument("--by", default="iid", help="natural, iid, dirichlet, quantity or feature_shift")
     split.add_argument("--column", help="the column that names the hospital, for --by natural")
     split.add_argument("--parts", type=int, default=8)
     split.add_argument("--alpha", type=float, default=0.5, help="the Dirichlet's concentration: small is uneven")
@@ -121,7 +125,9 @@ def _resume(chosen: argparse.Namespace) -> int:
     from fedhealth.server.store import Store
 
     if chosen.overrides:
-        raise SettingError(f"a resumed run must keep its config, found {chosen.overrides[0]}. Start a new run to change it.")
+        raise SettingError(
+            f"a resumed run must keep its config, found {chosen.overrides[0]}. Start a new run to change it."
+        )
     path = chosen.resume / "config.yaml"
     if not path.is_file():
         raise SettingError(f"--resume must name a run's folder, found no {path}. See fedhealth runs.")
@@ -220,7 +226,9 @@ def _sites_list(chosen: argparse.Namespace) -> None:
         manifest = load_manifest(folder / name)
         table.add_row(name, manifest.title, manifest.region, manifest.source["kind"], manifest.description)
     if not table.row_count:
-        raise SettingError(f"a sites folder must hold <name>/site.yaml, found none in {folder}. Try fedhealth sites new.")
+        raise SettingError(
+            f"a sites folder must hold <name>/site.yaml, found none in {folder}. Try fedhealth sites new."
+        )
     console().print(table)
 
 
@@ -233,9 +241,13 @@ def _sites_new(chosen: argparse.Namespace) -> None:
 
 
 def _sites_split(chosen: argparse.Namespace) -> None:
+    from rich.table import Table
+
+    from fedhealth.evaluation.heterogeneity import heterogeneity, sums_of
+    from fedhealth.progress import console
     from fedhealth.synthetic.folders import split_table
 
-    lines = split_table(
+    split = split_table(
         chosen.table,
         chosen.out,
         scheme=chosen.by,
@@ -246,7 +258,13 @@ def _sites_split(chosen: argparse.Namespace) -> None:
         least=chosen.least,
         seed=chosen.seed,
     )
-    sys.stdout.write("\n".join(lines) + "\n")
+    for path in split.paths:
+        sys.stdout.write(f"{path}\n")
+    found = heterogeneity({name: sums_of(split.columns[name], split.outcome[name]) for name in split.columns})
+    table = Table("how the parts differ", "", box=None)
+    for row in found.rows():
+        table.add_row(*row)
+    console().print(table)
 
 
 def _log_to(path: Path) -> None:

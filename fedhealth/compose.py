@@ -45,7 +45,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+        return dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise SettingError(f"every config value must be set, found {_first_line(error)}. Give it a value.") from None
 
@@ -100,7 +100,9 @@ def _keys_near(found: str) -> str:
 
 
 def _paths(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    inner = [path for key, value in tree.items() if isinstance(value, dict) for path in _paths(value, f"{prefix}{key}.")]
+    inner = [
+        path for key, value in tree.items() if isinstance(value, dict) for path in _paths(value, f"{prefix}{key}.")
+    ]
     return [*(f"{prefix}{key}" for key in tree), *inner]
 
 

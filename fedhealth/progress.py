@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 WHO = (("local", "alone"), ("federated", "federated"), ("pooled", "pooled"), ("oracle", "best possible"))
 
-#: A table narrower than this breaks its intervals over lines; output that is no terminal has no width of its own.
-WIDTH = 110
+#: Output that is no terminal has no width of its own.
+WIDTH = 100
 
 
 def console() -> Console:
@@ -57,18 +57,26 @@ def rounds_shown(title: str, planned: int, hospitals: int) -> Iterator[Callable[
 def result_table(report: Mapping[str, Any]) -> Table:
     """The AUROC of every hospital, alone and together, with 95 % intervals."""
     shown = [(who, title) for who, title in WHO if any(row["who"] == who for row in report["comparison"])]
-    table = Table(title="AUROC on each hospital's own test patients [95 % interval]", title_justify="left", box=None)
+    table = Table(
+        title="AUROC on each hospital's own test patients, with the federation's 95 % interval",
+        title_justify="left",
+        box=None,
+    )
     table.add_column("hospital")
     table.add_column("test patients", justify="right")
     for _, title in shown:
         table.add_column(title, justify="right")
     for site in report["sites"]:
         patients = "withheld" if site["test"] is None else f"{site['test']:,}"
-        table.add_row(site["title"], patients, *(_cell(site[who]) for who, _ in shown))
+        table.add_row(site["title"], patients, *(_cell(site[who], who) for who, _ in shown))
     by_who = {row["who"]: row for row in report["comparison"]}
     table.add_section()
-    table.add_row("mean of hospitals", "", *(_cell(by_who[who]["mean_site_auroc"]) for who, _ in shown), style="bold")
-    table.add_row("all patients together", "", *(_cell(by_who[who]["union_auroc"]) for who, _ in shown), style="bold")
+    table.add_row(
+        "mean of hospitals", "", *(_cell(by_who[who]["mean_site_auroc"], who) for who, _ in shown), style="bold"
+    )
+    table.add_row(
+        "all patients together", "", *(_cell(by_who[who]["union_auroc"], who) for who, _ in shown), style="bold"
+    )
     return table
 
 
@@ -81,8 +89,13 @@ def _auroc(row: dict[str, Any]) -> str:
     return str(Measure.from_json(row["auroc"]))
 
 
-def _cell(found: dict[str, Any] | None) -> str:
+def _cell(found: dict[str, Any] | None, who: str) -> str:
+    """A measure; with its interval for the federation alone, so that a row fits a terminal."""
     if found is None:
         return "–"
     measure = Measure.from_json(found)
-    return "withheld" if measure.note.startswith("withheld") else str(measure).replace(" [", " \\[")
+    if measure.note.startswith("withheld"):
+        return "withheld"
+    if not measure.is_estimable:
+        return "not estimable"
+    return str(measure).replace(" [", " \\[") if who == "federated" else f"{measure.value:.3f}"

@@ -312,4 +312,3 @@ def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any
             "peak_memory_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         },
     )
-

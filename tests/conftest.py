@@ -27,7 +27,9 @@ def smoke(tmp_path):
     """The smoke study's config with some overrides, into a folder of the test's own."""
 
     def config(*overrides: str):
-        return resolved(composed(["experiment=smoke", f"run.folder={tmp_path / 'run'}", "run.report=false", *overrides]))
+        return resolved(
+            composed(["experiment=smoke", f"run.folder={tmp_path / 'run'}", "run.report=false", *overrides])
+        )
 
     return config
 

@@ -26,7 +26,9 @@ ROOMS = {
     "engine": "fedhealth.site.engines",
     "runtime": "fedhealth.runtime",
 }
-PARTS = [(group, path.stem) for group in (*ROOMS, "strategy") for path in sorted((configs_folder() / group).glob("*.yaml"))]
+PARTS = [
+    (group, path.stem) for group in (*ROOMS, "strategy") for path in sorted((configs_folder() / group).glob("*.yaml"))
+]
 
 
 def defaults_of(part) -> dict:
@@ -37,7 +39,9 @@ def defaults_of(part) -> dict:
 
 @pytest.mark.parametrize(("group", "stem"), PARTS)
 def test_a_part_can_be_built_from_its_yaml(group, stem):
-    assert build(yaml.safe_load((configs_folder() / group / f"{stem}.yaml").read_text()), where=group, room=ROOMS.get(group))
+    assert build(
+        yaml.safe_load((configs_folder() / group / f"{stem}.yaml").read_text()), where=group, room=ROOMS.get(group)
+    )
 
 
 @pytest.mark.parametrize(("group", "stem"), [(g, s) for g, s in PARTS if g in ROOMS])

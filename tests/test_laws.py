@@ -60,7 +60,9 @@ def test_a_room_imports_only_rooms_below_it():
             if parts[0] != "fedhealth" or len(parts) == 1:
                 continue
             if parts[1] != room and parts[1] not in MAY_IMPORT[room]:
-                wrong.append(f"{where(path, line)}: {room} may not import {parts[1]}; pass it in, or move the noun to core")
+                wrong.append(
+                    f"{where(path, line)}: {room} may not import {parts[1]}; pass it in, or move the noun to core"
+                )
     assert not wrong, "\n".join(wrong)
 
 

@@ -57,7 +57,12 @@ def hospitals(tmp_path):
         home = folder / name
         home.mkdir(parents=True)
         floors = {"min_patients": 5, "min_cell": 1, "min_cohort": 3} | policy
-        manifest = {"name": name, "title": name.title(), "policy": floors, "source": {"kind": "csv", "path": "patients.csv"}}
+        manifest = {
+            "name": name,
+            "title": name.title(),
+            "policy": floors,
+            "source": {"kind": "csv", "path": "patients.csv"},
+        }
         (home / "site.yaml").write_text(yaml.safe_dump(manifest))
         lines = ["age,sex,died", *(",".join(str(cell) for cell in row) for row in rows)]
         (home / "patients.csv").write_text(text if text is not None else "\n".join(lines) + "\n")
@@ -129,7 +134,14 @@ def test_a_study_resumed_from_any_round_ends_bit_equal(smoke, tmp_path, strategy
 @pytest.mark.process
 @pytest.mark.parametrize("moment", [0, 1, 3])
 def test_a_study_killed_at_any_moment_resumes_bit_equal(tmp_path, moment):
-    words = ["simulate", "experiment=smoke", "rounds=30", "run.report=false", "strategy=fedadagrad", "training.epochs=4"]
+    words = [
+        "simulate",
+        "experiment=smoke",
+        "rounds=30",
+        "run.report=false",
+        "strategy=fedadagrad",
+        "training.epochs=4",
+    ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert ended(fedhealth(*words, f"run.folder={whole}")) == 0
     process = fedhealth(*words, f"run.folder={killed}")
@@ -283,7 +295,9 @@ def test_a_hospital_may_keep_its_results_to_itself(hospitals, tabular, tmp_path)
 def test_in_the_demo_the_federation_beats_the_lone_hospital_by_three_points(tmp_path):
     store = finished(resolved(composed(["experiment=demo", f"run.folder={tmp_path / 'demo'}"])))
     layout_width = ScoreSums.width()
-    federated = [ScoreSums.from_vector(np.array(v)[:layout_width]) for v in store.read_json("results.json")["sums"].values()]
+    federated = [
+        ScoreSums.from_vector(np.array(v)[:layout_width]) for v in store.read_json("results.json")["sums"].values()
+    ]
     local = [ScoreSums.from_vector(np.array(v)) for v in store.read_json("baselines.json")["local"].values()]
     means = [measures.mean_measure([measures.auroc(sums) for sums in each]).value for each in (local, federated)]
     assert means[1] - means[0] >= 0.03
@@ -292,7 +306,9 @@ def test_in_the_demo_the_federation_beats_the_lone_hospital_by_three_points(tmp_
 @pytest.mark.process
 def test_the_smoke_study_ends_in_ten_seconds_with_its_start_and_report(tmp_path):
     started = time.monotonic()
-    process = fedhealth("simulate", "experiment=smoke", f"run.folder={tmp_path / 'run'}", env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = fedhealth(
+        "simulate", "experiment=smoke", f"run.folder={tmp_path / 'run'}", env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     said, _ = process.communicate()
     assert process.returncode == 0
     assert time.monotonic() - started < 10

@@ -95,8 +95,12 @@ def load_manifest(folder: Path) -> SiteManifest:
         line = f" at line {mark.line + 1}" if mark else ""
         raise SettingError(f"{path} must be YAML, found a fault{line}. Mend the file.") from None
     if not isinstance(found, dict):
-        raise SettingError(f"{path} must be a mapping of keys, found {type(found).__name__}. Start from another site's.")
+        raise SettingError(
+            f"{path} must be a mapping of keys, found {type(found).__name__}. Start from another site's."
+        )
     manifest = read(SiteManifest, found, where=str(path))
     if manifest.name != folder.name:
-        raise SettingError(f"{path}: `name` must be its folder's name {folder.name}, found {manifest.name}. Rename one.")
+        raise SettingError(
+            f"{path}: `name` must be its folder's name {folder.name}, found {manifest.name}. Rename one."
+        )
     return manifest

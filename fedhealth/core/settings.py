@@ -44,7 +44,7 @@ def read(cls: type[T], found: Mapping[str, Any], *, where: str) -> T:
         raise SettingError(_first_fault(cls, error.errors()[0], where)) from None
 
 
-def _first_fault(cls: type, fault: Any, where: str) -> str:
+def _first_fault(cls: type, fault: Mapping[str, Any], where: str) -> str:
     """One pydantic fault as: where, key, rule, found value, remedy."""
     path = [str(step) for step in fault["loc"]]
     key = ".".join(path) or cls.__name__

@@ -82,7 +82,9 @@ class Rules:
         if self.quorum is not None and self.quorum < 1:
             raise SettingError(f"`rules.quorum` must be at least 1, found {self.quorum}. Raise it.")
         if self.patience is not None and self.patience < 1:
-            raise SettingError(f"`rules.patience` must be at least 1 or null, found {self.patience}. Use null for never.")
+            raise SettingError(
+                f"`rules.patience` must be at least 1 or null, found {self.patience}. Use null for never."
+            )
         for name in ("timeout_s", "node_timeout_s"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"`rules.{name}` must be above 0 seconds, found {getattr(self, name)}. Raise it.")
@@ -120,7 +122,9 @@ class Study:
         if not self.roster:
             raise SettingError("`sites.names` must name at least one hospital, found none. See `fedhealth sites`.")
         if len(set(self.roster)) < len(self.roster):
-            raise SettingError(f"`sites.names` must name each hospital once, found {list(self.roster)}. Remove doubles.")
+            raise SettingError(
+                f"`sites.names` must name each hospital once, found {list(self.roster)}. Remove doubles."
+            )
         if self.seed < 0:
             raise SettingError(f"`seed` must be 0 or more, found {self.seed}. Choose another.")
         if self.rules.quorum is not None and self.rules.quorum > len(self.roster):

@@ -81,7 +81,7 @@ def bootstrapped(statistic: Callable[[Cells], NDArray[np.float64]], sums: ScoreS
     """
     value = float(statistic(cells(sums)))
     if draws is None:
-        return Measure(value, note="no interval asked for")
+        return Measure(value)
     found = statistic(draws)
     found = found[~np.isnan(found)]
     if len(found) < 0.9 * len(draws.positives):

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.measure import Measure, not_estimable
-from fedhealth.evaluation.intervals import Cells, Z, bootstrapped, mean, resample, wilson
+from fedhealth.evaluation.intervals import Cells, Z, bootstrapped, cells, mean, resample, wilson
 from fedhealth.evaluation.recalibration import recalibration
 
 if TYPE_CHECKING:
@@ -123,12 +123,21 @@ def ece(sums: ScoreSums, bins: int = 10, draws: Cells | None = None) -> Measure:
     """The expected calibration error over equal-width bins of probability.
 
     The patients' mean of |observed - predicted|, each by bin (Guo 2017, arXiv:1706.04599,
-    eq. 3). It is biased upwards: a perfectly calibrated model has an ECE of about 0.02 at
-    a thousand patients, and its resamples a higher one still.
+    eq. 3). Chance alone makes it larger than the truth, and resampling makes it larger
+    again, so the interval is the basic bootstrap's, which takes that excess off. Its lower
+    end is 0 where the value is no more than the resamples' bins stray from the sample's,
+    as far as those of a perfectly calibrated model would.
     """
     if sums.n == 0:
         return not_estimable("no patients")
-    return bootstrapped(lambda found: _calibration_error(found, bins), sums, draws)
+    found = bootstrapped(lambda each: np.abs(_gaps(each, bins)).sum(axis=-1), sums, draws)
+    if draws is None or math.isnan(found.low):
+        return found
+    stray = np.abs(_gaps(draws, bins) - _gaps(cells(sums), bins)).sum(axis=-1)
+    is_told_from_none = found.value > np.percentile(stray, 97.5)
+    low = max(2 * found.value - found.high, 0.0) if is_told_from_none else 0.0
+    high = max(2 * found.value - found.low, found.value)
+    return Measure(found.value, low, high, method=found.method.replace("percentile", "basic"))
 
 
 def calibration_slope(sums: ScoreSums) -> Measure:
@@ -171,18 +180,21 @@ def net_benefit(sums: ScoreSums, threshold: float) -> Measure:
 def mean_measure(measures: Sequence[Measure]) -> Measure:
     """The unweighted mean over sites, with the interval of a mean of independent estimates.
 
-    A site's standard error is read off its interval's width. Sites without a value are left
-    out and counted in the note; where one with a value has no interval, neither has the mean.
+    The sites' distances from value to limit are squared and added, each side by itself
+    (Zou 2008, doi:10.1002/sim.3095), so a mean of AUROCs never reaches beyond 1. Sites
+    without a value are left out and counted in the note; where one with a value has no
+    interval, neither has the mean.
     """
     found = [measure for measure in measures if measure.is_estimable]
     if not found:
         return not_estimable("no site has a value")
     value = sum(measure.value for measure in found) / len(found)
-    half = math.sqrt(sum(((measure.high - measure.low) / 2) ** 2 for measure in found)) / len(found)
+    below = math.hypot(*(measure.value - measure.low for measure in found)) / len(found)
+    above = math.hypot(*(measure.high - measure.value for measure in found)) / len(found)
     note = "" if len(found) == len(measures) else f"mean of {len(found)} of {len(measures)} sites"
-    if math.isnan(half):
+    if math.isnan(below + above):
         return Measure(value, note=note or "no interval: a site has none")
-    return Measure(value, value - half, value + half, method="normal, independent sites", note=note)
+    return Measure(value, value - below, value + above, method="square-and-add, independent sites", note=note)
 
 
 #: Every measure a report shows, in its order.
@@ -254,7 +266,7 @@ def _sensitivity(found: Cells, specificity: float) -> NDArray[np.float64]:
     """Reads the ROC curve at a false positive rate of 1 - specificity, at the top of a rise."""
     true = np.cumsum(found.positives[..., ::-1], axis=-1)
     false = np.cumsum(found.negatives[..., ::-1], axis=-1)
-    allowed = (1 - specificity) * false[..., -1:]
+    allowed = (1 - specificity) * false[..., -1:] * (1 + 1e-12)  # 1 - 0.9 lies just below 0.1
     last = np.count_nonzero(false <= allowed, axis=-1, keepdims=True)
     start = np.zeros_like(true[..., :1])
     true, false = np.concatenate([start, true], axis=-1), np.concatenate([start, false], axis=-1)
@@ -266,11 +278,12 @@ def _sensitivity(found: Cells, specificity: float) -> NDArray[np.float64]:
         return np.asarray(np.where(false[..., -1:] > 0, reached / true[..., -1:], np.nan)[..., 0])
 
 
-def _calibration_error(found: Cells, bins: int) -> NDArray[np.float64]:
-    gaps = found.positives - (found.positives + found.negatives) * found.probability
+def _gaps(found: Cells, bins: int) -> NDArray[np.float64]:
+    """[..., occupied bins] observed less expected positives, per patient of the whole sample."""
+    patients = found.positives + found.negatives
     first = np.flatnonzero(np.diff(found.index * bins // found.bins, prepend=-1))
-    n = np.sum(found.positives + found.negatives, axis=-1)
-    return np.asarray(np.abs(np.add.reduceat(gaps, first, axis=-1)).sum(axis=-1) / n)
+    gaps = np.add.reduceat(found.positives - patients * found.probability, first, axis=-1)
+    return np.asarray(gaps / patients.sum(axis=-1, keepdims=True))
 
 
 def _newcombe(area: float, n_positive: int, n_negative: int) -> tuple[float, float]:

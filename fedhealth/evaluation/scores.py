@@ -30,6 +30,9 @@ GRAIN = 2.0**-20
 
 _SCALARS = 4
 
+#: Above this a float64 no longer tells neighbouring counts apart.
+_MOST = 2.0**53
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreSums:
@@ -161,9 +164,13 @@ class ScoreSums:
             )
         counts = vector[: 2 * bins]
         whole = np.rint(counts)
-        if not np.isfinite(vector).all() or (whole < 0).any() or (np.abs(counts - whole) > 0.01).any():
+        if (
+            not np.isfinite(vector).all()
+            or ((whole < 0) | (whole > _MOST)).any()
+            or (np.abs(counts - whole) > 0.01).any()
+        ):
             raise DataError(
-                "score sums must be finite and their counts whole and not negative, found some that are not. "
+                "score sums must be finite and their counts whole, from 0 to 2**53, found some that are not. "
                 "Pass the sum over sites, not their mean."
             )
         log_loss, log_loss_sq, brier, brier_sq = vector[3 * bins :].tolist()

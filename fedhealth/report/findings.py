@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedhealth.core.measure import not_estimable
 from fedhealth.core.preprocessor import Preprocessor, Scaled
 from fedhealth.core.seeds import seed_of
 from fedhealth.evaluation import curves, measures
@@ -74,7 +75,10 @@ def findings(
         "privacy": {"statement": f"{results['privacy']} {results['secagg']}"},
         "preprocessing": _preprocessing(study, statistics),
         "notes": _notes(union["federated"], results),
-        "manifest": {key: manifest[key] for key in ("config_sha256", "weights_sha256", "packages", "python", "platform", "threads")},
+        "manifest": {
+            key: manifest[key]
+            for key in ("config_sha256", "weights_sha256", "packages", "python", "platform", "threads")
+        },
     }
 
 
@@ -129,7 +133,7 @@ def _site(
 def _auroc(sums: ScoreSums, floor: int) -> Measure:
     note = measures.withheld_below(sums, floor)
     # One class only is said as such; it tells of no small cell.
-    return measures.not_estimable(note) if note and min(sums.n_positive, sums.n_negative) else measures.auroc(sums)
+    return not_estimable(note) if note and min(sums.n_positive, sums.n_negative) else measures.auroc(sums)
 
 
 def _status(name: str, history: list[dict[str, Any]], results: Mapping[str, Any]) -> str:
@@ -141,9 +145,7 @@ def _status(name: str, history: list[dict[str, Any]], results: Mapping[str, Any]
     return f"gave no answer in {rounds} of {len(history)} rounds: {failures[-1][1]}"
 
 
-def _compared(
-    who: str, each: Mapping[str, ScoreSums], union: ScoreSums, manifest: Mapping[str, Any]
-) -> dict[str, Any]:
+def _compared(who: str, each: Mapping[str, ScoreSums], union: ScoreSums, manifest: Mapping[str, Any]) -> dict[str, Any]:
     shown = {
         name: _auroc(sums, int(manifest["sites"][name]["min_cell"]))
         for name, sums in each.items()
@@ -155,7 +157,7 @@ def _compared(
         "label": LABELS[who],
         "mean_site_auroc": measures.mean_measure(list(shown.values())).to_json(),
         "union_auroc": measures.auroc(union).to_json(),
-        "worst_site": None if worst is None else {"name": manifest["sites"][worst]["title"], "auroc": shown[worst].to_json()},
+        "worst_site": None if worst is None else {"name": worst, "auroc": shown[worst].to_json()},
     }
 
 
@@ -187,7 +189,7 @@ def _groups(study: Study, by_site: list[dict[str, ScoreSums]], floor: int) -> li
     A withheld group could be had back as the difference between everyone and the others,
     so where a grouping has just one, the next smallest of it is withheld too.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, group in study.features.groups.items():
         totals = {title: _summed([groups[f"{name}={title}"] for groups in by_site]) for title in group.titles}
         size = {title: min(sums.n_positive, sums.n_negative) for title, sums in totals.items()}
@@ -197,7 +199,7 @@ def _groups(study: Study, by_site: list[dict[str, ScoreSums]], floor: int) -> li
         for title, sums in totals.items():
             by = group.label or name
             if title in hidden:
-                gone = measures.not_estimable(f"withheld: fewer than {floor} patients with or without the outcome")
+                gone = not_estimable(f"withheld: fewer than {floor} patients with or without the outcome")
                 note = gone.note if size[title] < floor else "withheld: it would give away another group"
                 rows.append({"by": by, "level": title, "n": None, "events": None, "note": note}
                             | dict.fromkeys(("auroc", "calibration_slope", "sensitivity_at_specificity"), gone.to_json()))  # fmt: skip
@@ -220,7 +222,7 @@ def _groups(study: Study, by_site: list[dict[str, ScoreSums]], floor: int) -> li
 def _heterogeneity(study: Study, statistics: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     """How the hospitals differ, from the sums of those that share their results."""
     shared = [name for name in statistics["second"] if manifest["sites"][name]["shared"]]
-    if len(shared) < 2:  # noqa: PLR2004 - one hospital differs from none
+    if len(shared) < 2:
         return None
     found = heterogeneity({name: _site_sums(study, statistics, name) for name in shared})
     titles = [manifest["sites"][name]["title"] for name in shared]

@@ -62,7 +62,10 @@ def html(report: Mapping[str, Any]) -> str:
         )
     titles = report.get("measure_titles") or {}
     numbers = {"figure": counter(1), "table": counter(1)}
-    whole = {"title": report["study"].get("name") or "Study", **{k: v for k, v in report["study"].items() if v is not None}}
+    whole = {
+        "title": report["study"].get("name") or "Study",
+        **{k: v for k, v in report["study"].items() if v is not None},
+    }
     return (
         _templates()
         .get_template("template.html.j2")
@@ -81,7 +84,9 @@ def html(report: Mapping[str, Any]) -> str:
             patients=words.patients(report["sites"]),
             names=NAMES,
             who_titles=WHO,
-            sensitivity=next((title for name, title in titles.items() if name.startswith("sensitivity")), "Sensitivity"),
+            sensitivity=next(
+                (title for name, title in titles.items() if name.startswith("sensitivity")), "Sensitivity"
+            ),
             costs=costs(report),
             all_took_part=all(site.get("status") == "took part" for site in report["sites"]),
             dashes=any(site.get(key) is None for site in report["sites"] for key in (*words.PARTS, "events")),
@@ -105,14 +110,20 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
     worst = (rows.get("federated", {}).get("worst_site")) or {}
     lowest = words.measure(worst.get("auroc"))
     if lowest is not None and lowest.is_estimable and len(report["sites"]) > 1:
-        found.append(Tile("Worst hospital", words.decimal(lowest.value), titles_of(report).get(worst["name"], worst["name"])))
+        found.append(
+            Tile("Worst hospital", words.decimal(lowest.value), titles_of(report).get(worst["name"], worst["name"]))
+        )
     slope = words.measure(federated.get("calibration_slope"))
     if slope is not None:
         found.append(_measured("Calibration slope", slope, ideal="1 is ideal"))
     counts = words.patients(report["sites"])
     if counts:
         beside = " \N{MIDDLE DOT} ".join(f"{words.count(counts[key])} {key}" for key in words.PARTS)
-        among = "" if counts["sites"] == len(report["sites"]) else f", at {counts['sites']} of {len(report['sites'])} hospitals"
+        among = (
+            ""
+            if counts["sites"] == len(report["sites"])
+            else f", at {counts['sites']} of {len(report['sites'])} hospitals"
+        )
         found.append(Tile("Patients", words.count(sum(counts[key] for key in words.PARTS)), beside + among))
     study, cost = report["study"], report.get("cost") or {}
     if study.get("rounds_done") is not None:
@@ -172,7 +183,9 @@ def methods(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def inestimable(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Which measures of the federated model have no value where, and why; once for each reason and place."""
     titles = report.get("measure_titles") or {}
-    places: list[tuple[str, Mapping[str, Any]]] = [("all hospitals", (report.get("union") or {}).get("federated") or {})]
+    places: list[tuple[str, Mapping[str, Any]]] = [
+        ("all hospitals", (report.get("union") or {}).get("federated") or {})
+    ]
     places += [
         (site["title"], {"auroc": site.get("federated"), **(site.get("measures") or {})})
         for site in report["sites"]

@@ -159,8 +159,11 @@ def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
     axes.set_xlim(*_range([*drawn, *([together] if together is not None else [])]))
     beside = blended_transform_factory(figure.transFigure, axes.transData)
 
-    def words(x: float, y: float, text: str, **how: Any) -> None:
-        axes.text(x, y, text, transform=beside, va="center", **how)
+    def words(
+        x: float, y: float, text: str, *, ha: str = "left", weight: str = "normal", color: str = COLOURS["ink"],
+        style: str = "normal",
+    ) -> None:  # fmt: skip
+        axes.text(x, y, text, transform=beside, va="center", ha=ha, weight=weight, color=color, style=style)
 
     worst = next((site for site, found in reversed(rows) if found is not None and found.is_estimable), None)
     for y, (site, found) in enumerate(rows):
@@ -182,8 +185,8 @@ def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
         axes.axhline(y - 0.5, color=COLOURS["muted"], linewidth=0.8, xmin=-left / (right - left), clip_on=False)
         words(0.0, y, "All hospitals together", weight="bold")
         for x, key in ((0.345, "test"), (0.41, "events")):
-            counts = [site.get(key) for site in sites]
-            words(x, y, count(None if None in counts else sum(counts)), ha="right", weight="bold")
+            shown = [site[key] for site in sites if site.get(key) is not None]
+            words(x, y, count(sum(shown) if len(shown) == len(sites) else None), ha="right", weight="bold")
         words(1.0, y, _said(together), ha="right", weight="bold")
         if together.is_estimable:
             _diamond(axes, together, y)
@@ -199,10 +202,10 @@ def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel("AUROC on the hospital\N{RIGHT SINGLE QUOTATION MARK}s own test patients")
     _forest_key(axes, sites, above / (row_height * n))
-    said = f"; lowest at {worst['title']}" if worst is not None and len(rows) > 1 else ""
+    said = f", lowest at {worst['title']}" if worst is not None and len(rows) > 1 else ""
     return picture(
         figure, name="forest", title="AUROC by hospital",
-        description=f"Forest plot of {len(rows)} hospitals, federated model against the hospital alone{said}. "
+        description=f"Forest plot of the AUROC at {len(rows)} hospitals{said}. "
         f"All hospitals together: {_said(together)}.",
     )  # fmt: skip
 
@@ -302,7 +305,10 @@ def icc(rows: Sequence[Part], outcome: float | None) -> Picture | None:
     figure = canvas(HALF, 96 + 21 * len(found))
     axes = figure.add_subplot()
     y = np.arange(len(found))
-    for shift, key, who, label in ((-0.19, "icc_value", "federated", "values"), (0.19, "icc_missing", "local", "missingness")):
+    for shift, key, who, label in (
+        (-0.19, "icc_value", "federated", "values"),
+        (0.19, "icc_missing", "local", "missingness"),
+    ):
         axes.barh(y + shift, _array([row.get(key) for row in found]), height=0.36, color=COLOURS[who], label=label)
     if outcome is not None:
         axes.axvline(outcome, color=COLOURS["ink"], linewidth=1, linestyle=(0, (3, 3)), label="outcome")
@@ -378,7 +384,9 @@ def _pair(part: Part | None, x: str, y: str) -> tuple[NDArray[np.float64], NDArr
     return _array(part.get(x) or []), _array(part.get(y) or [])
 
 
-def _line(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], who: str, *, label: str, zorder: float = 2) -> None:
+def _line(
+    axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], who: str, *, label: str, zorder: float = 2
+) -> None:
     marker = "o" if len(x) < 3 else ""
     axes.plot(x, y, color=COLOURS[who], linestyle=LINES[who], label=label, marker=marker, markersize=5, zorder=zorder)
 

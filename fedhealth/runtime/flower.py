@@ -7,10 +7,23 @@ test `tests/runtime/test_flower.py` fails first and says what each is for; mend 
 from __future__ import annotations
 
 import logging
+
 from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = [
+    "CLIENT_FAILED",
+    "NO_REPLY",
+    "Run",
+    "begin_run",
+    "quiet",
+    "set_message_id",
+    "set_reply_to",
+    "set_sender",
+    "twin",
+]
 
 #: A client app raised. Flower's own number, so that its strategies log it as such.
 CLIENT_FAILED: int = ErrorCode.CLIENT_APP_RAISED_EXCEPTION

@@ -124,7 +124,8 @@ class LocalGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """All replies. `timeout` is for `PolicyGrid` to keep; here every message is answered."""
         del timeout
-        open_ids, replies = self.push_messages(messages), []
+        open_ids = self.push_messages(messages)
+        replies: list[Message] = []
         while len(replies) < len(open_ids):
             replies += self.pull_messages(open_ids)
         return replies
@@ -142,4 +143,3 @@ class LocalGrid(Grid):
             reply = Message(Error(flower.CLIENT_FAILED, f"failed:{type(error).__name__}"), reply_to=message)
         flower.set_message_id(reply, f"r{message.metadata.message_id}")
         return reply
-

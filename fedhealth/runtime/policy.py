@@ -187,7 +187,9 @@ class PolicyGrid(Grid):
             now = time.monotonic()
             if quorum_at is None and exchange.usable >= quorum:
                 quorum_at = now
-            if exchange.open_ids and self._is_over(now - started, None if quorum_at is None else now - quorum_at, limit_s):
+            if exchange.open_ids and self._is_over(
+                now - started, None if quorum_at is None else now - quorum_at, limit_s
+            ):
                 break
         for message_id in exchange.open_ids:
             waited = time.monotonic() - started
@@ -201,9 +203,7 @@ class PolicyGrid(Grid):
         if waited_s >= limit_s:
             return True
         grace = self._patience.grace_s
-        if grace is not None and since_quorum_s is not None and since_quorum_s >= grace:
-            return True
-        return False
+        return grace is not None and since_quorum_s is not None and since_quorum_s >= grace
 
     def _take(self, reply: Message, exchange: _Round) -> None:
         message_id = reply.metadata.reply_to_message_id

@@ -53,7 +53,12 @@ class Progress:
 
 
 def run_rounds(
-    plan: Plan, grid: PolicyGrid, preprocessor: Preprocessor, progress: Progress, store: Store, watch: Callable[[dict[str, Any]], None]
+    plan: Plan,
+    grid: PolicyGrid,
+    preprocessor: Preprocessor,
+    progress: Progress,
+    store: Store,
+    watch: Callable[[dict[str, Any]], None],
 ) -> Progress:
     """The progress after the last round, from wherever `progress` stands.
 
@@ -182,4 +187,3 @@ def _checked(arrays: ArrayRecord | None, model: Arrays, plan: Plan) -> Arrays:
 def _config(preprocessor: Preprocessor, **more: str | bool) -> ConfigRecord:
     # A fresh record each time: Flower's strategies write into the one they are given.
     return ConfigRecord({"preprocessor": packed(preprocessor.to_json()), **more})
-

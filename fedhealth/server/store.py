@@ -1,8 +1,8 @@
 """The run's folder: checkpoints that are whole or absent, and the one way a file is written.
 
-    runs/<study>/<time>/
-        config.yaml  metrics.jsonl  manifest.json  model.safetensors  results.json  …
-        checkpoints/00007/  model.safetensors  strategy.safetensors  state.json
+runs/<study>/<time>/
+    config.yaml  metrics.jsonl  manifest.json  model.safetensors  results.json  …
+    checkpoints/00007/  model.safetensors  strategy.safetensors  state.json
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class Store:
                         f"{folder / name} must be as it was written, found another SHA-256. "
                         "Remove that checkpoint to resume from the one before."
                     )
-            return Checkpoint(found["round"], load_tensors(contents[MODEL]), load_tensors(contents[STRATEGY]), found["state"])
+            return Checkpoint(
+                found["round"], load_tensors(contents[MODEL]), load_tensors(contents[STRATEGY]), found["state"]
+            )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise IntegrityError(
                 f"{folder} must hold a whole checkpoint, found {type(error).__name__}. "
@@ -126,7 +128,9 @@ class Store:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
-            raise IntegrityError(f"{path} must be JSON, found something else. Resume the run to write it anew.") from None
+            raise IntegrityError(
+                f"{path} must be JSON, found something else. Resume the run to write it anew."
+            ) from None
         return dict(found)
 
     def lock(self) -> Iterator[None]:

@@ -69,6 +69,8 @@ def draw_hospital(name: str, h: float, seed: int, size: int) -> Hospital:
         SettingError: h is negative.
     """
     check_knob(h)
+    if h == 0:
+        return Hospital(size=size)
     rng = rng_of(seed, site=name, purpose="hospital")
     usual, alike = Casemix(), Missing()
 
@@ -105,8 +107,8 @@ def draw_hospital(name: str, h: float, seed: int, size: int) -> Hospital:
     return Hospital(
         size=size,
         casemix=casemix,
-        prevalence=Prevalence(intercept=_rounded(stretch(0.5), -4, 4)),
-        devices=devices,
+        prevalence=Prevalence(intercept=_rounded(stretch(0.55), -4, 4)),
+        devices={measured: device for measured, device in devices.items() if device != Device()},
         missing=missing,
         policy=Treatment(treat=_rounded(-0.5 + stretch(0.8), -8, 8), slope=_rounded(0.8 + stretch(0.4), -4, 4)),
         concept=Concept(

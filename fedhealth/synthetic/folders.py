@@ -18,7 +18,7 @@ from fedhealth.core.manifest import MANIFEST
 from fedhealth.core.seeds import rng_of
 from fedhealth.synthetic import partition
 from fedhealth.synthetic.between import check_knob, draw_hospital, draw_units
-from fedhealth.synthetic.hospital import Hospital
+from fedhealth.synthetic.hospital import Device, Hospital
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,6 +221,7 @@ def _write(folder: Path, manifest: Mapping[str, Any]) -> Path:
 def _drawn_manifest(name: str, *, h: float, seed: int, size: int) -> dict[str, Any]:
     patients = round(size * math.exp(0.7 * h * float(rng_of(seed, site=name, purpose="size").standard_normal())))
     hospital = draw_hospital(name, h, seed, min(max(patients, 60), 20 * size))
+    average = Hospital(size=hospital.size, devices={measured: Device() for measured in hospital.devices})
     units = draw_units(name, h, seed)
     return {
         "name": name,
@@ -228,7 +229,7 @@ def _drawn_manifest(name: str, *, h: float, seed: int, size: int) -> dict[str, A
         "description": f"Drawn with between-hospital difference h = {h:g} and seed {seed}.",
         "policy": {"min_patients": 20, "min_cell": 5, "min_cohort": 3},
         **({"units": units} if units else {}),
-        "source": {"kind": "synthetic", **_departures(asdict(hospital), asdict(Hospital(size=hospital.size)))},
+        "source": {"kind": "synthetic", **_departures(asdict(hospital), asdict(average))},
     }
 
 

@@ -67,9 +67,6 @@ class Device:
     gain: float = 1.0
     offset: float = 0.0
 
-    def __post_init__(self) -> None:
-        _check_range("gain", self.gain, 0.1, 10)
-
 
 @settings
 class Missing:
@@ -159,6 +156,9 @@ class Hospital:
         _check_range("size", self.size, 1, 50_000_000)
         _check_range("consent_rate", self.consent_rate, 0, 1)
         _check_names("devices", self.devices, MEASUREMENTS)
+        for name, device in self.devices.items():
+            _check_range(f"devices.{name}.gain", device.gain, 0.1, 10)
+            _check_range(f"devices.{name}.offset", device.offset, -1000, 1000)
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

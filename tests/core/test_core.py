@@ -73,7 +73,7 @@ def test_names_do_not_collide_by_concatenation():
 
 @given(st.sets(st.text("abcdef", min_size=1), min_size=4, max_size=30), st.floats(0.2, 1.0), st.integers(1, 50))
 def test_leaving_one_hospital_out_changes_no_others_turn(names, fraction, round_):
-    gone = sorted(names)[0]
+    gone = min(names)
     whole = chosen(names, fraction, seed=7, round_=round_, at_least=0)
     rest = chosen(names - {gone}, fraction, seed=7, round_=round_, at_least=0)
     assert rest == [name for name in whole if name != gone]
@@ -87,7 +87,9 @@ def test_the_share_of_hospitals_is_met_in_expectation():
 def test_too_few_are_filled_up_by_the_lowest_tickets():
     names = [f"site-{i}" for i in range(10)]
     assert len(chosen(names, 0.0001, seed=7, round_=1, at_least=3)) == 3
-    assert set(chosen(names, 0.0001, seed=7, round_=1, at_least=3)) < set(chosen(names, 0.0001, seed=7, round_=1, at_least=4))
+    assert set(chosen(names, 0.0001, seed=7, round_=1, at_least=3)) < set(
+        chosen(names, 0.0001, seed=7, round_=1, at_least=4)
+    )
 
 
 def test_a_study_survives_its_packing():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TITLES = (
     ("riverside", "Riverside University Hospital", "Large teaching hospital, 2,100 beds"),
@@ -74,7 +77,9 @@ def curves(y: np.ndarray, risk: np.ndarray) -> dict[str, Any]:
     half = np.array([1.96 * np.sqrt(max(p * (1 - p), 0.002) / len(b)) for p, b in zip(observed, bins, strict=True)])
     cut = np.arange(0.01, 0.61, 0.01)
     odds = cut / (1 - cut)
-    benefit = [((risk >= t) & (y == 1)).mean() - ((risk >= t) & (y == 0)).mean() * o for t, o in zip(cut, odds, strict=True)]
+    benefit = [
+        ((risk >= t) & (y == 1)).mean() - ((risk >= t) & (y == 0)).mean() * o for t, o in zip(cut, odds, strict=True)
+    ]
     return {
         "roc": {"x": [0.0, *x.tolist()], "y": [0.0, *tpr.tolist()]},
         "pr": {"x": tpr.tolist(), "y": (hits / np.arange(1, len(y) + 1))[every].tolist()},
@@ -130,7 +135,12 @@ def sample_report(*, sites: int = 8, seed: int = 7, baselines: bool = True, fail
         union[who]["auroc"] = auroc(y, together[who])
         union[who]["net_benefit"] |= {"low": None, "high": None}
         union[who]["ece"] |= {"low": None, "high": None}
-    labels = {"local": "Each hospital alone", "federated": "Federated", "pooled": "Pooled records", "oracle": "True risk (oracle)"}
+    labels = {
+        "local": "Each hospital alone",
+        "federated": "Federated",
+        "pooled": "Pooled records",
+        "oracle": "True risk (oracle)",
+    }
     comparison = []
     for who in (who for who in labels if who in kept):
         shown = [(row["name"], row[who]) for row in rows if row[who] and row[who]["value"] is not None]
@@ -190,6 +200,12 @@ def sample_report(*, sites: int = 8, seed: int = 7, baselines: bool = True, fail
         "manifest": {"config_sha256": "ab" * 32, "weights_sha256": "cd" * 32, "python": "3.11.9", "platform": "Linux x86_64",
                      "packages": {"flwr": "1.41.0", "numpy": "2.4.6", "torch": "2.13.0"}, "threads": 1},
     }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[..., dict[str, Any]]:
+    """The maker of sample reports."""
+    return sample_report
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ def grid(workers=0) -> LocalGrid:
 @pytest.mark.parametrize("workers", [0, 3])
 def test_every_message_gets_the_reply_of_its_node(workers):
     local = grid(workers)
-    messages = [write_request("train", node, {"w": np.full(3, node, dtype=np.float32)}) for node in local.get_node_ids()]
+    messages = [
+        write_request("train", node, {"w": np.full(3, node, dtype=np.float32)}) for node in local.get_node_ids()
+    ]
     replies = sorted(local.send_and_receive(messages), key=lambda reply: reply.metadata.src_node_id)
     local.close()
     assert [arrays_of(reply)["w"][0] for reply in replies] == [100, 101, 102, 103, 104]

@@ -92,7 +92,9 @@ def test_a_failing_hospital_is_named_and_the_round_goes_on_above_the_quorum():
 
 
 def test_below_the_quorum_the_round_stops_and_says_who_failed():
-    with pytest.raises(QuorumError, match=r"at least 3 of 3 hospitals must answer, found 2\. birch failed with OSError"):
+    with pytest.raises(
+        QuorumError, match=r"at least 3 of 3 hospitals must answer, found 2\. birch failed with OSError"
+    ):
         ask(policy(fails, quorum=3))
 
 

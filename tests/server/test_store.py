@@ -84,4 +84,7 @@ def test_json_is_never_written_with_nan(tmp_path):
 
 def test_history_is_a_line_a_round(tmp_path):
     Store(tmp_path).write_history([{"round": 1}, {"round": 2}])
-    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [{"round": 1}, {"round": 2}]
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        {"round": 1},
+        {"round": 2},
+    ]

@@ -55,7 +55,9 @@ def test_steps_run_on_through_fresh_passes():
     by_steps, by_epochs = (first_network(Logistic(), 4, seed=3) for _ in range(2))
     Plain().fit(by_steps, x, y, LocalTraining(steps=6, batch_size=10), np.random.default_rng(5))
     Plain().fit(by_epochs, x, y, LocalTraining(epochs=3, batch_size=10), np.random.default_rng(5))
-    assert all(np.array_equal(a, b) for a, b in zip(weights_of(by_steps).values(), weights_of(by_epochs).values(), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(weights_of(by_steps).values(), weights_of(by_epochs).values(), strict=True)
+    )
 
 
 def test_predictions_are_probabilities_of_the_logit():

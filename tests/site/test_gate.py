@@ -16,9 +16,7 @@ def ask(smoke_study):
     folder = builtin_sites() / NAME
     manifest = load_manifest(folder)
     study = smoke_study
-    cohort, _ = load_cohort(
-        manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed
-    )
+    cohort, _ = load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
 
     def opened(study=study, digest="a" * 64, **policy):
         changed = replace(manifest, policy=replace(manifest.policy, **policy))

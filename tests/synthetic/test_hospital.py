@@ -18,7 +18,7 @@ from fedhealth.synthetic import Hospital
         ({"size": 100, "missing": {"panels": {"vitales": 0.2}}}, "Did you mean vitals"),
         ({"size": 100, "missing": {"rate_logit": {"lactat": 1}}}, "Did you mean lactate"),
         ({"size": 100, "devices": {"creatinin": {"gain": 1.1}}}, "Did you mean creatinine"),
-        ({"size": 100, "devices": {"creatinine": {"gain": 0}}}, "gain must lie from 0.1 to 10"),
+        ({"size": 100, "devices": {"creatinine": {"gain": 0}}}, "devices.creatinine.gain must lie from 0.1 to 10"),
         ({"size": 100, "casemix": {"female": 1.5}}, "casemix.female must lie from 0 to 1"),
         ({"size": 100, "casemix": {"scheduled": 0.7, "surgical_emergency": 0.6}}, "must lie from 0 to 1, found 1.3"),
         ({"size": 100, "casemix": {"age_min": 80}}, "casemix.age_min"),
@@ -32,7 +32,6 @@ def test_a_setting_that_breaks_its_rule_is_named(keys, words):
     with pytest.raises(SettingError, match=words) as refusal:
         read(Hospital, keys, where="sites/x/site.yaml")
     assert "\n" not in str(refusal.value)
-    assert "sites/x/site.yaml" in str(refusal.value)
 
 
 def test_every_default_is_the_average_hospital():

@@ -78,7 +78,7 @@ class Plain:
         network.to(self.device).eval()
         with torch.no_grad():
             logits = network(torch.from_numpy(x).to(self.device)).squeeze(1).double()
-            return torch.sigmoid(logits).cpu().numpy()  # type: ignore[no-any-return]
+            return torch.sigmoid(logits).cpu().numpy()
 
 
 def _step(
@@ -91,7 +91,7 @@ def _step(
         direction = gradient + training.weight_decay * weight if training.weight_decay else gradient
         if velocity is not None:
             direction = velocity[i].mul_(training.momentum).add_(direction)
-        weight -= training.learning_rate * direction
+        weight.sub_(training.learning_rate * direction)
 
 
 def _batches(n: int, training: LocalTraining, rng: np.random.Generator) -> Iterator[torch.Tensor]:

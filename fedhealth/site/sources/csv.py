@@ -106,7 +106,7 @@ class CsvSource:
         words: dict[str, list[NDArray[np.object_]]] = {name: [] for name in local if name not in numeric}
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = _rows(csv.reader(file, delimiter=self.delimiter, strict=True), path)
-            header = [name.strip() for name in self.header or next(rows, [])]
+            header = [name.strip() for name in list(self.header) or next(rows, [])]
             places = _places(header, local, path)
             complete = _complete(rows, len(header), path)
             while chunk := list(islice(complete, CHUNK_ROWS)):
