@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     split = kinds.add_parser("split", help="split a pooled CSV table into hospitals")
     split.add_argument("table", type=Path)
     split.add_argument("--outcome", required=True, help="the outcome's column")
-    split.add_argument("--by", default="iid", help="natural, iid, dirichlet, quantity or feature_shift")
+    split.add_argument("--by", default="iid", help="natural, iid, dirichlet, quantity or feature")
     split.add_argument("--column", help="the column that names the hospital, for --by natural")
     split.add_argument("--parts", type=int, default=8)
     split.add_argument("--alpha", type=float, default=0.5, help="the Dirichlet's concentration: small is uneven")

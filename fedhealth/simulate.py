@@ -26,7 +26,7 @@ from fedhealth.core.errors import FedHealthError, SettingError
 from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.settings import read, settings
-from fedhealth.core.study import Study, digest, packed, study_from
+from fedhealth.core.study import Study, digest, packed, study_from, unpacked
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.runtime import flower
 from fedhealth.runtime.local import FIRST_NODE
@@ -109,7 +109,8 @@ def checked(config: dict[str, Any]) -> Simulation:
     folder = builtin_sites() if sites.folder is None else Path(sites.folder)
     names = site_names(folder) if sites.names is None else list(sites.names)
     folders = {name: site_folder(name, folder) for name in names}
-    document = {**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}
+    # As a hospital will read it: the canonical text sorts keys, and the order of groups is the order of their sums.
+    document = unpacked(packed({**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}))
     study = study_from(document, where="the config")
     plan_for(study)
     build(study.engine, where="engine", room="fedhealth.site.engines")

@@ -21,7 +21,7 @@ from fedhealth.core.errors import DataError, QuorumError, SettingError
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
 from fedhealth.server.store import Store
-from fedhealth.simulate import checked, open_run, run, unready
+from fedhealth.simulate import checked, clients, open_run, run, unready
 
 GOLDEN = Path(__file__).with_name("golden_smoke.json")
 
@@ -202,12 +202,17 @@ def test_early_stopping_ends_the_rounds_and_keeps_the_best_model(smoke):
 def test_the_final_results_are_those_of_the_stored_best_model(smoke):
     store = finished(smoke())
     results = store.read_json("results.json")
-    study = checked(smoke("run.folder=null")).study
-    layout = SummaryLayout(groups=study.features.group_names)
-    overall, groups = layout.unpack(np.sum([results["sums"][name] for name in study.roster], axis=0))
-    assert overall.n == sum(counts[2] for counts in store.read_json("statistics.json")["shapes"].values())
-    by_sex = [found for name, found in groups.items() if name.startswith("sex=")]
-    assert sum(found.n for found in by_sex) <= overall.n
+    simulation = checked(smoke("run.folder=null"))
+    layout = SummaryLayout(groups=simulation.study.features.group_names)
+    overall, groups = layout.unpack(np.sum([results["sums"][name] for name in simulation.study.roster], axis=0))
+    parts = [client.cohort.part("test") for client in clients(simulation).values()]
+    assert overall.n == sum(len(part) for part in parts)
+    # Counted again from the patients themselves, group by group.
+    for name, group in simulation.study.features.groups.items():
+        for place, title in enumerate(group.titles):
+            assert groups[f"{name}={title}"].n == sum(int((part.groups[name] == place).sum()) for part in parts)
+            died = sum(int(part.y[part.groups[name] == place].sum()) for part in parts)
+            assert groups[f"{name}={title}"].n_positive == died
 
 
 def test_a_hospital_with_bad_data_is_named_and_the_others_go_on(hospitals, tabular):

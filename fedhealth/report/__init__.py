@@ -1,7 +1,8 @@
 """The report: a run's `report.json` as one page, `report.html`, that needs nothing else to be read.
 
-`page.write_html` makes the page, `plots` its figures, `words` its sentences. Whatever the
-report leaves out, the page leaves out.
+`findings` works out the report from a run's sums, `page.write_html` makes the page, `plots` its
+figures (`svg` fits them to the page), `words` its sentences. Whatever the report leaves out, the
+page leaves out.
 
 `report.json`, schema 1. M is a measure as `core.measure.Measure.to_json` writes it:
 `{"value", "low", "high", "method", "note"}`, null where there is none and NaN is null. Every
@@ -26,10 +27,9 @@ part may be null or absent, except `schema`, `study` and `sites`.
         round, auroc (M), log_loss (M), train_loss, took_s, bytes_up, bytes_down, answered,
         failed ([{site, reason}])
     union           {who: {measure: M}} on all hospitals' test patients together; who is local,
-                    federated, pooled or oracle; the measures are auroc, auprc, brier, log_loss,
-                    ece, calibration_slope, calibration_intercept, sensitivity_at_specificity,
-                    net_benefit, accuracy
-    comparison      [{who, label, mean_site_auroc (M), union_auroc (M), worst_site: {name, auroc (M)}}]
+                    federated, pooled or oracle; the measures are those of `evaluation.measures.MEASURES`
+    comparison      [{who, label, mean_site_auroc (M), union_auroc (M), worst_site: {name, auroc (M)}}];
+                    the name may be the title
     measure_titles  {measure: words}
     curves          {who: {roc: {x, y}, pr: {x, y},
                            reliability: {predicted, observed, low, high, n},
