@@ -42,6 +42,8 @@ def read(cls: type[T], found: Mapping[str, Any], *, where: str) -> T:
         return TypeAdapter(cls).validate_python(dict(found))
     except ValidationError as error:
         raise SettingError(_first_fault(cls, error.errors()[0], where)) from None
+    except SettingError as error:
+        raise SettingError(f"{where}: {error}") from None
 
 
 def _first_fault(cls: type, fault: Mapping[str, Any], where: str) -> str:

@@ -187,13 +187,13 @@ def mean_measure(measures: Sequence[Measure]) -> Measure:
     """
     found = [measure for measure in measures if measure.is_estimable]
     if not found:
-        return not_estimable("no site has a value")
+        return not_estimable("no hospital has a value")
     value = sum(measure.value for measure in found) / len(found)
     below = math.hypot(*(measure.value - measure.low for measure in found)) / len(found)
     above = math.hypot(*(measure.high - measure.value for measure in found)) / len(found)
     note = "" if len(found) == len(measures) else f"mean of {len(found)} of {len(measures)} sites"
     if math.isnan(below + above):
-        return Measure(value, note=note or "no interval: a site has none")
+        return Measure(value, note=note or "no interval: a hospital has none")
     return Measure(value, value - below, value + above, method="square-and-add, independent sites", note=note)
 
 

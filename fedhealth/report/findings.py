@@ -16,6 +16,7 @@ from fedhealth.core.preprocessor import Preprocessor, Scaled
 from fedhealth.core.seeds import seed_of
 from fedhealth.evaluation import curves, measures
 from fedhealth.evaluation.heterogeneity import SiteSums, heterogeneity
+from fedhealth.evaluation.intervals import resample
 from fedhealth.evaluation.moments import MomentLayout
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
 
@@ -63,13 +64,15 @@ def findings(
     return {
         "schema": 1,
         "study": _study(study, results, manifest),
-        "sites": [_site(name, sums, results, statistics, manifest, history, seed) for name in study.roster],
+        "sites": _without_lone_gaps(
+            [_site(name, sums, results, statistics, manifest, history, seed) for name in study.roster]
+        ),
         "rounds": history,
         "union": {who: _json(measures.all_measures(found, seed=seed)) for who, found in union.items()},
         "comparison": [_compared(who, sums[who], union[who], manifest) for who in LABELS if who in sums],
         "measure_titles": {name: definition.title for name, definition in measures.MEASURES.items()},
         "curves": {who: _curves(union[who]) for who in ("federated", "pooled", "local") if who in union},
-        "groups": _groups(study, [groups for _, groups in by_site.values()], floor),
+        "groups": _groups(study, [groups for _, groups in by_site.values()], floor, seed),
         "heterogeneity": _heterogeneity(study, statistics, manifest),
         "cost": _cost(history, manifest),
         "privacy": {"statement": f"{results['privacy']} {results['secagg']}"},
@@ -130,6 +133,19 @@ def _site(
     return {**row, **aurocs, "measures": _json(measures.all_measures(own, seed=seed, floor=floor))}
 
 
+def _without_lone_gaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The hospitals' rows, no count of which follows from the total over all of them.
+
+    A count that a single hospital withholds is the total less the others', so the
+    smallest of the others is withheld with it.
+    """
+    for count in ("train", "validation", "test", "events"):
+        shown = [row for row in rows if row[count] is not None]
+        if len(shown) == len(rows) - 1 and shown:
+            min(shown, key=lambda row: row[count])[count] = None
+    return rows
+
+
 def _auroc(sums: ScoreSums, floor: int) -> Measure:
     note = measures.withheld_below(sums, floor)
     # One class only is said as such; it tells of no small cell.
@@ -183,7 +199,7 @@ def _curves(sums: ScoreSums) -> dict[str, Any]:
     }
 
 
-def _groups(study: Study, by_site: list[dict[str, ScoreSums]], floor: int) -> list[dict[str, Any]]:
+def _groups(study: Study, by_site: list[dict[str, ScoreSums]], floor: int, seed: int) -> list[dict[str, Any]]:
     """A row a group; a group with few patients of either class is withheld whole.
 
     A withheld group could be had back as the difference between everyone and the others,
@@ -212,7 +228,9 @@ def _groups(study: Study, by_site: list[dict[str, ScoreSums]], floor: int) -> li
                     "events": sums.n_positive,
                     "auroc": measures.auroc(sums).to_json(),
                     "calibration_slope": measures.calibration_slope(sums).to_json(),
-                    "sensitivity_at_specificity": measures.sensitivity_at_specificity(sums).to_json(),
+                    "sensitivity_at_specificity": measures.sensitivity_at_specificity(
+                        sums, draws=resample(sums, seed=seed)
+                    ).to_json(),
                     "note": "",
                 }
             )
