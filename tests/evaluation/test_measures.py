@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from fedhealth.core.errors import SettingError
 from fedhealth.core.measure import Measure, not_estimable
 from fedhealth.evaluation import measures
-from fedhealth.evaluation.scores import GROUP_BINS, ScoreSums
+from fedhealth.evaluation.scores import CLIP, GROUP_BINS, ScoreSums
 
 
 def ward(n, *, seed, spread=1.5, overconfidence=1.0):
@@ -91,16 +91,16 @@ def test_accuracy_sensitivity_and_ece_of_a_ward_are_scikit_learns(seed):
 
 
 @pytest.mark.parametrize("overconfidence", [0.6, 1.0, 1.6])
-@pytest.mark.parametrize("bins", [GROUP_BINS, 1000])
-def test_recalibration_is_the_logistic_regression_on_each_patients_logit(overconfidence, bins):
+@pytest.mark.parametrize(("bins", "error"), [(GROUP_BINS, 0.02), (1000, 0.005)])
+def test_recalibration_is_the_logistic_regression_on_each_patients_logit(overconfidence, bins, error):
     p, y = ward(4000, seed=3, overconfidence=overconfidence)
     sums = ScoreSums.of(p, y, bins=bins)
 
     fit = LogisticRegression(C=np.inf, tol=1e-10).fit(logit(p)[:, None], y)
     intercept = brentq(lambda a: np.sum(y - expit(logit(p) + a)), -9, 9)
 
-    assert measures.calibration_slope(sums).value == pytest.approx(fit.coef_[0, 0], abs=5e-3)
-    assert measures.calibration_intercept(sums).value == pytest.approx(intercept, abs=5e-3)
+    assert measures.calibration_slope(sums).value == pytest.approx(fit.coef_[0, 0], abs=error)
+    assert measures.calibration_intercept(sums).value == pytest.approx(intercept, abs=error)
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.1, 0.3])
@@ -269,6 +269,17 @@ def test_a_confident_model_that_is_always_wrong_has_finite_measures():
     assert row["calibration_intercept"].value == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("wrong", [1, 50, 99])
+def test_a_sure_and_often_wrong_model_is_still_recalibrated(wrong):
+    p, y = np.array([0.0] * 100 + [1.0] * 3), np.array([1] * wrong + [0] * (100 - wrong) + [1, 1, 0])
+    clipped = np.clip(p, CLIP, 1 - CLIP)
+
+    found = measures.calibration_intercept(ScoreSums.of(p, y))
+
+    assert found.value == pytest.approx(brentq(lambda a: np.sum(y - expit(logit(clipped) + a)), -40, 40), abs=1e-4)
+    assert math.isfinite(found.low)
+
+
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, math.nan])
 def test_a_threshold_that_is_no_risk_is_refused(threshold):
     with pytest.raises(SettingError, match="threshold must lie between 0 and 1"):
@@ -286,45 +297,26 @@ def test_the_mean_over_sites_squares_and_adds_each_side():
     assert math.isnan(measures.mean_measure([Measure(0.8, 0.7, 0.9), Measure(0.9)]).low)
 
 
-def coverage(of, truth, draw, *, repeats):
-    hits = sum(found.low <= truth <= found.high for found in (of(draw(seed), seed) for seed in range(repeats)))
-    return hits / repeats
-
-
-@pytest.mark.parametrize(("n", "separation"), [(200, 1.4), (200, 2.3), (60, 1.4)])
+@pytest.mark.parametrize(("n", "separation"), [(60, 1.4), (200, 1.4), (200, 2.3)])
 def test_the_auroc_interval_covers_the_truth_as_often_as_it_says(n, separation):
-    def draw(seed):
-        rng = np.random.default_rng(seed)
-        y = np.arange(n) < 0.15 * n
-        return ScoreSums.of(expit(rng.normal(separation * y - 2)), y)
+    rng, truth, y = np.random.default_rng(0), norm.cdf(separation / math.sqrt(2)), np.arange(n) < 0.15 * n
+    samples = (ScoreSums.of(expit(rng.normal(separation * y - 2)), y) for _ in range(2000))
 
-    found = coverage(lambda sums, _: measures.auroc(sums), norm.cdf(separation / math.sqrt(2)), draw, repeats=400)
+    hits = [found.low <= truth <= found.high for found in map(measures.auroc, samples)]
 
-    assert 0.91 <= found <= 0.98
+    assert 0.91 <= np.mean(hits) <= 0.98
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overconfidence", [1.0, 1.6])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "auprc",
-        "brier",
-        "log_loss",
-        "ece",
-        "calibration_slope",
-        "calibration_intercept",
-        "sensitivity_at_90_specificity",
-        "net_benefit_at_10",
-        "accuracy",
-    ],
-)
-def test_every_other_interval_covers_the_truth_about_as_often_as_it_says(name, overconfidence):
-    def draw(seed, n=400):
+def test_every_interval_covers_the_truth_about_as_often_as_it_says(overconfidence):
+    def draw(seed, n):
         return ScoreSums.of(*ward(n, seed=seed, overconfidence=overconfidence))
 
-    of = measures.MEASURES[name].of
-    truth = of(draw(10**6, n=4_000_000), None).value
-    found = coverage(lambda sums, seed: of(sums, measures.resample(sums, seed=seed)), truth, draw, repeats=300)
+    union = draw(10**6, 4_000_000)
+    truth = {name: d.of(union, None).value for name, d in measures.MEASURES.items()}
+    rows = [measures.all_measures(draw(seed, 400), seed=seed) for seed in range(300)]
 
-    assert 0.90 <= found <= 0.995
+    for name, true in truth.items():
+        hits = [row[name].low <= true <= row[name].high for row in rows]
+        assert 0.90 <= np.mean(hits) <= 0.995, name
