@@ -89,7 +89,9 @@ def by_adam(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Logistic:
     return model
 
 
-def federated(parts: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator, rate: float, server_rate: float | None):
+def federated(
+    parts: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator, rate: float, server_rate: float | None
+):
     """FedAvg, or FedAdagrad where a server rate is given.
 
     Reddi et al. 2020, arXiv 2003.00295, algorithm 2, with FLamby's momentum 0.9 and tau 1e-3.
@@ -133,7 +135,8 @@ def scores(found: dict[str, Centre], seed: int) -> dict[str, list[tuple[np.ndarr
 
     return {
         "each hospital alone": [
-            (by_adam(x, y, rng).risk(mine[c.test]), c.y[c.test]) for (x, y), mine, c in zip(parts, own, each, strict=True)
+            (by_adam(x, y, rng).risk(mine[c.test]), c.y[c.test])
+            for (x, y), mine, c in zip(parts, own, each, strict=True)
         ],
         "FedAvg": tested(federated(parts, rng, 1e-3, None), own),
         "FedAdagrad": tested(federated(parts, rng, 0.003162, 0.316228), own),

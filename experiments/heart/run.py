@@ -38,7 +38,9 @@ def prepared(found, folder: Path) -> None:
         with (home / "patients.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow([*COLUMNS, "num", "part"])
-            writer.writerows([*(f"{value:g}" for value in row), where] for row, where in zip(centre.rows, part, strict=True))
+            writer.writerows(
+                [*(f"{value:g}" for value in row), where] for row, where in zip(centre.rows, part, strict=True)
+            )
         manifest = yaml.safe_load((builtin_sites() / name / "site.yaml").read_text())
         manifest["source"] = {"kind": "csv", "path": "patients.csv", "split": "part"}
         (home / "site.yaml").write_text(yaml.safe_dump(manifest))

@@ -40,7 +40,9 @@ client_app = ClientApp()
 @client_app.train()
 def train(message: Message, context: Context) -> Message:
     del context
-    return Message(RecordDict({ARRAYS: message.content[ARRAYS], METRICS: MetricRecord({"num-examples": 1.0})}), reply_to=message)
+    return Message(
+        RecordDict({ARRAYS: message.content[ARRAYS], METRICS: MetricRecord({"num-examples": 1.0})}), reply_to=message
+    )
 
 
 @client_app.evaluate()
@@ -100,7 +102,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     rounds = parser.parse_args().rounds
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    lines = ["| sites | grid | ms a round | ms a message | start to end, s | Ray's round / this |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| sites | grid | ms a round | ms a message | start to end, s | Ray's round / this |",
+        "|---|---|---|---|---|---|",
+    ]
     for nodes in (10, 100):
         found = {
             "LocalGrid": locally(nodes, 5 * rounds, policed=False),
@@ -110,7 +115,9 @@ def main() -> None:
         ray_s = found["Flower on Ray"][0]
         for name, (round_s, whole_s) in found.items():
             each = 1000 * round_s / (2 * nodes)
-            lines.append(f"| {nodes} | {name} | {1000 * round_s:.1f} | {each:.2f} | {whole_s:.1f} | {ray_s / round_s:.0f} |")
+            lines.append(
+                f"| {nodes} | {name} | {1000 * round_s:.1f} | {each:.2f} | {whole_s:.1f} | {ray_s / round_s:.0f} |"
+            )
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from sklearn.preprocessing import StandardScaler
+
+from fedhealth.core.errors import DataError, SettingError
+from fedhealth.core.features import Feature, FeatureSpec
+from fedhealth.core.preprocessor import Moments, Preprocessor
+
+SPEC = FeatureSpec(
+    name="three",
+    features=(
+        Feature(name="age"),
+        Feature(name="dose", transform="log", range=(0.1, 100.0)),
+        Feature(name="ward", kind="categorical", levels=("a", "b", "c")),
+    ),
+)
+COLUMNS = {
+    "age": np.array([40.0, 50.0, np.nan, 90.0]),
+    "dose": np.array([1.0, 2.0, 4.0, 8.0]),
+    "ward": np.array(["a", "b", None, "x"], dtype=object),
+}
+
+
+def fitted(spec=SPEC, **changes) -> Preprocessor:
+    age, dose = np.array([40.0, 50.0, 90.0]), np.log(COLUMNS["dose"])
+    moments = {
+        "count": {"age": 3.0, "dose": 4.0},
+        "mean": {"age": age.mean(), "dose": dose.mean()},
+        "variance": {"age": age.var(), "dose": dose.var()},
+        "levels": {"ward": {"a": 9.0, "b": 9.0, "c": 0.0}},
+        "missing": {},
+        "outcome": (1.0, 1.0),
+    }
+    return Preprocessor.from_moments(spec, Moments(**{**moments, **changes}))
+
+
+def test_numbers_are_scaled_as_scikit_learn_scales_them():
+    present = COLUMNS["age"][[0, 1, 3]]
+    expected = StandardScaler().fit_transform(present[:, None])[:, 0]
+    np.testing.assert_allclose(fitted().apply(COLUMNS)[[0, 1, 3], 0], expected, rtol=1e-6)
+
+
+def test_a_missing_value_is_the_mean_and_says_so():
+    row = dict(zip(fitted().names, fitted().apply(COLUMNS)[2].tolist(), strict=True))
+    assert (row["age"], row["age_missing"]) == (0.0, 1.0)
+    assert row["ward_missing"] == 1.0
+
+
+def test_a_level_is_one_column_and_an_unknown_one_is_none():
+    names = fitted().names
+    assert [name for name in names if name.startswith("ward=")] == ["ward=a", "ward=b"]
+    block = fitted().apply(COLUMNS)[:, [names.index("ward=a"), names.index("ward=b")]]
+    assert block.tolist() == [[1, 0], [0, 1], [0, 0], [0, 0]]
+
+
+def test_there_is_never_a_nan():
+    assert np.isfinite(fitted().apply(COLUMNS)).all()
+
+
+def test_a_constant_feature_is_not_divided_by_nothing():
+    flat = fitted(variance={"age": 0.0, "dose": 1.0})
+    assert flat.apply(COLUMNS)[0, 0] == pytest.approx(40 - 60, rel=1e-6)
+
+
+def test_it_survives_json_to_the_last_bit():
+    again = Preprocessor.from_json(fitted().to_json())
+    assert again == fitted()
+    assert again.digest == fitted().digest
+
+
+def test_what_is_no_preprocessor_is_refused():
+    with pytest.raises(SettingError, match="the preprocessor"):
+        Preprocessor.from_json({"spec": "x"})
+
+
+def test_a_feature_without_a_column_is_refused_by_name():
+    with pytest.raises(DataError, match="found none for dose"):
+        fitted().apply({"age": COLUMNS["age"], "ward": COLUMNS["ward"]})

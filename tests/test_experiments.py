@@ -1,0 +1,51 @@
+"""What the experiments claim: their tables stand in their READMEs, and the claim that matters holds."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedhealth.evaluation import measures
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@pytest.mark.parametrize("table", sorted(EXPERIMENTS.glob("*/table.md")), ids=lambda path: path.parent.name)
+def test_a_readme_shows_the_table_its_experiment_wrote(table):
+    assert table.read_text().strip() in (table.parent / "README.md").read_text()
+
+
+@pytest.fixture
+def heart(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "heart"))
+    yield importlib.import_module("run"), importlib.import_module("flamby")
+    for name in ("run", "flamby"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.slow
+def test_at_four_real_hospitals_the_federation_passes_the_published_figures(heart, real_data, tmp_path):
+    run, flamby = heart
+    run.prepared(flamby.centres(real_data), tmp_path)
+    sums = run.fedhealth_sums(tmp_path, seed=0)["FedAvg"]
+    # FLamby publishes .685 for FedAvg and .735 pooled (arXiv 2210.04620).
+    assert np.mean([measures.accuracy(site).value for site in sums]) >= 0.79
+    assert measures.auroc(sum(sums[1:], sums[0])).value >= 0.87
+
+
+@pytest.mark.slow
+def test_flambys_protocol_gives_flambys_published_accuracy(heart, real_data):
+    _, flamby = heart
+    found = flamby.centres(real_data)
+    each = [flamby.scores(found, seed) for seed in range(5)]
+    means = {
+        way: np.mean([np.mean([((p >= 0.5) == y).mean() for p, y in one[way]]) for one in each]) for way in each[0]
+    }
+    assert means["pooled, tests scaled per hospital"] == pytest.approx(0.735, abs=0.01)
+    assert means["FedAdagrad"] == pytest.approx(0.731, abs=0.015)
+    assert means["FedAvg"] == pytest.approx(0.685, abs=0.03)
+    assert means["each hospital alone"] == pytest.approx(0.730, abs=0.03)
