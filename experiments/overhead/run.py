@@ -20,14 +20,14 @@ import numpy as np
 
 os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", RAY_USAGE_STATS_ENABLED="0")
 
-from flwr.app import Context, Message, MetricRecord, RecordDict  # noqa: E402
-from flwr.clientapp import ClientApp  # noqa: E402
-from flwr.serverapp import Grid, ServerApp  # noqa: E402
-from flwr.serverapp.strategy import FedAvg  # noqa: E402
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
 
-from fedhealth.runtime.codec import ARRAYS, METRICS, array_record  # noqa: E402
-from fedhealth.runtime.local import LocalGrid  # noqa: E402
-from fedhealth.runtime.policy import Patience, PolicyGrid  # noqa: E402
+from fedhealth.runtime.codec import ARRAYS, METRICS, array_record
+from fedhealth.runtime.local import LocalGrid
+from fedhealth.runtime.policy import Patience, PolicyGrid
 
 HERE = Path(__file__).parent
 FLOATS = 1000
