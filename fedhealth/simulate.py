@@ -223,7 +223,7 @@ def _sources(found: Mapping[str, Any], roster: tuple[str, ...]) -> dict[str, dic
     if found.get("kind") is None:
         return {}
     return {
-        name: {key: value.replace("{site}", name) if isinstance(value, str) else value for key, value in found.items()}
+        name: {key: value.replace("@site", name) if isinstance(value, str) else value for key, value in found.items()}
         for name in roster
     }
 

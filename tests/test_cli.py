@@ -1,0 +1,143 @@
+"""Every wrong word gets one line: the rule, what was found, the remedy; and the right exit code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fedhealth import cli
+from fedhealth.server.store import Store
+
+
+def said(capsys, *words: str) -> tuple[int, str]:
+    code = cli.main(list(words))
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["experiment=smok"], 2, "`experiment` must be one of its parts, found experiment=smok. Did you mean smoke?"),
+        (["rouns=3"], 2, "`rouns` must be a key of the config, found no such key. Did you mean rounds?"),
+        (["rounds"], 2, "an override must read key=value, found 'rounds'"),
+        (["rounds=abc"], 2, "`rounds` should be a valid integer"),
+        (["rounds=0"], 2, "`rounds` must be at least 1, found 0"),
+        (["seed=-1"], 2, "`seed` must be 0 or more, found -1"),
+        (["sites.names=[]"], 2, "`sites.names` must name at least one hospital, found none"),
+        (["sites.names=[galen]"], 2, "found 'galen'. Did you mean galen-heart?"),
+        (["sites.names=[norrvik,norrvik,millbrook]"], 2, "must name each hospital once"),
+        (["sites.folder=/nowhere", "sites.names=null"], 2, "must name at least one hospital"),
+        (["model=mlp", "model.hidden=3"], 2, "`hidden` should be a valid tuple, found 3"),
+        (["model=mlp", "model.hidden=[]"], 2, "`hidden` must list widths of at least 1, found []"),
+        (["model=mlp", "+model.hiden=[3]"], 2, "`hiden` is not a key here, found hiden=[3]. Did you mean hidden?"),
+        (["strategy._target_=flwr.serverapp.strategy.Nope"], 2, "strategy._target_ must name an importable part"),
+        (["strategy._target_=collections.OrderedDict", "~strategy.fraction_train"], 2, "strategy"),
+        (["+strategy.foo=3"], 2, "`foo` is not a setting of flwr.serverapp.strategy.FedAvg"),
+        (["training.learning_rate=-1"], 2, "`learning_rate` must be above 0, found -1"),
+        (["rules.quorum=9"], 2, "`rules.quorum` must be at most the number of hospitals 3, found 9"),
+        (["rules.fraction=0"], 2, "`rules.fraction` must lie in (0, 1], found 0"),
+        (["rules.patience=2", "split={train: 0.7, validation: 0.0, test: 0.3}"], 2, "needs validation patients"),
+        (["split.train=0.9"], 2, "must be at least 0 and sum to 1"),
+        (["runtime.workers=-1"], 2, "`workers` must be 0 or more, found -1"),
+        (["engine.device=gpu"], 2, "`device` must be cpu, cuda or cuda:N, found 'gpu'"),
+        (["run.baselines=[best]"], 2, "`run.baselines` may be local, pooled, oracle, found best"),
+        (["task=heart", "features=heart"], 2, "galen-heart: a task must have a synthetic outcome, found 'heart'"),
+        (["features=heart"], 2, "must be generated, found"),
+        (
+            ["source=csv", "source.path=/nowhere/@site.csv"],
+            2,
+            "must name a file, found none at /nowhere/galen-heart.csv",
+        ),
+        (["privacy._target_=os.system"], 3, "privacy must name a part of fedhealth.privacy, found 'os.system'"),
+        (["engine._target_=subprocess.run"], 3, "engine must name a part of fedhealth.site.engines"),
+        (["model._target_=builtins.print"], 3, "model must name a part of fedhealth.models"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_a_wrong_word_gets_one_helpful_line(capsys, tmp_path, words, code, line):
+    folder = tmp_path / "run"
+    found, error = said(capsys, "simulate", "experiment=smoke", *words, f"run.folder={folder}")
+    assert (found, line in error, error.count("\n")) == (code, True, 1), error
+    assert not folder.exists(), "nothing is left behind by a run that never began"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["report", "/nowhere"], "a report needs a run's folder, found no /nowhere/config.yaml"),
+        (["simulate", "--resume", "/nowhere"], "--resume must name a run's folder"),
+        (["simulate", "--resume", "/nowhere", "rounds=3"], "a resumed run must keep its config, found rounds=3"),
+        (["sites", "list", "--folder", "/nowhere"], "a sites folder must hold <name>/site.yaml, found none"),
+        (["sites", "new", "--h", "-1", "--out", "/nowhere"], "h must"),
+        (["sites", "split", "/nowhere.csv", "--outcome", "y"], "/nowhere.csv"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_the_other_commands_answer_as_well(capsys, words, line):
+    code, error = said(capsys, *words)
+    assert (code, line in error, error.count("\n")) == (2, True, 1), error
+
+
+@pytest.fixture
+def finished(tmp_path, capsys):
+    folder = tmp_path / "runs" / "smoke" / "one"
+    assert cli.main(["simulate", "experiment=smoke", "run.report=false", f"run.folder={folder}"]) == 0
+    capsys.readouterr()
+    return folder
+
+
+def test_a_changed_checkpoint_ends_with_the_integrity_code(capsys, finished):
+    path = finished / "checkpoints" / "00003" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    code, error = said(capsys, "simulate", "--resume", str(finished))
+    assert code == 4
+    assert "another SHA-256" in error
+
+
+def test_a_report_is_rebuilt_from_the_stored_sums(finished):
+    before = json.loads((finished / "report.json").read_text())
+    (finished / "report.json").unlink()
+    assert cli.main(["report", str(finished)]) == 0
+    assert json.loads((finished / "report.json").read_text()) == before
+
+
+def test_runs_are_listed(capsys, finished):
+    assert cli.main(["runs", "--folder", str(finished.parents[1])]) == 0
+    assert "done, 3 rounds" in capsys.readouterr().out
+
+
+def test_the_config_is_printed_and_nothing_runs(capsys):
+    assert cli.main(["simulate", "experiment=smoke", "rounds=5", "--cfg", "job"]) == 0
+    assert "rounds: 5" in capsys.readouterr().out
+
+
+def test_a_sweep_runs_every_combination(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "simulate",
+        "-m",
+        "experiment=smoke",
+        "seed=1,2",
+        "strategy=fedavg,fedadagrad",
+        "rounds=1",
+        "run.report=false",
+    ]
+    assert cli.main(words) == 0
+    assert len(list(tmp_path.glob("runs/smoke/*/report.json"))) == 4
+    assert "seed=2 strategy=fedadagrad" in capsys.readouterr().out
+
+
+def test_a_users_own_configs_are_found_where_they_stand(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text("# @package _global_\nrounds: 11\n")
+    assert cli.main(["simulate", "experiment=mine", "--cfg", "job"]) == 0
+    assert "rounds: 11" in capsys.readouterr().out
+
+
+def test_a_run_keeps_a_checkpoint_a_round_and_all_that_the_readme_names(finished):
+    assert Store(finished).rounds() == [1, 2, 3]
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {"config.yaml", "metrics.jsonl", "manifest.json", "model.safetensors", "results.json",
+                     "statistics.json", "baselines.json", "report.json", "run.log"}  # fmt: skip
