@@ -304,8 +304,7 @@ def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any
             "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
             "seed": simulation.study.seed,
             "seeds": "SHA-256 of (seed, round, site, purpose), first 8 bytes",
-            # A cohort is named by its counts alone: a hash of records could be tried against guesses.
-            "cohorts": {site: digest({"site": site, "patients": n})[:16] for site, n in statistics["shapes"].items()},
+            "cohorts": _fingerprints(statistics),
             "sites": roster_table(simulation),
             "started": started["started"],
             "wall_s": time.perf_counter() - started["at"],
@@ -313,3 +312,12 @@ def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any
             "peak_memory_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         },
     )
+
+
+def _fingerprints(statistics: Mapping[str, Any]) -> dict[str, str]:
+    """A name for each hospital's training cohort, which changes when a patient does.
+
+    It is a hash of the sums that the hospital sent, decimals and all: no record enters it,
+    and it can't be guessed from counts.
+    """
+    return {site: digest({key: statistics[key][site] for key in ("first", "second")}) for site in statistics["second"]}

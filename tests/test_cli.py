@@ -34,6 +34,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (["strategy._target_=flwr.serverapp.strategy.Nope"], 2, "strategy._target_ must name an importable part"),
         (["strategy._target_=collections.OrderedDict", "~strategy.fraction_train"], 2, "strategy"),
         (["+strategy.foo=3"], 2, "`foo` is not a setting of flwr.serverapp.strategy.FedAvg"),
+        (["strategy.fraction_train=0.5"], 2, "`strategy.fraction_train` must be 1, found 0.5"),
         (["training.learning_rate=-1"], 2, "`learning_rate` must be above 0, found -1"),
         (["rules.quorum=9"], 2, "`rules.quorum` must be at most the number of hospitals 3, found 9"),
         (["rules.fraction=0"], 2, "`rules.fraction` must lie in (0, 1], found 0"),

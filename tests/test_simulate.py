@@ -22,6 +22,7 @@ from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
 from fedhealth.server.store import Store
 from fedhealth.simulate import checked, clients, open_run, run, unready
+from fedhealth.site.app import client_of
 
 GOLDEN = Path(__file__).with_name("golden_smoke.json")
 
@@ -294,6 +295,20 @@ def test_a_hospital_may_keep_its_results_to_itself(hospitals, tabular, tmp_path)
     assert elm["federated"] is None
     assert elm["test"] is None
     assert report["union"]["federated"]["auroc"]["value"] is not None
+
+
+def test_a_cohorts_fingerprint_changes_with_its_patients_and_not_only_with_their_number(hospitals, tabular, tmp_path):
+    rows = patients(0)
+    for seed, name in enumerate(("ash", "oak", "yew")):
+        folder = hospitals(name, patients(seed))
+    before = finished(tabular(folder)).read_json("manifest.json")["cohorts"]
+    # Everyone a year older: the counts stay as they are.
+    lines = ["age,sex,died", *(f"{age + 1},{sex},{died}" for age, sex, died in rows)]
+    (folder / "ash" / "patients.csv").write_text("\n".join(lines) + "\n")
+    client_of.cache_clear()
+    after = finished(tabular(folder, f"run.folder={tmp_path / 'after'}")).read_json("manifest.json")["cohorts"]
+    assert before["ash"] != after["ash"]
+    assert all(re.fullmatch("[0-9a-f]{64}", name) for name in after.values())
 
 
 @pytest.mark.slow

@@ -41,6 +41,13 @@ def plan_for(study: Study) -> Plan:
         raise SettingError(
             f"strategy must be a flwr.serverapp.strategy.Strategy, found {type(strategy).__name__}. Name one of those."
         )
+    for key in ("fraction_train", "fraction_evaluate"):
+        fraction = getattr(strategy, key, 1.0)
+        if fraction != 1.0:
+            raise SettingError(
+                f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
+                "use rules.fraction, which chooses them by hash."
+            )
     sealing: Sealing = build(study.secagg, where="secagg", room="fedhealth.secagg")
     if sealing.is_masked and needs_of(strategy) == "each":
         raise SettingError(

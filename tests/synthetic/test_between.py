@@ -78,7 +78,8 @@ def test_half_of_real_hospitals_report_in_si_units():
 @pytest.mark.parametrize("h", [0.0, 1.0, 3.0, 20.0])
 def test_any_knob_draws_a_hospital_that_can_be_run(h):
     for k in range(20):
-        generate(draw_hospital(f"hospital-{k}", h, 1, 50), name="x", seed=1, task="mortality")
+        made = generate(draw_hospital(f"hospital-{k}", h, 1, 50), name="x", seed=1, task="mortality")
+        assert ((made.risk > 0) & (made.risk < 1)).all()
 
 
 @pytest.mark.parametrize("h", [-0.1, math.nan, math.inf])
