@@ -317,7 +317,10 @@ def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any
 def _fingerprints(statistics: Mapping[str, Any]) -> dict[str, str]:
     """A name for each hospital's training cohort, which changes when a patient does.
 
-    It is a hash of the sums that the hospital sent, decimals and all: no record enters it,
-    and it can't be guessed from counts.
+    It is a hash of the counts and sums that the hospital sent in the first pass, decimals
+    and all: no record enters it, it can't be guessed from counts, and it does not depend
+    on other hospitals.
     """
-    return {site: digest({key: statistics[key][site] for key in ("first", "second")}) for site in statistics["second"]}
+    return {
+        site: digest({"first": vector, "n": statistics["shapes"][site]}) for site, vector in statistics["first"].items()
+    }

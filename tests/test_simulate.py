@@ -308,6 +308,7 @@ def test_a_cohorts_fingerprint_changes_with_its_patients_and_not_only_with_their
     client_of.cache_clear()
     after = finished(tabular(folder, f"run.folder={tmp_path / 'after'}")).read_json("manifest.json")["cohorts"]
     assert before["ash"] != after["ash"]
+    assert before["oak"] == after["oak"]
     assert all(re.fullmatch("[0-9a-f]{64}", name) for name in after.values())
 
 
