@@ -216,6 +216,33 @@ def test_the_final_results_are_those_of_the_stored_best_model(smoke):
             assert groups[f"{name}={title}"].n_positive == died
 
 
+def test_the_report_says_what_scikit_learn_says_of_the_stored_model_on_all_test_patients(smoke):
+    from safetensors import safe_open
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+
+    from fedhealth.core.preprocessor import Preprocessor
+
+    simulation = checked(smoke("rounds=6"))
+    store = open_run(simulation)
+    run(simulation, store, lambda row: None)
+    union = cli._write_report(simulation, store.folder)["union"]["federated"]
+    with safe_open(store.folder / "model.safetensors", "np") as file:
+        header = json.loads(file.metadata()["fedhealth"])
+        weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
+    preprocessor = Preprocessor.from_json(header["preprocessor"])
+    parts = [client.cohort.part("test") for client in clients(simulation).values()]
+    y = np.concatenate([part.y for part in parts])
+    logit = np.concatenate([(preprocessor.apply(part.columns) @ weight.T + bias)[:, 0] for part in parts]).astype(float)
+    p = 1 / (1 + np.exp(-logit))
+    assert union["auroc"]["value"] == pytest.approx(roc_auc_score(y, p), abs=1e-3)
+    assert union["auprc"]["value"] == pytest.approx(average_precision_score(y, p), abs=5e-3)
+    assert union["brier"]["value"] == pytest.approx(brier_score_loss(y, p), abs=1e-6)
+    assert union["log_loss"]["value"] == pytest.approx(log_loss(y, p), abs=1e-6)
+    recalibrated = LogisticRegression(C=1e9).fit(logit[:, None], y)
+    assert union["calibration_slope"]["value"] == pytest.approx(recalibrated.coef_[0, 0], abs=0.02)
+
+
 def test_a_hospital_with_bad_data_is_named_and_the_others_go_on(hospitals, tabular):
     for seed, name in enumerate(("ash", "oak", "yew")):
         folder = hospitals(name, patients(seed))
