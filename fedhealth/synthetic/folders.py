@@ -179,7 +179,23 @@ def _read(table: Path) -> tuple[list[str], list[list[str]]]:
     wrong = sum(len(row) != len(header) for row in rows)
     if wrong:
         raise DataError(f"{table}: every row must have {len(header)} cells, found {wrong} that don't. Export it again.")
-    return [name.strip() for name in header], rows
+    names = [name.strip() for name in header]
+    # A table without a header would show its first patient wherever the names are listed.
+    unfit = sum(names.count(name) > 1 or _is_number(name) for name in names)
+    if unfit:
+        raise DataError(
+            f"{table} must begin with the names of its columns, all different and none a number, "
+            f"found {unfit} that aren't. Add a header, or rename them."
+        )
+    return names, rows
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _column(texts: list[str]) -> NDArray[np.float64] | NDArray[np.object_]:

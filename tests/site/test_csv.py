@@ -97,6 +97,7 @@ SECRET = "83.1415"
         (GOOD.replace("age", "died"), {}, "must have one column 'died' for died, found 2"),
         ("age,creatinine,ward,died\nold,1,a,1\nyoung,1,a,0\n", {}, "age must be a column of numbers, found 2 cells"),
         (f"age,creatinine,ward,died\n{SECRET},1,a\n", {}, "each row must have 4 cells, found 3 in row 1"),
+        (f"{SECRET},1,a,1\n40,1,a,0\n", {}, "must begin with the names of its columns, found 3 that are numbers"),
         ("age,creatinine,ward,died\n40,1,a,\n", {}, "at least one patient must have a known outcome"),
         (GOOD, {"units": {"creatinine": "mg"}}, "must come in a unit the feature spec knows, found 'mg'"),
         (GOOD, {"source": {"delimiter": ";;"}}, "`delimiter` must be one character"),

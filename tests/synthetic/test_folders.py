@@ -116,3 +116,13 @@ def test_a_table_without_whole_rows_is_refused(tmp_path, text, words):
 def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(DataError, match="found none at"):
         split_table(tmp_path / "no.csv", tmp_path, scheme="iid", outcome="num")
+
+
+@pytest.mark.parametrize("text", ["63.0,typical,1\n67.0,none,0\n", "age,age,num\n63,63,1\n"])
+def test_a_table_whose_first_row_is_no_header_is_refused_without_showing_it(tmp_path, text):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match="must begin with the names of its columns") as refusal:
+        split_table(path, tmp_path / "sites", scheme="iid", outcome="num", parts=1, least=1)
+    assert "63" not in str(refusal.value).replace(str(path), "")
+    assert "typical" not in str(refusal.value)

@@ -160,6 +160,13 @@ def _places(header: list[str], local: dict[str, str], path: Path) -> dict[str, i
     """Where each variable's column stands."""
     if not header:
         raise DataError(f"{path} must hold patients, found an empty file. Export the table again.")
+    # A file without a header would show its first patient wherever the names are listed.
+    numbers = sum(np.isfinite(_number(name)) for name in header)
+    if numbers:
+        raise DataError(
+            f"{path} must begin with the names of its columns, found {numbers} that are numbers. "
+            "Add a header to the file, or name the columns under source.header in site.yaml."
+        )
     for name, column in local.items():
         if header.count(column) != 1:
             remedy = f"Correct {name}" if name.startswith("source.") else f"Add `{name}: <its column>` under codes"
