@@ -37,7 +37,7 @@ def rounds_shown(title: str, planned: int, hospitals: int) -> Iterator[Callable[
     columns = (
         TextColumn("round"),
         MofNCompleteColumn(),
-        BarColumn(),
+        BarColumn(bar_width=16),
         TextColumn("{task.fields[found]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
@@ -47,7 +47,7 @@ def rounds_shown(title: str, planned: int, hospitals: int) -> Iterator[Callable[
         task = bar.add_task("rounds", total=planned, found="")
 
         def show(row: dict[str, Any]) -> None:
-            bar.update(task, completed=row["round"], found=f"{row['answered']} hospitals  AUROC {_auroc(row)}")
+            bar.update(task, completed=row["round"], found=f"{row['answered']} hospitals  AUROC {_value(row)}")
             for failure in row["failed"]:
                 bar.console.print(f"round {row['round']}: {failure['site']} {failure['reason']}", highlight=False)
 
@@ -87,6 +87,11 @@ def _line(row: dict[str, Any], planned: int) -> str:
 
 def _auroc(row: dict[str, Any]) -> str:
     return str(Measure.from_json(row["auroc"]))
+
+
+def _value(row: dict[str, Any]) -> str:
+    measure = Measure.from_json(row["auroc"])
+    return f"{measure.value:.3f}" if measure.is_estimable else "not estimable"
 
 
 def _cell(found: dict[str, Any] | None, who: str) -> str:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from fedhealth.core.errors import DataError
 from fedhealth.report import words
-from fedhealth.report.plots import NAMES, draw
+from fedhealth.report.plots import MOST_VARIABLES, NAMES, draw
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,6 +83,7 @@ def html(report: Mapping[str, Any]) -> str:
             hospital=titles_of(report),
             patients=words.patients(report["sites"]),
             names=NAMES,
+            most_variables=MOST_VARIABLES,
             who_titles=WHO,
             sensitivity=next(
                 (title for name, title in titles.items() if name.startswith("sensitivity")), "Sensitivity"
@@ -110,12 +111,11 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
     worst = (rows.get("federated", {}).get("worst_site")) or {}
     lowest = words.measure(worst.get("auroc"))
     if lowest is not None and lowest.is_estimable and len(report["sites"]) > 1:
-        found.append(
-            Tile("Worst hospital", words.decimal(lowest.value), titles_of(report).get(worst["name"], worst["name"]))
-        )
+        where = titles_of(report).get(worst["name"], worst["name"])
+        found.append(_measured("AUROC, worst hospital", lowest, beside=where))
     slope = words.measure(federated.get("calibration_slope"))
     if slope is not None:
-        found.append(_measured("Calibration slope", slope, ideal="1 is ideal"))
+        found.append(_measured("Calibration slope", slope, beside="1 is ideal"))
     counts = words.patients(report["sites"])
     if counts:
         beside = " \N{MIDDLE DOT} ".join(f"{words.count(counts[key])} {key}" for key in words.PARTS)
@@ -135,10 +135,10 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
     return found
 
 
-def _measured(label: str, found: Measure, ideal: str = "") -> Tile:
+def _measured(label: str, found: Measure, beside: str = "") -> Tile:
     if not found.is_estimable:
         return Tile(label, "not estimable", found.note)
-    return Tile(label, words.decimal(found.value), ", ".join(filter(None, (words.interval(found), ideal))))
+    return Tile(label, words.decimal(found.value), ", ".join(filter(None, (words.interval(found), beside))))
 
 
 def _gains(rows: Mapping[str, Mapping[str, Any]]) -> list[Tile]:

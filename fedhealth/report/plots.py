@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Two figures of this width stand side by side on a wide screen; one of the other fills it.
 HALF, WHOLE = 460, 940
+#: More variables than this make the figure of variables too tall to read.
+MOST_VARIABLES = 24
 LINES = {"local": (0, (1, 1.2)), "federated": "solid", "pooled": (0, (5, 2)), "oracle": (0, (2, 2))}
 NAMES = {"local": "Alone", "federated": "Federated", "pooled": "Pooled", "oracle": "Oracle"}
 
@@ -253,7 +255,8 @@ def reliability(curves: Part) -> Picture | None:
     low, high = (_array(part.get(key) or [None] * len(x)) for key in ("low", "high"))
     axes.vlines(x, low, high, color=COLOURS["federated"], linewidth=1.4)
     axes.plot(x, y, "o-", color=COLOURS["federated"], linewidth=1.2, markersize=5.5)
-    top = float(min(1.0, np.nanmax(np.concatenate([x, y, high])) * 1.06))
+    # A little above 1, so that a point there is drawn whole.
+    top = float(min(1.03, np.nanmax(np.concatenate([x, y, high])) * 1.06))
     axes.set(ylabel="Observed share of events", ylim=(-0.01 * top, top), xlim=(-0.01 * top, top))
     axes.grid()
     if np.isfinite(n).any():
@@ -301,7 +304,7 @@ def icc(rows: Sequence[Part], outcome: float | None) -> Picture | None:
     found = [row for row in rows if row.get("icc_value") is not None or row.get("icc_missing") is not None]
     if not found:
         return None
-    found = sorted(found, key=lambda row: -max(row.get("icc_value") or 0, row.get("icc_missing") or 0))[:24]
+    found = sorted(found, key=lambda row: -max(row.get("icc_value") or 0, row.get("icc_missing") or 0))[:MOST_VARIABLES]
     figure = canvas(HALF, 96 + 21 * len(found))
     axes = figure.add_subplot()
     y = np.arange(len(found))

@@ -131,7 +131,7 @@ def test_one_hospital_is_not_compared_with_itself(sample: Callable[..., dict[str
     text = Page(html(sample(sites=1))).text
     assert "Trained at 1 hospital" in text
     assert "average hospital it reaches" not in text
-    assert "Worst hospital" not in text.split("What was done")[0]
+    assert "worst hospital" not in text.split("What was done")[0]
 
 
 def test_a_title_can_not_put_anything_into_the_page(report: dict[str, Any]) -> None:
@@ -207,6 +207,16 @@ def test_simulated_hospitals_are_called_so(report: dict[str, Any]) -> None:
 
 def test_failures_are_listed_with_their_rounds(whole: str) -> None:
     assert "Eastgate Trauma and Emergency Centre no answer within 30 s 9–10, 17" in Page(whole).text
+
+
+def test_variables_that_the_figure_leaves_out_are_counted(report: dict[str, Any]) -> None:
+    few = Page(html(report)).text
+    rows = report["heterogeneity"]["rows"]
+    report["heterogeneity"]["rows"] = [{**rows[k % len(rows)], "label": f"Variable {k}"} for k in range(30)]
+    many = Page(html(report))
+    assert "that differ most" not in few
+    assert "The 24 of 30 variables that differ most." in many.text
+    assert sum(tag == "text" and words.startswith("Variable ") for tag, words in many.words) == 24
 
 
 def test_a_report_of_another_schema_is_refused() -> None:
