@@ -195,10 +195,10 @@ def mean_measure(measures: Sequence[Measure]) -> Measure:
     value = sum(measure.value for measure in found) / len(found)
     below = math.hypot(*(measure.value - measure.low for measure in found)) / len(found)
     above = math.hypot(*(measure.high - measure.value for measure in found)) / len(found)
-    note = "" if len(found) == len(measures) else f"mean of {len(found)} of {len(measures)} sites"
+    note = "" if len(found) == len(measures) else f"mean of {len(found)} of {len(measures)} hospitals"
     if math.isnan(below + above):
         return Measure(value, note=note or "no interval: a hospital has none")
-    return Measure(value, value - below, value + above, method="square-and-add, independent sites", note=note)
+    return Measure(value, value - below, value + above, method="square-and-add, independent hospitals", note=note)
 
 
 #: Every measure a report shows, in its order.

@@ -292,7 +292,7 @@ def test_the_mean_over_sites_squares_and_adds_each_side():
     found = measures.mean_measure(sites)
 
     assert (found.value, found.low, found.high) == pytest.approx((0.85, 0.85 - 0.1 / 2, 0.85 + 0.05 / 2))
-    assert found.note == "mean of 2 of 3 sites"
+    assert found.note == "mean of 2 of 3 hospitals"
     assert not measures.mean_measure([not_estimable("no patients")]).is_estimable
     assert math.isnan(measures.mean_measure([Measure(0.8, 0.7, 0.9), Measure(0.9)]).low)
 
