@@ -31,7 +31,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(configs_folder()), version_base="1.3", job_name="fedhealth"):
             return compose("config", overrides=[*extra, *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise SettingError(_brief(error, overrides)) from None
 
 

@@ -105,12 +105,21 @@ def checked(config: dict[str, Any]) -> Simulation:
     known = {*STUDY_KEYS, "sites", "source", "runtime", "run", "experiment"}
     for key in config.keys() - known:
         raise SettingError(f"`{key}` must be a key of the config, found {key}={config[key]!r}. Remove it.")
+    for key in {*STUDY_KEYS, "sites", "source", "runtime", "run"} - config.keys():
+        raise SettingError(
+            f"`{key}` must be in the config, found nothing. Leave it in; see fedhealth simulate --cfg job."
+        )
     sites = read(Sites, config["sites"], where="sites")
     folder = builtin_sites() if sites.folder is None else Path(sites.folder)
     names = site_names(folder) if sites.names is None else list(sites.names)
     folders = {name: site_folder(name, folder) for name in names}
-    # As a hospital will read it: the canonical text sorts keys, and the order of groups is the order of their sums.
-    document = unpacked(packed({**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}))
+    try:
+        # As a hospital will read it: the canonical text sorts keys, and the order of groups is the order of their sums.
+        document = unpacked(packed({**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}))
+    except ValueError:
+        raise SettingError(
+            "every number of a study must be finite, found one that is nan or inf. Correct it."
+        ) from None
     study = study_from(document, where="the config")
     plan_for(study)
     build(study.engine, where="engine", room="fedhealth.site.engines")

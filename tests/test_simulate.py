@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -352,13 +352,13 @@ def test_in_the_demo_the_federation_beats_the_lone_hospital_by_three_points(tmp_
 
 
 @pytest.mark.process
-def test_the_smoke_study_ends_in_ten_seconds_with_its_start_and_report(tmp_path):
-    started = time.monotonic()
-    process = fedhealth(
-        "simulate", "experiment=smoke", f"run.folder={tmp_path / 'run'}", env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+def test_the_smoke_study_takes_under_ten_seconds_of_processor_with_its_start_and_report(tmp_path):
+    # Of the processor and not of the clock: the machine may be doing other things.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = fedhealth("simulate", "experiment=smoke", f"run.folder={tmp_path / 'run'}")
     said, _ = process.communicate()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert process.returncode == 0
-    assert time.monotonic() - started < 10
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
     assert re.search(r"report: \S+report.html", said)
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000

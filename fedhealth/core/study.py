@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedhealth.core.errors import SettingError
@@ -117,6 +118,10 @@ class Study:
     engine: dict[str, Any]
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
+            raise SettingError(
+                f"`name` must be letters, digits, dashes and underscores, found {self.name!r}. Rename it."
+            )
         if self.rounds < 1:
             raise SettingError(f"`rounds` must be at least 1, found {self.rounds}. Try rounds=20.")
         if not self.roster:

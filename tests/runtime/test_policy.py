@@ -104,7 +104,7 @@ def test_no_quorum_named_asks_for_every_hospital():
 
 
 def straggles(node, arrays):
-    time.sleep(1.0 if node == 100 else 0)
+    time.sleep(3.0 if node == 100 else 0)
     return good(node, arrays)
 
 
@@ -115,7 +115,7 @@ def test_a_straggler_gets_its_grace_and_no_more():
     (exchange,) = grid.exchanges()
     assert exchange.answered == ("alder", "birch")
     assert "gave no answer within" in str(exchange.failed[0])
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 2.5
 
 
 def test_a_round_ends_at_its_timeout():

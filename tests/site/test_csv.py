@@ -1,5 +1,7 @@
 """CSV hospitals, good and bad: from the file to the cohort, each fault in one line without a patient's value."""
 
+import re
+
 import numpy as np
 import pytest
 import yaml
@@ -9,7 +11,6 @@ from fedhealth.core.features import Conversion, Feature, FeatureSpec
 from fedhealth.core.manifest import load_manifest
 from fedhealth.core.split import Split
 from fedhealth.core.task import Task
-from fedhealth.places import builtin_sites
 from fedhealth.site.cohort import load_cohort
 
 SPEC = FeatureSpec(
@@ -84,6 +85,7 @@ def test_on_bad_reject_leaves_the_patient_out(tmp_path):
 
 
 SECRET = "83.1415"
+RULE_FOUND_REMEDY = re.compile(r".+(must|not) .+found .+[.?] [A-Z`].+[.?]")  # without DOTALL: in one line
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,7 @@ SECRET = "83.1415"
         (GOOD, {"source": {"kind": "cvs"}}, "source.kind must be a known kind, found cvs. Did you mean csv?"),
         (GOOD, {"source": {"path": "${NOT_SET_ANYWHERE}/x.csv"}}, "must be under NOT_SET_ANYWHERE"),
         ("age,creatinine,ward,died,id\n4,1,a,1,x\n5,1,a,0,x\n", {"source": {"patient": "id"}}, "found 1 rows too many"),
+        ("age,creatinine,ward,died,id\n4,1,a,1,\n5,1,a,0,x\n", {"source": {"patient": "id"}}, "found 1 of 2 rows without"),
         (GOOD.replace("died", "died,part").replace(",0\n", ",0,nope\n").replace(",1\n", ",1,test\n").replace(",\n", ",,test\n"),
          {"source": {"split": "part"}}, "found 1 of 4 rows that don't"),
     ],
@@ -113,7 +116,7 @@ def test_bad_data_is_refused_in_one_line(tmp_path, text, more, words):
     with pytest.raises((DataError, SettingError)) as error:
         cohort(tmp_path, text, **more)
     assert words in str(error.value)
-    assert "\n" not in str(error.value)
+    assert RULE_FOUND_REMEDY.fullmatch(str(error.value)), str(error.value)
     assert SECRET not in str(error.value)
     assert error.value.exit_code == 2
 
@@ -123,25 +126,3 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "ash" / "patients.csv").write_bytes(b"\xff\xfe\x00\x01" * 50)
     with pytest.raises(FedHealthError, match="must be CSV in UTF-8"):
         cohort(tmp_path, None)
-
-
-# Rows in the files, and those with an outcome above 0, as the data's own description counts them.
-HEART = {"cleveland": 303, "hungary": 294, "switzerland": 123, "long-beach": 200}
-
-
-@pytest.mark.parametrize(("name", "rows"), HEART.items())
-def test_the_four_real_hospitals_are_read_whole(real_data, name, rows):
-    from fedhealth.compose import composed, resolved
-    from fedhealth.core.settings import read
-
-    config = resolved(composed(["task=heart"]))
-    folder = builtin_sites() / name
-    found, quality = load_cohort(
-        load_manifest(folder), folder, spec=read(FeatureSpec, config["features"], where="features"),
-        task=read(Task, config["task"], where="task"), split=Split(), seed=1,
-    )  # fmt: skip
-    assert quality.kept == rows
-    assert quality.features["cholesterol"].missing >= (123 if name == "switzerland" else 0)
-    assert found.everyone.y.mean() == pytest.approx(
-        {"cleveland": 139, "hungary": 106, "switzerland": 115, "long-beach": 149}[name] / rows
-    )

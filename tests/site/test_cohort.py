@@ -1,0 +1,82 @@
+"""The cohort: who trains, who tests, and which group each patient is counted in."""
+
+import numpy as np
+import pytest
+
+from fedhealth.core.errors import SettingError
+from fedhealth.core.features import Feature, FeatureSpec, Group
+from fedhealth.core.split import PARTS, Split
+from fedhealth.core.table import Table
+from fedhealth.site.cohort import NO_GROUP, Cohort, group_codes
+
+SPEC = FeatureSpec(
+    name="s",
+    features=(Feature(name="age"), Feature(name="ward", kind="categorical", levels=("a", "b"))),
+    groups={"age_band": Group(column="age", cuts=(50, 60)), "ward": Group(column="ward", levels={"b": "B", "a": "A"})},
+)
+
+
+def table(n: int = 200, split=None) -> Table:
+    return Table(
+        patients=np.array([f"p{i}" for i in range(n)]),
+        columns={"age": np.arange(n, dtype=float), "ward": np.array(["a", "b"] * (n // 2), dtype=object)},
+        outcome=(np.arange(n) % 3 == 0).astype(float),
+        consent=np.ones(n, dtype=bool),
+        split=split,
+    )
+
+
+def cohort(rows: Table, *, seed: int = 1, site: str = "ash") -> Cohort:
+    return Cohort.of(rows, spec=SPEC, split=Split(), seed=seed, site=site)
+
+
+def test_every_patient_is_in_exactly_one_part_with_their_own_values():
+    found = cohort(table())
+    ages = [age for name in PARTS for age in found.part(name).columns["age"].tolist()]
+    assert sorted(ages) == list(range(200))
+    for name in PARTS:
+        part = found.part(name)
+        np.testing.assert_array_equal(part.y, part.columns["age"] % 3 == 0)
+        np.testing.assert_array_equal(part.groups["ward"], 1 - part.columns["age"] % 2)
+
+
+def test_the_shape_counts_the_parts():
+    found = cohort(table())
+    assert {name: getattr(found.shape, name) for name in PARTS} == {name: len(found.part(name)) for name in PARTS}
+
+
+def test_the_parts_are_those_of_the_study_split_for_this_hospital():
+    rows = table()
+    assert (cohort(rows).split == Split().assign(rows.patients, seed=1, site="ash")).all()
+    assert (cohort(rows).split != cohort(rows, site="elm").split).any()
+
+
+def test_a_patient_keeps_the_part_when_others_leave():
+    whole, keep = cohort(table()), np.arange(200) % 7 != 0
+    assert (cohort(table().rows(keep)).split == whole.split[keep]).all()
+
+
+def test_the_tables_own_split_wins():
+    own = np.array(["test"] * 5 + ["train"] * 195)
+    assert cohort(table(split=own)).part("test").columns["age"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_cut_belongs_to_the_group_above_it_and_an_unknown_age_to_none():
+    ages = np.array([49.9, 50, 59.9, 60, 99, np.nan])
+    assert group_codes(SPEC.groups["age_band"], {"age": ages}).tolist() == [0, 1, 1, 2, 2, NO_GROUP]
+
+
+@pytest.mark.parametrize("column", [np.array([1.0, 0.0, 2.0, np.nan]), np.array(["1", "0", "2", None], dtype=object)])
+def test_levels_are_numbered_in_the_groups_order_whether_words_or_numbers(column):
+    group = Group(column="sex", levels={"1": "male", "0": "female"})
+    assert group_codes(group, {"sex": column}).tolist() == [0, 1, NO_GROUP, NO_GROUP]
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(SettingError, match=r"known name, found 'tset'\. Did you mean test\?"):
+        cohort(table()).part("tset")
+
+
+def test_a_group_of_no_feature_is_refused():
+    with pytest.raises(SettingError, match=r"must be a feature, found agee\. Did you mean age\?"):
+        group_codes(Group(column="agee", cuts=(50,)), {"age": np.zeros(1)})
