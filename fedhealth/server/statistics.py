@@ -51,14 +51,18 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
         site: CohortShape(*(int(count) for count in vector)) for site, vector in vectors(grid, "query.shape").items()
     }
     first = vectors(grid, "query.moments")
-    total = _total(first)
-    means = global_means(layout, total)
-    second = vectors(grid, "query.spread", {"means": means})
-    both = sorted(first.keys() & second.keys())
-    if len(both) < len(first):
-        # A hospital that left between the passes would count in the mean and not in the spread.
-        total = _total({site: first[site] for site in both})
-    found = global_moments(layout, total, _total({site: second[site] for site in both}))
+    while True:
+        total = _total(first)
+        second = vectors(grid, "query.spread", {"means": global_means(layout, total)})
+        both = sorted(shapes.keys() & first.keys() & second.keys())
+        if both == sorted(first):
+            break
+        # A hospital left between the passes: squares are about the means of those that stay, so ask again.
+        first = {site: first[site] for site in both}
+        grid.ask(both)
+    shapes, second = {site: shapes[site] for site in both}, {site: second[site] for site in both}
+    grid.ask(study.roster)
+    found = global_moments(layout, total, _total(second))
     if min(found.outcome) == 0:
         raise DataError(
             f"the training patients must hold both outcomes, found {found.outcome[0]:g} without and "

@@ -72,3 +72,14 @@ class Undeclared(FedAvg):
 @pytest.mark.parametrize(("strategy", "needs"), [(FedAvg(), "sum"), (Declared(), "sum"), (Undeclared(), "each")])
 def test_a_strategy_that_does_not_declare_itself_needs_each_update(strategy, needs):
     assert needs_of(strategy) == needs
+
+
+def test_a_list_of_arrays_such_as_fedavgms_momentum_survives():
+    class Momentum:
+        def __init__(self):
+            self.momentum_vector = None
+
+    old, new = Momentum(), Momentum()
+    old.momentum_vector = [np.arange(3.0), np.ones((2, 2))]
+    state.load(new, *state.dump(old))
+    assert all(np.array_equal(a, b) for a, b in zip(new.momentum_vector, old.momentum_vector, strict=True))

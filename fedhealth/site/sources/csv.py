@@ -62,7 +62,7 @@ class CsvSource:
 
         Raises:
             DataError: the file is missing, empty or no CSV; a column is missing; a row has
-                too few or too many cells; a split has another name.
+                too few or too many cells, or no pseudonym; a split has another name.
         """
         path = self._file(folder)
         local = {name: manifest.codes.get(name, name) for name in (task.outcome, *spec.names)}
@@ -73,6 +73,11 @@ class CsvSource:
         outcome = numbers[task.outcome]
         n = len(outcome)
         patients = words.get("source.patient", np.array([f"row-{i}" for i in range(n)], dtype=object))
+        if nameless := sum(patient is None for patient in patients):
+            raise DataError(
+                f"{path}: each patient must have a pseudonym, found {nameless} of {n} rows without. "
+                "Fill the column in, or remove source.patient from site.yaml."
+            )
         consent = words.get("source.consent", np.full(n, YES[0], dtype=object))
         return Table(
             patients=patients.astype(np.str_),
