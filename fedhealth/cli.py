@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--folder", type=Path, default=Path("runs"))
     runs.set_defaults(run=_runs)
 
-    sites = commands.add_parser("sites", help="list, show, draw or split hospitals")
+    sites = commands.add_parser("sites", help="list, draw or split hospitals")
     sites.set_defaults(run=_sites_list, folder=None)
     kinds = sites.add_subparsers(title="commands", metavar="COMMAND")
     listed = kinds.add_parser("list", help="list the hospitals of a folder")
