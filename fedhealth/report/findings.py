@@ -122,8 +122,11 @@ def _site(
     row: dict[str, Any] = {
         "name": name,
         **{key: about[key] for key in ("title", "region", "description", "simulated")},
-        **dict(zip(("train", "validation", "test"), shape, strict=True)),
-        "events": own.n_positive if own is not None and is_shared and own.n_positive >= floor else None,
+        **{part: _shown(n, floor) for part, n in zip(("train", "validation", "test"), shape, strict=True)},
+        # Few without the event tell as much as few with it.
+        "events": own.n_positive
+        if own is not None and is_shared and min(own.n_positive, own.n_negative) >= floor
+        else None,
         "status": _status(name, history, results),
         "shared": is_shared,
     }
@@ -131,6 +134,11 @@ def _site(
         return {**row, **dict.fromkeys(LABELS), "measures": {}}
     aurocs = {who: _auroc(sums[who][name], floor).to_json() if name in sums.get(who, {}) else None for who in LABELS}
     return {**row, **aurocs, "measures": _json(measures.all_measures(own, seed=seed, floor=floor))}
+
+
+def _shown(count: int | None, floor: int) -> int | None:
+    """A count, or None where it is of somebody but of fewer than the floor."""
+    return None if count is not None and 0 < count < floor else count
 
 
 def _without_lone_gaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -61,3 +61,8 @@ def test_where_all_or_nobody_shares_nothing_more_is_withheld():
     assert [row["events"] for row in findings._without_lone_gaps(table)] == [20, 21, 22]
     hidden = [dict.fromkeys(row) for row in table]
     assert all(row["events"] is None for row in findings._without_lone_gaps(hidden))
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, None), (4, None), (5, 5), (None, None)])
+def test_a_count_of_a_few_patients_is_withheld(count, shown):
+    assert findings._shown(count, 5) == shown
