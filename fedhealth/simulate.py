@@ -221,6 +221,7 @@ def roster_table(simulation: Simulation) -> dict[str, dict[str, Any]]:
             "description": manifest.description,
             "simulated": _source(simulation, name)["kind"] == "synthetic",
             "min_cell": manifest.policy.min_cell,
+            "min_cohort": manifest.policy.min_cohort,
             "shared": manifest.policy.share_site_results,
         }
         for name, manifest in simulation.manifests.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -51,11 +51,16 @@ def all_measures(sums: ScoreSums, *, seed: int, floor: int = 0) -> dict[str, Mea
 def withheld_below(sums: ScoreSums, floor: int) -> str:
     """Why measures of these sums are withheld; empty where they are not.
 
-    They are where either class has fewer patients than the floor, also where it has none:
-    each measure of a row would tell of the few.
+    They are where either class has fewer patients than the floor: each measure of a row
+    would tell of the few. Where it has none the note is the same, since "nobody" is an
+    answer too; only a floor of 1, which protects nobody, lets the measure itself say so.
     """
     few = min(sums.n_positive, sums.n_negative) < floor
-    return f"withheld: fewer than {floor} patients with or without the outcome" if few else ""
+    return (
+        f"withheld or not estimable: fewer than {floor} patients with or without the outcome"
+        if few and floor > 1
+        else ""
+    )
 
 
 def auroc(sums: ScoreSums) -> Measure:
@@ -87,6 +92,12 @@ def auroc(sums: ScoreSums) -> Measure:
     half = Z * math.sqrt(variance) / (area * (1 - area))
     logit = math.log(area / (1 - area))
     return Measure(area, _expit(logit - half), _expit(logit + half), method="DeLong, logit scale")
+
+
+def watched(sums: ScoreSums, name: Literal["auroc", "log_loss"]) -> float | None:
+    """The measure that chooses a round, turned so that lower is better; None where it has no value."""
+    value = -auroc(sums).value if name == "auroc" else log_loss(sums).value
+    return None if math.isnan(value) else value
 
 
 def auroc_binning_bound(sums: ScoreSums) -> float:

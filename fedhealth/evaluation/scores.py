@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -118,6 +118,25 @@ class ScoreSums:
             )
         return ScoreSums.from_vector(self.to_vector() + other.to_vector(), bins=self.bins)
 
+    def __sub__(self, part: ScoreSums) -> ScoreSums:
+        """The sums of those who are not in `part`; equal bins, and `part` among these patients."""
+        return ScoreSums.from_vector(self.to_vector() - part.to_vector(), bins=self.bins)
+
+    def coarser(self, bins: int) -> ScoreSums:
+        """The same patients in fewer cells.
+
+        Raises:
+            SettingError: the cells don't merge into so many.
+        """
+        if self.bins % bins:
+            raise SettingError(f"{self.bins} cells must merge evenly, found {bins} wanted. Choose a divisor.")
+        return replace(
+            self,
+            positives=self.positives.reshape(bins, -1).sum(axis=1),
+            negatives=self.negatives.reshape(bins, -1).sum(axis=1),
+            logits=self.logits.reshape(bins, -1).sum(axis=1),
+        )
+
     @property
     def bins(self) -> int:
         """The number of cells."""
@@ -229,8 +248,9 @@ class SummaryLayout:
             DataError: as `ScoreSums.of`.
             SettingError: a group the layout does not have.
         """
+        # Binned finely and then merged: so each group's cells are whole cells of the cohort's, on every border.
         parts = {
-            name: ScoreSums.of(probability[inside], outcome[inside], bins=self.group_bins)
+            name: ScoreSums.of(probability[inside], outcome[inside], bins=self.bins).coarser(self.group_bins)
             for name, inside in (members or {}).items()
         }
         return self.pack(ScoreSums.of(probability, outcome, bins=self.bins), parts)

@@ -14,17 +14,22 @@ import numpy as np
 from fedhealth.core.measure import not_estimable
 from fedhealth.core.preprocessor import Preprocessor, Scaled
 from fedhealth.core.seeds import seed_of
+from fedhealth.core.split import PARTS
 from fedhealth.evaluation import curves, measures
+from fedhealth.evaluation.disclosure import withheld
 from fedhealth.evaluation.heterogeneity import SiteSums, heterogeneity
 from fedhealth.evaluation.intervals import resample
 from fedhealth.evaluation.moments import MomentLayout
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from fedhealth.core.measure import Measure
     from fedhealth.core.study import Study
+
+#: Who belongs to no group of a grouping, since the value is missing.
+NOT_RECORDED = "not recorded"
 
 LABELS = {
     "local": "Each hospital alone",
@@ -60,24 +65,39 @@ def findings(
         sums[who] = {site: ScoreSums.from_vector(np.array(vector)) for site, vector in found.items()}
     union = {who: _summed(list(each.values())) for who, each in sums.items()}
     seed = seed_of(study.seed, purpose="bootstrap")
-    floor = max((site["min_cell"] for site in manifest["sites"].values()), default=0)
+    floor = max(site["min_cell"] for site in manifest["sites"].values())
+    why = _why_withheld(sums["federated"], manifest, floor)
+    few = _too_few(by_site, manifest)
     return {
         "schema": 1,
         "study": _study(study, results, manifest),
-        "sites": _without_lone_gaps(
-            [_site(name, sums, results, statistics, manifest, history, seed) for name in study.roster]
+        "sites": _without_gaps(
+            [
+                _site(name, sums, why.get(name, ""), results, statistics, manifest, history, seed)
+                for name in study.roster
+            ],
+            _counts(sums["federated"], statistics),
+            floor,
         ),
-        "rounds": history,
-        "union": {who: _json(measures.all_measures(found, seed=seed)) for who, found in union.items()},
-        "comparison": [_compared(who, sums[who], union[who], manifest) for who in LABELS if who in sums],
+        "rounds": [_round(row, manifest) for row in history],
+        "union": {who: _json(_union(found, few, floor, seed)) for who, found in union.items()},
+        "comparison": [
+            _compared(who, sums[who], _union(union[who], few, floor, seed)["auroc"], why)
+            for who in LABELS
+            if who in sums
+        ],
         "measure_titles": {name: definition.title for name, definition in measures.MEASURES.items()},
-        "curves": {who: _curves(union[who]) for who in ("federated", "pooled", "local") if who in union},
-        "groups": _groups(study, [groups for _, groups in by_site.values()], floor, seed),
+        "curves": {
+            who: {} if few else _curves(union[who], floor) for who in ("federated", "pooled", "local") if who in union
+        },
+        "groups": []
+        if few
+        else _groups(study, union["federated"], [groups for _, groups in by_site.values()], floor, seed),
         "heterogeneity": _heterogeneity(study, statistics, manifest),
         "cost": _cost(history, manifest),
         "privacy": {"statement": f"{results['privacy']} {results['secagg']}"},
         "preprocessing": _preprocessing(study, statistics),
-        "notes": _notes(union["federated"], results),
+        "notes": _notes(union["federated"], results, why, manifest, few),
         "manifest": {
             key: manifest[key]
             for key in ("config_sha256", "weights_sha256", "packages", "python", "platform", "threads")
@@ -106,34 +126,82 @@ def _study(study: Study, results: Mapping[str, Any], manifest: Mapping[str, Any]
     }
 
 
+def _why_withheld(sums: Mapping[str, ScoreSums], manifest: Mapping[str, Any], floor: int) -> dict[str, str]:
+    """The hospitals whose results are withheld, each with the reason: a policy, few patients, or another's gap.
+
+    What a report shows of all hospitals together less what it shows of each is what it
+    shows of the rest; so the rest is never one hospital, nor a few patients.
+    """
+    own = {}
+    for name, found in sums.items():
+        about = manifest["sites"][name]
+        note = measures.withheld_below(found, int(about["min_cell"]))
+        if not about["shared"]:
+            own[name] = "withheld by the hospital's policy"
+        elif note:
+            own[name] = note
+    sizes = {name: (found.n_positive, found.n_negative) for name, found in sums.items()}
+    # In the order of the roster, and in the same order for every report of the run.
+    return {
+        name: own.get(name, "withheld: it would give away another hospital's")
+        for name in sorted(withheld(sizes, own, floor=floor))
+    }
+
+
+def _too_few(answered: Collection[str], manifest: Mapping[str, Any]) -> str:
+    """Why nothing may be said of all hospitals together; empty where it may.
+
+    With two, each finds the other's part by subtraction: the hospitals' own floor holds for
+    who answered, not only for who was asked.
+    """
+    least = max((int(manifest["sites"][name]["min_cohort"]) for name in answered), default=1)
+    few = len(answered) < least
+    return f"withheld: {len(answered)} hospitals answered, and one of them asks for at least {least}" if few else ""
+
+
+def _union(sums: ScoreSums, few: str, floor: int, seed: int) -> dict[str, Measure]:
+    if few:
+        return dict.fromkeys(measures.MEASURES, not_estimable(few))
+    return measures.all_measures(sums, seed=seed, floor=floor)
+
+
+def _round(row: dict[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the history, without its validation measures where too few hospitals gave them."""
+    few = _too_few(row["scored_by"], manifest)
+    return row | dict.fromkeys(("auroc", "log_loss"), not_estimable(few).to_json()) if few else row
+
+
 def _site(
     name: str,
     sums: Mapping[str, Mapping[str, ScoreSums]],
+    why: str,
     results: Mapping[str, Any],
     statistics: Mapping[str, Any],
     manifest: Mapping[str, Any],
     history: list[dict[str, Any]],
     seed: int,
 ) -> dict[str, Any]:
+    """A hospital's row; counts of a withheld one are None, and its measures have the reason for a value."""
     about = manifest["sites"][name]
     is_shared, floor = bool(about["shared"]), int(about["min_cell"])
     own = sums["federated"].get(name)
-    shape = statistics["shapes"].get(name, [None] * 3) if is_shared else [None] * 3
+    shape = statistics["shapes"].get(name, [None] * 3) if is_shared and not why else [None] * 3
     row: dict[str, Any] = {
         "name": name,
         **{key: about[key] for key in ("title", "region", "description", "simulated")},
-        **{part: _shown(n, floor) for part, n in zip(("train", "validation", "test"), shape, strict=True)},
-        # Few without the event tell as much as few with it.
-        "events": own.n_positive
-        if own is not None and is_shared and min(own.n_positive, own.n_negative) >= floor
-        else None,
+        **{part: _shown(n, floor) for part, n in zip(PARTS, shape, strict=True)},
+        "events": None if own is None or why else own.n_positive,
         "status": _status(name, history, results),
         "shared": is_shared,
     }
     if own is None or not is_shared:
         return {**row, **dict.fromkeys(LABELS), "measures": {}}
-    aurocs = {who: _auroc(sums[who][name], floor).to_json() if name in sums.get(who, {}) else None for who in LABELS}
-    return {**row, **aurocs, "measures": _json(measures.all_measures(own, seed=seed, floor=floor))}
+    if why:
+        gone = not_estimable(why)
+        missing = {who: gone.to_json() if name in sums.get(who, {}) else None for who in LABELS}
+        return {**row, **missing, "measures": _json(dict.fromkeys(measures.MEASURES, gone))}
+    aurocs = {who: measures.auroc(sums[who][name]).to_json() if name in sums.get(who, {}) else None for who in LABELS}
+    return {**row, **aurocs, "measures": _json(measures.all_measures(own, seed=seed))}
 
 
 def _shown(count: int | None, floor: int) -> int | None:
@@ -141,23 +209,29 @@ def _shown(count: int | None, floor: int) -> int | None:
     return None if count is not None and 0 < count < floor else count
 
 
-def _without_lone_gaps(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The hospitals' rows, no count of which follows from the total over all of them.
+def _counts(sums: Mapping[str, ScoreSums], statistics: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """By column of the hospitals' table, each hospital's true count."""
+    columns = {part: {name: shape[i] for name, shape in statistics["shapes"].items()} for i, part in enumerate(PARTS)}
+    return {**columns, "events": {name: found.n_positive for name, found in sums.items()}}
 
-    A count that a single hospital withholds is the total less the others', so the
-    smallest of the others is withheld with it.
+
+def _without_gaps(
+    rows: list[dict[str, Any]], counts: Mapping[str, Mapping[str, int]], floor: int
+) -> list[dict[str, Any]]:
+    """The hospitals' rows, no count of which follows from its column's total.
+
+    A row that is withheld whole is a gap in each column; a count of a few is one in its own.
     """
-    for count in ("train", "validation", "test", "events"):
-        shown = [row for row in rows if row[count] is not None]
-        if len(shown) == len(rows) - 1 and shown:
-            min(shown, key=lambda row: row[count])[count] = None
+    for column, each in counts.items():
+        gaps = [row["name"] for row in rows if row[column] is None]
+        # A part that the study's split leaves empty everywhere tells nothing.
+        hidden = (
+            withheld({name: (count,) for name, count in each.items()}, gaps, floor=floor) if any(each.values()) else ()
+        )
+        for row in rows:
+            if row["name"] in hidden:
+                row[column] = None
     return rows
-
-
-def _auroc(sums: ScoreSums, floor: int) -> Measure:
-    note = measures.withheld_below(sums, floor)
-    # One class only is said as such; it tells of no small cell.
-    return not_estimable(note) if note and min(sums.n_positive, sums.n_negative) else measures.auroc(sums)
 
 
 def _status(name: str, history: list[dict[str, Any]], results: Mapping[str, Any]) -> str:
@@ -169,34 +243,33 @@ def _status(name: str, history: list[dict[str, Any]], results: Mapping[str, Any]
     return f"gave no answer in {rounds} of {len(history)} rounds: {failures[-1][1]}"
 
 
-def _compared(who: str, each: Mapping[str, ScoreSums], union: ScoreSums, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {
-        name: _auroc(sums, int(manifest["sites"][name]["min_cell"]))
-        for name, sums in each.items()
-        if manifest["sites"][name]["shared"]
-    }
-    worst = min((name for name in shown if shown[name].is_estimable), key=lambda name: shown[name].value, default=None)
+def _compared(who: str, each: Mapping[str, ScoreSums], union: Measure, why: Mapping[str, str]) -> dict[str, Any]:
+    found = {name: not_estimable(why[name]) if name in why else measures.auroc(sums) for name, sums in each.items()}
+    worst = min((name for name in found if found[name].is_estimable), key=lambda name: found[name].value, default=None)
     return {
         "who": who,
         "label": LABELS[who],
-        "mean_site_auroc": measures.mean_measure(list(shown.values())).to_json(),
-        "union_auroc": measures.auroc(union).to_json(),
-        "worst_site": None if worst is None else {"name": worst, "auroc": shown[worst].to_json()},
+        "mean_site_auroc": measures.mean_measure(list(found.values())).to_json(),
+        "union_auroc": union.to_json(),
+        "worst_site": None if worst is None else {"name": worst, "auroc": found[worst].to_json()},
     }
 
 
-def _curves(sums: ScoreSums) -> dict[str, Any]:
+def _curves(sums: ScoreSums, floor: int) -> dict[str, Any]:
+    if measures.withheld_below(sums, floor):
+        return {}
     roc, pr = curves.roc(sums), curves.precision_recall(sums)
     reliable, decided = curves.reliability(sums), curves.decision(sums)
+    enough = reliable.patients >= floor
     return {
         "roc": {"x": roc.x.tolist(), "y": roc.y.tolist()},
         "pr": {"x": pr.x.tolist(), "y": pr.y.tolist()},
         "reliability": {
-            "predicted": reliable.predicted.tolist(),
-            "observed": reliable.observed.tolist(),
-            "low": reliable.low.tolist(),
-            "high": reliable.high.tolist(),
-            "n": reliable.patients.tolist(),
+            "predicted": reliable.predicted[enough].tolist(),
+            "observed": reliable.observed[enough].tolist(),
+            "low": reliable.low[enough].tolist(),
+            "high": reliable.high[enough].tolist(),
+            "n": reliable.patients[enough].tolist(),
         },
         "decision": {
             "threshold": decided.threshold.tolist(),
@@ -207,42 +280,54 @@ def _curves(sums: ScoreSums) -> dict[str, Any]:
     }
 
 
-def _groups(study: Study, by_site: list[dict[str, ScoreSums]], floor: int, seed: int) -> list[dict[str, Any]]:
-    """A row a group; a group with few patients of either class is withheld whole.
+def _groups(
+    study: Study, union: ScoreSums, by_site: list[dict[str, ScoreSums]], floor: int, seed: int
+) -> list[dict[str, Any]]:
+    """A row a group; a group with few patients of either class is withheld whole, with another to hide it.
 
-    A withheld group could be had back as the difference between everyone and the others,
-    so where a grouping has just one, the next smallest of it is withheld too.
+    Those in no group of a grouping are everybody less its groups, whether the report says
+    so or not; so they are a row like the others.
     """
     rows: list[dict[str, Any]] = []
     for name, group in study.features.groups.items():
         totals = {title: _summed([groups[f"{name}={title}"] for groups in by_site]) for title in group.titles}
-        size = {title: min(sums.n_positive, sums.n_negative) for title, sums in totals.items()}
-        hidden = {title for title in totals if size[title] < floor}
-        if len(hidden) == 1 and len(totals) > 1:
-            hidden.add(min(size.keys() - hidden, key=size.__getitem__))
-        for title, sums in totals.items():
-            by = group.label or name
-            if title in hidden:
-                gone = not_estimable(f"withheld: fewer than {floor} patients with or without the outcome")
-                note = gone.note if size[title] < floor else "withheld: it would give away another group"
-                rows.append({"by": by, "level": title, "n": None, "events": None, "note": note}
-                            | dict.fromkeys(("auroc", "calibration_slope", "sensitivity_at_specificity"), gone.to_json()))  # fmt: skip
-                continue
-            rows.append(
-                {
-                    "by": by,
-                    "level": title,
-                    "n": sums.n,
-                    "events": sums.n_positive,
-                    "auroc": measures.auroc(sums).to_json(),
-                    "calibration_slope": measures.calibration_slope(sums).to_json(),
-                    "sensitivity_at_specificity": measures.sensitivity_at_specificity(
-                        sums, draws=resample(sums, seed=seed)
-                    ).to_json(),
-                    "note": "",
-                }
-            )
+        grouped = _summed(list(totals.values()))
+        others = union.coarser(grouped.bins) - grouped
+        if others.n:
+            totals[NOT_RECORDED] = others
+        small = {title: measures.withheld_below(sums, floor) for title, sums in totals.items()}
+        hidden = withheld(
+            {title: (sums.n_positive, sums.n_negative) for title, sums in totals.items()},
+            [title for title, note in small.items() if note],
+            floor=floor,
+        )
+        rows += [
+            _group(group.label or name, title, sums, seed)
+            if title not in hidden
+            else _hidden_group(group.label or name, title, small[title] or "withheld: it would give away another group")
+            for title, sums in totals.items()
+        ]
     return rows
+
+
+def _group(by: str, title: str, sums: ScoreSums, seed: int) -> dict[str, Any]:
+    return {
+        "by": by,
+        "level": title,
+        "n": sums.n,
+        "events": sums.n_positive,
+        "auroc": measures.auroc(sums).to_json(),
+        "calibration_slope": measures.calibration_slope(sums).to_json(),
+        "sensitivity_at_specificity": measures.sensitivity_at_specificity(
+            sums, draws=resample(sums, seed=seed)
+        ).to_json(),
+        "note": "",
+    }
+
+
+def _hidden_group(by: str, title: str, note: str) -> dict[str, Any]:
+    gone = dict.fromkeys(("auroc", "calibration_slope", "sensitivity_at_specificity"), not_estimable(note).to_json())
+    return {"by": by, "level": title, "n": None, "events": None, "note": note, **gone}
 
 
 def _heterogeneity(study: Study, statistics: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -324,9 +409,21 @@ def _preprocessing(study: Study, statistics: Mapping[str, Any]) -> list[dict[str
     return rows
 
 
-def _notes(union: ScoreSums, results: Mapping[str, Any]) -> list[str]:
+def _notes(
+    union: ScoreSums, results: Mapping[str, Any], why: Mapping[str, str], manifest: Mapping[str, Any], few: str
+) -> list[str]:
+    if few:
+        return [f"All results over hospitals are {few}."]
     bound = measures.auroc_binning_bound(union)
+    hidden = ", ".join(manifest["sites"][name]["title"] for name in why)
     return [
+        *(
+            [
+                f"Withheld: {hidden}. Their own results don't follow from what is shown of the others and of all together."
+            ]
+            if why
+            else []
+        ),
         f"Every number is worked out from sums over hospitals: score histograms of {union.bins} bins and a few totals. "
         f"Binning moves the AUROC of all patients by at most {bound:.1g}.",
         "A measure that can't be estimated, such as an AUROC where one outcome never occurs, is said to be so and is never 0.",

@@ -149,7 +149,8 @@ def _gains(rows: Mapping[str, Mapping[str, Any]]) -> list[Tile]:
     for who, label in (("local", "Gain over hospitals alone"), ("pooled", "Against pooled records")):
         other = means.get(who)
         if ours is not None and other is not None and ours.is_estimable and other.is_estimable:
-            beside = f"AUROC of the average hospital, {words.decimal(other.value)} to {words.decimal(ours.value)}"
+            mean = ours.note or "the average hospital"
+            beside = f"AUROC, {mean}: {words.decimal(other.value)} to {words.decimal(ours.value)}"
             found.append(Tile(label, words.gain(ours.value - other.value), beside))
     return found
 

@@ -137,7 +137,8 @@ def _against(report: Mapping[str, Any]) -> str:
     ours, alone = means.get("federated"), means.get("local")
     if len(report["sites"]) == 1 or ours is None or alone is None or not (ours.is_estimable and alone.is_estimable):
         return ""
+    where = f"In the {ours.note}" if ours.note else "At the average hospital"
     return (
-        f" At the average hospital it reaches {decimal(ours.value)}, "
+        f" {where} it reaches {decimal(ours.value)}, "
         f"where a model trained on that hospital alone reaches {decimal(alone.value)}."
     )
