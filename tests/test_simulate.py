@@ -255,6 +255,37 @@ def test_a_hospital_with_bad_data_is_named_and_the_others_go_on(hospitals, tabul
     assert json.loads((store.folder / "metrics.jsonl").read_text().splitlines()[0])["failed"][0]["site"] == "elm"
 
 
+def test_events_that_every_hospital_withholds_for_being_few_are_no_reason_to_refuse_the_study(hospitals, tabular):
+    for seed, name in enumerate(("ash", "oak", "yew")):
+        folder = hospitals(
+            name, [(age, sex, int(k < 8)) for k, (age, sex, _) in enumerate(patients(seed))], min_cell=10
+        )
+    store = finished(tabular(folder))
+    assert store.read_json("results.json")["rounds_done"] == 3
+
+
+def test_a_study_without_an_event_is_refused(hospitals, tabular):
+    for seed, name in enumerate(("ash", "oak", "yew")):
+        folder = hospitals(name, patients(seed, outcome=0), min_cell=10)
+    with pytest.raises(DataError, match="must hold both outcomes, found .* without and 0 with"):
+        finished(tabular(folder))
+
+
+def test_a_hospital_that_sends_impossible_sums_is_named_and_the_others_go_on(smoke, monkeypatch):
+    from fedhealth.evaluation.scores import SummaryLayout as Layout
+
+    honest = Layout.summarise
+    monkeypatch.setattr(
+        Layout, "summarise", lambda self, p, y, m=None: honest(self, p, y, m) * (-1 if len(y) < 60 else 1)
+    )
+    store = finished(smoke("rules.quorum=2"))
+    row = json.loads((store.folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert [(f["site"], f["reason"]) for f in row["failed"]] == [
+        ("harrow-fen", "sent score sums that can't be counts of patients")
+    ]
+    assert row["scored_by"] == ["galen-heart", "port-amity"]
+
+
 def test_too_few_good_hospitals_is_the_first_ones_fault(hospitals, tabular):
     for seed, name in enumerate(("ash", "oak")):
         folder = hospitals(name, patients(seed))

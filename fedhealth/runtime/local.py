@@ -110,13 +110,13 @@ class LocalGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies that are ready: the next one, or with workers all that are done.
 
-        With workers and none done yet, waits up to 50 ms for the first.
+        With workers and none done yet, waits up to 200 ms for the first.
         """
         if not self._pool:
             following = next((i for i in message_ids if i in self._waiting), None)
             return [] if following is None else [self._answer(self._waiting.pop(following))]
         running = {self._running[i]: i for i in message_ids if i in self._running}
-        done, _ = wait(running, timeout=0.05, return_when=FIRST_COMPLETED)
+        done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
         for future in done:
             del self._running[running[future]]
         return [future.result() for future in done]

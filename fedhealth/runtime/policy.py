@@ -17,6 +17,8 @@ from fedhealth.runtime.codec import ARRAYS, COUNT, METRICS, reason_of, size_byte
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from numpy.typing import NDArray
+
     from fedhealth.runtime.flower import Run
 
 #: A reply may not claim more patients than this.
@@ -70,6 +72,7 @@ class _Round:
     """The messages of one exchange while they are open."""
 
     sent: dict[str, Message]
+    fault_of: Callable[[Mapping[str, NDArray[np.generic]]], str | None]
     replies: dict[str, Message] = field(default_factory=dict)
 
     @property
@@ -166,8 +169,20 @@ class PolicyGrid(Grid):
         """Pass the replies back, unchecked."""
         return list(self._inner.pull_messages(message_ids))
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+    def send_and_receive(
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        fault_of: Callable[[Mapping[str, NDArray[np.generic]]], str | None] = lambda _arrays: None,
+    ) -> list[Message]:
         """The checked replies, errors among them, sorted by the hospitals' names.
+
+        Args:
+            messages: what is sent.
+            timeout: seconds, where it is less than the grid's own.
+            fault_of: what makes a reply's arrays unusable for this question, or None; a
+                reply with a fault counts as none.
 
         Raises:
             QuorumError: fewer usable replies than the quorum; it names who failed and why.
@@ -177,13 +192,18 @@ class PolicyGrid(Grid):
         if not pending:
             return []
         sent = dict(zip(self.push_messages(pending), pending, strict=True))
-        exchange = _Round(sent)
+        exchange = _Round(sent, fault_of)
         limit_s = self._patience.timeout_s if timeout is None else min(timeout, self._patience.timeout_s)
         quorum = self._quorum(len(sent))
         quorum_at: float | None = None
         while exchange.open_ids:
-            for reply in self.pull_messages(exchange.open_ids):
+            asked_at = time.monotonic()
+            found = self.pull_messages(exchange.open_ids)
+            for reply in found:
                 self._take(reply, exchange)
+            if not found:
+                # A grid that waits for a reply itself has used the pause up already.
+                time.sleep(max(self._patience.poll_s - (time.monotonic() - asked_at), 0.0))
             now = time.monotonic()
             if quorum_at is None and exchange.usable >= quorum:
                 quorum_at = now
@@ -211,7 +231,7 @@ class PolicyGrid(Grid):
             return
         sent = exchange.sent[message_id]
         flower.set_sender(reply, sent.metadata.dst_node_id)
-        fault = _fault(reply, sent)
+        fault = _fault(reply, sent, exchange.fault_of)
         exchange.replies[message_id] = _no_reply(sent, message_id, f"sent {fault}") if fault else reply
         self._watch(self.site_of(reply))
 
@@ -243,7 +263,9 @@ def _no_reply(sent: Message, message_id: str, reason: str) -> Message:
     return reply
 
 
-def _fault(reply: Message, sent: Message) -> str | None:
+def _fault(
+    reply: Message, sent: Message, fault_of: Callable[[Mapping[str, NDArray[np.generic]]], str | None]
+) -> str | None:
     """What makes a reply unusable, or None."""
     if reply.has_error():
         return None
@@ -263,10 +285,10 @@ def _fault(reply: Message, sent: Message) -> str | None:
     if not all(np.issubdtype(array.dtype, np.number) and np.isfinite(array).all() for array in found.values()):
         return "an array that is not finite"
     if sent.metadata.message_type != "train":
-        return None
+        return fault_of(found)
     if count == 0:
         return "a model trained on nobody"
     asked = {name: array.shape for name, array in sent.content[ARRAYS].items()}
     if {name: tuple(array.shape) for name, array in found.items()} != {n: tuple(s) for n, s in asked.items()}:
         return "arrays of other names or shapes than the model's"
-    return None
+    return fault_of(found)

@@ -6,25 +6,25 @@ early or stop at all when too few hospitals answer; so the loop stands here.
 
 from __future__ import annotations
 
-import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from flwr.app import ConfigRecord
 
-from fedhealth.core.errors import FedHealthError
+from fedhealth.core.errors import DataError, FedHealthError
 from fedhealth.core.seeds import chosen
 from fedhealth.core.study import packed
 from fedhealth.evaluation import measures
-from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
+from fedhealth.evaluation.scores import SummaryLayout
 from fedhealth.runtime.codec import COUNT, SUM, array_record, arrays_of, metrics_of
 from fedhealth.server.store import Checkpoint
 from fedhealth.strategies import state as strategy_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from flwr.app import ArrayRecord
     from numpy.typing import NDArray
@@ -47,9 +47,26 @@ class Progress:
 
     @property
     def best_round(self) -> int:
-        """The round with the best validation measure, the earlier of equals; 0 before the first."""
-        scored = [row for row in self.history if row["watched"] is not None]
-        return int(min(scored, key=lambda row: row["watched"])["round"]) if scored else self.done
+        """The round with the best validation measure, the earlier of equals; 0 before the first.
+
+        Rounds that other hospitals scored are other yardsticks, so only those are compared
+        that were scored by the set of hospitals which scored most rounds.
+        """
+        sets = Counter(tuple(row["scored_by"]) for row in self.history)
+        return self._best_of(max(sets, key=lambda names: (sets[names], len(names)), default=()))
+
+    @property
+    def waited(self) -> int:
+        """Rounds since the best, among the rounds scored by the same hospitals as the last."""
+        if not self.history:
+            return 0
+        last = tuple(self.history[-1]["scored_by"])
+        best = self._best_of(last)
+        return sum(row["round"] > best for row in self.history if tuple(row["scored_by"]) == last)
+
+    def _best_of(self, scorers: tuple[str, ...]) -> int:
+        rows = [row for row in self.history if row["watched"] is not None and tuple(row["scored_by"]) == scorers]
+        return int(min(rows, key=lambda row: row["watched"])["round"]) if rows else self.done
 
 
 def run_rounds(
@@ -95,9 +112,17 @@ def evaluated(
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, dict[str, float]]]:
     """Each answering hospital's score sums of a model, and the numbers that came with them."""
     config = _config(preprocessor, part=part, grouped=grouped)
-    replies = list(
-        grid.send_and_receive(plan.strategy.configure_evaluate(round_, array_record(model), config, cast("Any", grid)))
-    )
+    layout = SummaryLayout(groups=plan.study.features.group_names if grouped else ())
+
+    def fault(found: Mapping[str, NDArray[np.generic]]) -> str | None:
+        try:
+            layout.unpack(found.get(SUM, np.empty(0)).astype(np.float64))
+        except DataError:
+            return "score sums that can't be counts of patients"
+        return None
+
+    messages = plan.strategy.configure_evaluate(round_, array_record(model), config, cast("Any", grid))
+    replies = list(grid.send_and_receive(messages, fault_of=fault))
     usable = [reply for reply in replies if reply.has_content()]
     vectors = {grid.site_of(reply): arrays_of(reply)[SUM].astype(np.float64) for reply in usable}
     came_with = {grid.site_of(reply): metrics_of(reply) for reply in usable}
@@ -143,7 +168,8 @@ def _row(
         "auroc": auroc.to_json(),
         "log_loss": log_loss.to_json(),
         "train_loss": train_loss,
-        "watched": _watched(study, sums),
+        "watched": measures.watched(sums, study.rules.watch),
+        "scored_by": sorted(vectors),
         "answered": len(exchanges[0].answered),
         "failed": [{"site": f.site, "reason": f.reason} for exchange in exchanges for f in exchange.failed],
         "bytes_down": sum(exchange.bytes_down for exchange in exchanges),
@@ -152,19 +178,10 @@ def _row(
     }
 
 
-def _watched(study: Study, sums: ScoreSums) -> float | None:
-    """The measure that decides, turned so that lower is better; None where it has no value."""
-    value = measures.auroc(sums).value if study.rules.watch == "auroc" else measures.log_loss(sums).value
-    if math.isnan(value):
-        return None
-    return -value if study.rules.watch == "auroc" else value
-
-
 def _stop_reason(study: Study, progress: Progress) -> str:
     patience = study.rules.patience
-    waited = progress.done - progress.best_round
-    if patience is not None and waited >= patience:
-        return f"no better validation {study.rules.watch} for {waited} rounds"
+    if patience is not None and progress.waited >= patience:
+        return f"no better validation {study.rules.watch} for {progress.waited} rounds"
     return ""
 
 

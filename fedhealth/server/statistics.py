@@ -10,6 +10,7 @@ import numpy as np
 from fedhealth.core.cohort_shape import CohortShape
 from fedhealth.core.errors import DataError
 from fedhealth.core.preprocessor import Preprocessor
+from fedhealth.core.split import PARTS
 from fedhealth.evaluation.moments import MomentLayout, global_means, global_moments
 from fedhealth.runtime.codec import SUM, arrays_of, write_request
 
@@ -44,16 +45,17 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
 
     Raises:
         QuorumError: too few answer.
-        DataError: no hospital has a patient of each class, so there is nothing to learn.
+        DataError: all training patients are of one class, so there is nothing to learn.
     """
     layout = MomentLayout(study.features)
     shapes = {
-        site: CohortShape(*(int(count) for count in vector)) for site, vector in vectors(grid, "query.shape").items()
+        site: CohortShape(*(int(count) for count in vector))
+        for site, vector in vectors(grid, "query.shape", len(PARTS)).items()
     }
-    first = vectors(grid, "query.moments")
+    first = vectors(grid, "query.moments", len(layout.names))
     while True:
         total = _total(first)
-        second = vectors(grid, "query.spread", {"means": global_means(layout, total)})
+        second = vectors(grid, "query.spread", len(layout.numeric), {"means": global_means(layout, total)})
         both = sorted(shapes.keys() & first.keys() & second.keys())
         if both == sorted(first):
             break
@@ -63,7 +65,8 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
     shapes, second = {site: shapes[site] for site in both}, {site: second[site] for site in both}
     grid.ask(study.roster)
     found = global_moments(layout, total, _total(second))
-    if min(found.outcome) == 0:
+    # A class that hospitals withhold, each for being small, is there all the same.
+    if min(found.outcome) == 0 and sum(found.outcome) == sum(shape.train for shape in shapes.values()):
         raise DataError(
             f"the training patients must hold both outcomes, found {found.outcome[0]:g} without and "
             f"{found.outcome[1]:g} with the event. Check task.outcome and task.positive_above."
@@ -72,11 +75,16 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
 
 
 def vectors(
-    grid: PolicyGrid, purpose: str, arrays: Mapping[str, NDArray[np.float64]] | None = None
+    grid: PolicyGrid, purpose: str, width: int, arrays: Mapping[str, NDArray[np.float64]] | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """Each answering hospital's vector for one question."""
+    """Each answering hospital's vector for one question, [width]; another shape is no answer."""
     messages = [write_request(purpose, node, arrays) for node in grid.get_node_ids()]
-    replies = grid.send_and_receive(messages)
+
+    def fault(found: Mapping[str, NDArray[np.generic]]) -> str | None:
+        fits = found.keys() == {SUM} and found[SUM].shape == (width,)
+        return None if fits else "a vector of another shape than the question's"
+
+    replies = grid.send_and_receive(messages, fault_of=fault)
     return {grid.site_of(reply): arrays_of(reply)[SUM].astype(np.float64) for reply in replies if reply.has_content()}
 
 

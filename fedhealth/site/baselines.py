@@ -7,6 +7,7 @@ may pool holds every hospital's patients already.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from fedhealth.core.parts import build
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.seeds import rng_of
+from fedhealth.evaluation.measures import watched
 from fedhealth.evaluation.moments import MomentLayout, first_pass, global_means, global_moments, second_pass
 from fedhealth.evaluation.scores import ScoreSums
 from fedhealth.models.weights import first_network
@@ -44,7 +46,10 @@ def pooled(study: Study, clients: Mapping[str, Client], preprocessor: Preprocess
     train, validation = (
         _together([client.cohort.part(name) for client in clients.values()]) for name in ("train", "validation")
     )
-    return _trained(study, preprocessor, train, validation, "pooled")
+    # Steps are counted at each hospital, so in one place there are as many for each.
+    steps = study.training.steps
+    training = study.training if steps is None else replace(study.training, steps=steps * len(clients))
+    return _trained(replace(study, training=training), preprocessor, train, validation, "pooled")
 
 
 def scored(study: Study, client: Client, preprocessor: Preprocessor, network: nn.Module) -> ScoreSums:
@@ -61,18 +66,23 @@ def against_truth(client: Client, risk_of: Callable[[], dict[str, float]]) -> Sc
 
 
 def _trained(study: Study, preprocessor: Preprocessor, train: Part, validation: Part, name: str) -> nn.Module:
-    """The network at its best round on the validation patients, or after the last where there are none."""
+    """The network at its best round on the validation patients, or after the last where there are none.
+
+    The round is chosen, and the rounds end early, by the federation's own rules.
+    """
     model = build(study.model, where="model", room="fedhealth.models")
     network, engine = first_network(model, preprocessor.width, seed=study.seed), engine_of(study)
     x, x_validation = preprocessor.apply(train.columns), preprocessor.apply(validation.columns)
-    best, lowest = network, np.inf
+    best, lowest, at = network, np.inf, 0
     for round_ in range(1, study.rounds + 1):
         rng = rng_of(study.seed, round_=round_, site=name, purpose="batches")
         engine.fit(network, x, train.y, study.training, rng)
         if len(validation):
-            loss = ScoreSums.of(engine.predict(network, x_validation), validation.y).log_loss
-            if loss < lowest:
-                best, lowest = copy.deepcopy(network), loss
+            found = watched(ScoreSums.of(engine.predict(network, x_validation), validation.y), study.rules.watch)
+            if found is not None and found < lowest:
+                best, lowest, at = copy.deepcopy(network), found, round_
+        if at and study.rules.patience is not None and round_ - at >= study.rules.patience:
+            break
     return best
 
 

@@ -141,3 +141,26 @@ def test_bytes_are_counted_both_ways():
     ask(grid)
     (exchange,) = grid.exchanges()
     assert exchange.bytes_down == exchange.bytes_up > 3 * MODEL["w"].nbytes
+
+
+def test_a_reply_that_does_not_fit_the_question_counts_as_none():
+    grid = policy(lambda node, arrays: ({"w": arrays["w"] + node}, 10.0, {}), quorum=2)
+    messages = [write_request("train", node, MODEL) for node in grid.get_node_ids()]
+    grid.send_and_receive(messages, fault_of=lambda arrays: "too much" if arrays["w"][0] > 101 else None)
+    (exchange,) = grid.exchanges()
+    assert [str(failure) for failure in exchange.failed] == ["birch sent too much"]
+
+
+def test_a_grid_that_answers_at_once_with_nothing_is_not_asked_without_pause():
+    class Silent(LocalGrid):
+        pulls = 0
+
+        def pull_messages(self, message_ids):
+            self.pulls += 1
+            return []
+
+    inner = Silent(app(good), [{}, {}, {}], {})
+    grid = PolicyGrid(inner, NAMES, Patience(poll_s=0.05, timeout_s=0.2))
+    with pytest.raises(QuorumError):
+        ask(grid)
+    assert inner.pulls <= 6

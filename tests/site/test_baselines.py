@@ -1,0 +1,68 @@
+"""The comparisons: trained by the federation's own rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedhealth.core.preprocessor import Preprocessor
+from fedhealth.evaluation.moments import MomentLayout, first_pass, global_means, global_moments, second_pass
+from fedhealth.simulate import checked, clients
+from fedhealth.site import baselines
+from fedhealth.site.engines.plain import Plain
+
+
+@pytest.fixture
+def simulation(smoke):
+    return lambda *words: checked(smoke("run.folder=null", *words))
+
+
+def scaling(study, client) -> Preprocessor:
+    part, layout = client.cohort.part("train"), MomentLayout(study.features)
+    first = first_pass(layout, part.columns, part.y, min_cell=1)
+    second = second_pass(layout, part.columns, global_means(layout, first), min_cell=1)
+    return Preprocessor.from_moments(study.features, global_moments(layout, first, second))
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The training settings of each round that any baseline ran."""
+    seen = []
+    honest = Plain.fit
+
+    def fit(self, network, x, y, training, rng):
+        seen.append(training)
+        return honest(self, network, x, y, training, rng)
+
+    monkeypatch.setattr(Plain, "fit", fit)
+    return seen
+
+
+def test_the_pooled_model_gets_as_many_steps_as_all_hospitals_together(simulation, fits):
+    found = simulation("training.steps=5", "rounds=2")
+    those = clients(found)
+    baselines.pooled(found.study, those, scaling(found.study, next(iter(those.values()))))
+    assert [training.steps for training in fits] == [15, 15]
+
+
+def test_a_baseline_stops_early_when_the_federation_would(simulation, fits):
+    found = simulation("rounds=40", "rules.patience=2", "training.learning_rate=3.0", "model=mlp")
+    baselines.local(found.study, clients(found)["galen-heart"])
+    assert len(fits) < 40
+
+
+@pytest.mark.parametrize("watch", ["auroc", "log_loss"])
+def test_a_baseline_keeps_its_best_round_by_the_watched_measure(simulation, watch, monkeypatch):
+    found = simulation("rounds=6", f"rules.watch={watch}", "training.learning_rate=1.0")
+    study, client = found.study, clients(found)["galen-heart"]
+    seen = []
+    honest = baselines.watched
+    monkeypatch.setattr(baselines, "watched", lambda sums, name: seen.append((name, honest(sums, name))) or seen[-1][1])
+    preprocessor, best = baselines.local(study, client)
+    assert {name for name, _ in seen} == {watch}
+    at = int(np.argmin([value for _, value in seen])) + 1
+    _, again = baselines.local(replace(study, rounds=at), client)
+    x = preprocessor.apply(client.cohort.part("test").columns)
+    assert (Plain().predict(best, x) == Plain().predict(again, x)).all()
