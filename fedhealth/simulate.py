@@ -47,7 +47,7 @@ BASELINES = ("local", "pooled", "oracle")
 
 #: The keys of the config that make the study; the rest says how it is run.
 STUDY_KEYS = ("name", "title", "seed", "rounds", "task", "features", "split", "training", "rules",
-              "model", "strategy", "privacy", "secagg", "engine")  # fmt: skip
+              "model", "strategy", "server_optimiser", "privacy", "secagg", "engine")  # fmt: skip
 
 
 @settings
@@ -102,7 +102,7 @@ def checked(config: dict[str, Any]) -> Simulation:
     Raises:
         SettingError: anything in the config or in a hospital's manifest is wrong.
     """
-    known = {*STUDY_KEYS, "sites", "source", "runtime", "run", "experiment"}
+    known = {*STUDY_KEYS, "sites", "source", "runtime", "run", "experiment", "optimiser", "schedule"}
     for key in config.keys() - known:
         raise SettingError(f"`{key}` must be a key of the config, found {key}={config[key]!r}. Remove it.")
     for key in {*STUDY_KEYS, "sites", "source", "runtime", "run"} - config.keys():
@@ -161,7 +161,7 @@ def clients(simulation: Simulation) -> dict[str, Client]:
     study = packed(simulation.document)
     return {
         name: client_of(str(node["site-folder"]), study, str(node["approved"]), str(node.get("source", "")))
-        for name, node in _nodes(simulation).items()
+        for name, node in _nodes(simulation, Path()).items()
     }
 
 
@@ -197,7 +197,7 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
         study = simulation.study
         run_config = {"fh-study": packed(simulation.document), "fh-folder": str(store.folder)}
         local = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
-        inner = local.grid(client_app, _nodes(simulation).values(), run_config)
+        inner = local.grid(client_app, _nodes(simulation, store.folder).values(), run_config)
         names = dict(enumerate(study.roster, start=FIRST_NODE))
         rules = study.rules
         patience = Patience(
@@ -242,11 +242,15 @@ def _source(simulation: Simulation, name: str) -> dict[str, Any]:
     return simulation.sources.get(name, simulation.manifests[name].source)
 
 
-def _nodes(simulation: Simulation) -> dict[str, dict[str, str]]:
+def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]]:
     """By hospital, what its node knows from the start, in the order of the roster."""
     approved, sources = simulation.digest, simulation.sources
     return {
-        name: {"site-folder": str(simulation.folders[name].resolve()), "approved": approved}
+        name: {
+            "site-folder": str(simulation.folders[name].resolve()),
+            "approved": approved,
+            "memory-folder": str((run_folder / "memory" / name).resolve()),
+        }
         | ({"source": packed(sources[name])} if name in sources else {})
         for name in simulation.study.roster
     }

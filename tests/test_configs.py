@@ -14,8 +14,9 @@ from fedhealth.compose import composed, options, resolved
 from fedhealth.core.features import FeatureSpec
 from fedhealth.core.parts import build
 from fedhealth.core.settings import read
-from fedhealth.core.study import LocalTraining, Rules, study_from
+from fedhealth.core.study import Rules, study_from
 from fedhealth.core.task import Task
+from fedhealth.core.training import LocalTraining
 from fedhealth.places import configs_folder
 from fedhealth.simulate import STUDY_KEYS, RunSettings
 
@@ -26,8 +27,10 @@ ROOMS = {
     "engine": "fedhealth.site.engines",
     "runtime": "fedhealth.runtime",
 }
+#: Groups in which several configs may set one part.
+SHARED = {"strategy": "fedhealth.strategies", "server_optimiser": "fedhealth.server.optimisers"}
 PARTS = [
-    (group, path.stem) for group in (*ROOMS, "strategy") for path in sorted((configs_folder() / group).glob("*.yaml"))
+    (group, path.stem) for group in (*ROOMS, *SHARED) for path in sorted((configs_folder() / group).glob("*.yaml"))
 ]
 
 
@@ -53,6 +56,37 @@ def test_a_yaml_has_the_stem_and_the_defaults_of_its_module(group, stem):
     assert {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()} == defaults
 
 
+@pytest.mark.parametrize(("group", "stem"), [(g, s) for g, s in PARTS if g in SHARED])
+def test_a_yaml_names_every_setting_of_its_part(group, stem):
+    found = yaml.safe_load((configs_folder() / group / f"{stem}.yaml").read_text())
+    module, name = found.pop("_target_").rsplit(".", 1)
+    if module.startswith("flwr."):
+        return
+    part = getattr(importlib.import_module(module), name)
+    assert set(found) == {f.name for f in dataclasses.fields(part)}
+    if module == f"{SHARED[group]}.{stem}":
+        assert {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()} == defaults_of(part)
+
+
+def test_every_method_has_its_yaml():
+    from fedhealth.strategies.method import Method
+
+    folder = Path(importlib.import_module("fedhealth.strategies").__file__).parent
+    missing = []
+    for path in folder.glob("*.py"):
+        module = importlib.import_module(f"fedhealth.strategies.{path.stem}")
+        own = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Method)]
+        if any(dataclasses.is_dataclass(v) and v.__module__ == module.__name__ for v in own):
+            missing += [path.stem] if path.stem not in options("strategy") else []
+    assert not missing, f"write configs/strategy/{{{','.join(missing)}}}.yaml with _target_ and every default"
+
+
+@pytest.mark.parametrize(("group", "part"), [(g, p) for g in ("optimiser", "schedule") for p in options(g)])
+def test_a_way_to_train_composes_and_is_accepted(group, part):
+    training = read(LocalTraining, resolved(composed([f"{group}={part}"]))["training"], where="training")
+    assert (training.optimiser if group == "optimiser" else training.schedule.kind) in (part, "sgd")
+
+
 @pytest.mark.parametrize("group", [g for g in ROOMS if g != "runtime"])
 def test_every_module_of_a_room_has_its_yaml(group):
     folder = Path(importlib.import_module(ROOMS[group]).__file__).parent
@@ -63,7 +97,7 @@ def test_every_module_of_a_room_has_its_yaml(group):
 
 def test_the_config_states_the_defaults_of_the_study():
     config = resolved(composed([]))
-    assert config["training"] == {f.name: f.default for f in dataclasses.fields(LocalTraining)}
+    assert config["training"] == dataclasses.asdict(LocalTraining())
     assert config["rules"] == {f.name: f.default for f in dataclasses.fields(Rules)}
     assert set(config["run"]) == {f.name for f in dataclasses.fields(RunSettings)}
 

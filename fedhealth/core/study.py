@@ -17,40 +17,10 @@ from fedhealth.core.features import FeatureSpec
 from fedhealth.core.settings import read, settings
 from fedhealth.core.split import Split
 from fedhealth.core.task import Task
+from fedhealth.core.training import LocalTraining
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-@settings
-class LocalTraining:
-    """What a hospital does with the model in one round.
-
-    It runs `steps` mini-batches where that is set, else `epochs` passes over its training
-    patients. The optimiser is stochastic gradient descent with heavy-ball momentum,
-    started afresh every round.
-    """
-
-    epochs: int = 1
-    steps: int | None = None
-    batch_size: int = 32
-    learning_rate: float = 0.05
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        least = {"epochs": 1, "batch_size": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise SettingError(f"`{name}` must be at least {low}, found {getattr(self, name)}. Raise it.")
-        if self.steps is not None and self.steps < 1:
-            raise SettingError(f"`steps` must be at least 1 or null, found {self.steps}. Use null to train by epochs.")
-        if not self.learning_rate > 0:
-            raise SettingError(f"`learning_rate` must be above 0, found {self.learning_rate}. Try 0.05.")
-        if not 0 <= self.momentum < 1:
-            raise SettingError(f"`momentum` must lie in [0, 1), found {self.momentum}. Try 0.9 or 0.")
-        if self.weight_decay < 0:
-            raise SettingError(f"`weight_decay` must be 0 or more, found {self.weight_decay}. Use 0 for none.")
 
 
 @settings
@@ -97,7 +67,7 @@ class Rules:
 class Study:
     """A federated study, whole.
 
-    `model`, `strategy`, `privacy`, `secagg` and `engine` are parts: `_target_` and their
+    `model`, `strategy`, `server_optimiser`, `privacy`, `secagg` and `engine` are parts: `_target_` and their
     settings (see `core.parts`). `roster` names the hospitals.
     """
 
@@ -113,6 +83,7 @@ class Study:
     rules: Rules
     model: dict[str, Any]
     strategy: dict[str, Any]
+    server_optimiser: dict[str, Any]
     privacy: dict[str, Any]
     secagg: dict[str, Any]
     engine: dict[str, Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 @settings
 class Mlp:
-    """Fully connected layers of the widths in `hidden`, each followed by a ReLU."""
+    """Fully connected layers of the widths in `hidden`, each followed by a ReLU.
+
+    `normalisation` stands between a layer and its ReLU: `batch` (running statistics over
+    patients, which differential privacy excludes) or `layer` (over a patient's own units).
+    """
 
     hidden: tuple[int, ...] = (32,)
+    normalisation: Literal["none", "batch", "layer"] = "none"
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
@@ -30,5 +35,8 @@ class Mlp:
 
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((width, *self.hidden)):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers.append(nn.Linear(inputs, outputs))
+            if self.normalisation != "none":
+                layers.append(nn.BatchNorm1d(outputs) if self.normalisation == "batch" else nn.LayerNorm(outputs))
+            layers.append(nn.ReLU())
         return nn.Sequential(*layers, nn.Linear(self.hidden[-1], 1))

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from fedhealth.core.errors import SettingError
+from fedhealth.core.network_names import NetworkNames
 from fedhealth.core.seeds import seed_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
     from torch import nn
@@ -29,6 +30,26 @@ def first_network(model: Model, width: int, *, seed: int) -> nn.Module:
 def weights_of(network: nn.Module) -> dict[str, NDArray[np.generic]]:
     """Copies of a network's weights by name."""
     return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}
+
+
+def names_of(network: nn.Module) -> NetworkNames:
+    """A network's weights by name and by what they are for."""
+    layers = {name: layer for name, layer in network.named_modules() if not list(layer.children())}
+    own = {name: _joined(name, layer.state_dict()) for name, layer in layers.items()}
+    kinds = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm, torch.nn.GroupNorm)  # noqa: SLF001 - no public name
+    trained = tuple(name for name, _ in network.named_parameters())
+    with_weights = [name for name, names in own.items() if set(names) & set(trained)]
+    return NetworkNames(
+        all=tuple(network.state_dict()),
+        trained=trained,
+        normalisation=frozenset(n for name, layer in layers.items() if isinstance(layer, kinds) for n in own[name]),
+        head=frozenset(own[with_weights[-1]]),
+        is_linear=isinstance(network, torch.nn.Linear),
+    )
+
+
+def _joined(layer: str, names: Iterable[str]) -> list[str]:
+    return [f"{layer}.{name}" if layer else name for name in names]
 
 
 def load_weights(network: nn.Module, arrays: Mapping[str, NDArray[np.generic]]) -> None:

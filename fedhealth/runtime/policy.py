@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from flwr.app import Error, Message, RecordDict
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedhealth.runtime.flower import Run
+
+#: What makes a reply's arrays unusable, or None.
+Fault: TypeAlias = "Callable[[Mapping[str, NDArray[np.generic]]], str | None]"
 
 #: A reply may not claim more patients than this.
 MOST_PATIENTS = 1e9
@@ -72,7 +75,7 @@ class _Round:
     """The messages of one exchange while they are open."""
 
     sent: dict[str, Message]
-    fault_of: Callable[[Mapping[str, NDArray[np.generic]]], str | None]
+    fault_of: Fault | None
     replies: dict[str, Message] = field(default_factory=dict)
 
     @property
@@ -174,7 +177,7 @@ class PolicyGrid(Grid):
         messages: Iterable[Message],
         *,
         timeout: float | None = None,
-        fault_of: Callable[[Mapping[str, NDArray[np.generic]]], str | None] = lambda _arrays: None,
+        fault_of: Fault | None = None,
     ) -> list[Message]:
         """The checked replies, errors among them, sorted by the hospitals' names.
 
@@ -182,7 +185,8 @@ class PolicyGrid(Grid):
             messages: what is sent.
             timeout: seconds, where it is less than the grid's own.
             fault_of: what makes a reply's arrays unusable for this question, or None; a
-                reply with a fault counts as none.
+                reply with a fault counts as none. By default a model must come back in
+                the names and shapes it was sent in.
 
         Raises:
             QuorumError: fewer usable replies than the quorum; it names who failed and why.
@@ -263,9 +267,7 @@ def _no_reply(sent: Message, message_id: str, reason: str) -> Message:
     return reply
 
 
-def _fault(
-    reply: Message, sent: Message, fault_of: Callable[[Mapping[str, NDArray[np.generic]]], str | None]
-) -> str | None:
+def _fault(reply: Message, sent: Message, fault_of: Fault | None) -> str | None:
     """What makes a reply unusable, or None."""
     if reply.has_error():
         return None
@@ -284,11 +286,12 @@ def _fault(
         return "arrays that can't be read"
     if not all(np.issubdtype(array.dtype, np.number) and np.isfinite(array).all() for array in found.values()):
         return "an array that is not finite"
-    if sent.metadata.message_type != "train":
-        return fault_of(found)
-    if count == 0:
+    if sent.metadata.message_type == "train" and count == 0:
         return "a model trained on nobody"
-    asked = {name: array.shape for name, array in sent.content[ARRAYS].items()}
-    if {name: tuple(array.shape) for name, array in found.items()} != {n: tuple(s) for n, s in asked.items()}:
-        return "arrays of other names or shapes than the model's"
-    return fault_of(found)
+    if fault_of is not None:
+        return fault_of(found)
+    if sent.metadata.message_type != "train":
+        return None
+    asked = {name: tuple(array.shape) for name, array in sent.content[ARRAYS].items()}
+    fits = {name: array.shape for name, array in found.items()} == asked
+    return None if fits else "arrays of other names or shapes than the model's"

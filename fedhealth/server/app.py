@@ -16,12 +16,13 @@ from fedhealth.core.cohort_shape import CohortShape
 from fedhealth.core.errors import IntegrityError, SettingError
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import canonical, digest, study_from, unpacked
-from fedhealth.models.weights import first_network, weights_of
+from fedhealth.models.weights import first_network, names_of, weights_of
 from fedhealth.runtime.policy import PolicyGrid
 from fedhealth.server.plan import plan_for
 from fedhealth.server.rounds import Progress, evaluated, resumed, run_rounds
 from fedhealth.server.statistics import Statistics, gather
 from fedhealth.server.store import MODEL, Store, write_bytes
+from fedhealth.strategies.method import SumServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,9 +75,13 @@ def conduct(
     plan = plan_for(study)
     grid.ask(study.roster)
     statistics = _statistics(study, study_digest, grid, store)
+    if isinstance(plan.strategy, SumServer):
+        plan.strategy.begin(float(sum(shape.train for shape in statistics.shapes.values())))
     checkpoint = store.load()
     if checkpoint is None:
-        progress = Progress(model=weights_of(first_network(plan.model, statistics.preprocessor.width, seed=study.seed)))
+        network = first_network(plan.model, statistics.preprocessor.width, seed=study.seed)
+        shared = plan.method.shared(names_of(network))
+        progress = Progress(model={name: array for name, array in weights_of(network).items() if name in shared})
     else:
         progress = resumed(plan, checkpoint)
         store.write_history(progress.history)
@@ -85,8 +90,9 @@ def conduct(
     model = progress.model if best is None else best.model
     grid.exchanges()
     vectors, came_with = evaluated(
-        plan, grid, statistics.preprocessor, model, progress.done + 1, part="test", grouped=True
-    )
+        plan, grid, statistics.preprocessor, model, progress.done + 1,
+        of_round=progress.best_round, part="test", grouped=True,
+    )  # fmt: skip
     last = grid.exchanges()
     content = artefact(study, study_digest, statistics.preprocessor, model)
     write_bytes(store.folder / MODEL, content)

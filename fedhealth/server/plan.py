@@ -9,13 +9,17 @@ from flwr.serverapp.strategy import Strategy
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import build
-from fedhealth.strategies.needs import needs_of
+from fedhealth.models.weights import names_of
+from fedhealth.strategies.method import method_of, strategy_of
+from fedhealth.strategies.needs import least_sites, needs_of, tolerated
 
 if TYPE_CHECKING:
     from fedhealth.core.study import Study
     from fedhealth.models import Model
     from fedhealth.privacy import Mechanism
     from fedhealth.secagg import Sealing
+    from fedhealth.server.optimisers import ServerOptimiser
+    from fedhealth.strategies.method import Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,8 @@ class Plan:
 
     study: Study
     strategy: Strategy
+    method: Method
+    optimiser: ServerOptimiser
     model: Model
     mechanism: Mechanism
     sealing: Sealing
@@ -36,7 +42,7 @@ def plan_for(study: Study) -> Plan:
         SettingError: a part can't be built, or two parts exclude each other.
         Refused: a part comes from outside its room.
     """
-    strategy: Any = build(study.strategy, where="strategy")
+    strategy: Any = strategy_of(study.strategy)
     if not isinstance(strategy, Strategy):
         raise SettingError(
             f"strategy must be a flwr.serverapp.strategy.Strategy, found {type(strategy).__name__}. Name one of those."
@@ -54,10 +60,21 @@ def plan_for(study: Study) -> Plan:
             f"secure aggregation shows the coordinator a sum only, found strategy {type(strategy).__name__}, which "
             "needs each hospital's update. Use a sum strategy such as fedavg, or secagg=plain."
         )
+    least = least_sites(strategy)
+    if len(study.roster) < least:
+        raise SettingError(
+            f"{type(strategy).__name__} with {tolerated(strategy)} must have at least {least} hospitals, found "
+            f"{len(study.roster)}. Add hospitals, or lower what it tolerates."
+        )
+    model: Model = build(study.model, where="model", room="fedhealth.models")
+    method = method_of(study.strategy)
+    method.check(names_of(model.network(1)), study.training)
     return Plan(
         study=study,
         strategy=strategy,
-        model=build(study.model, where="model", room="fedhealth.models"),
+        method=method,
+        optimiser=build(study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers"),
+        model=model,
         mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy"),
         sealing=sealing,
     )

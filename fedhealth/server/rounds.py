@@ -19,14 +19,16 @@ from fedhealth.core.seeds import chosen
 from fedhealth.core.study import packed
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import SummaryLayout
+from fedhealth.runtime import flower
 from fedhealth.runtime.codec import COUNT, SUM, array_record, arrays_of, metrics_of
 from fedhealth.server.store import Checkpoint
 from fedhealth.strategies import state as strategy_state
+from fedhealth.strategies.method import SumServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from flwr.app import ArrayRecord
+    from flwr.app import ArrayRecord, Message
     from numpy.typing import NDArray
 
     from fedhealth.core.preprocessor import Preprocessor
@@ -36,11 +38,16 @@ if TYPE_CHECKING:
     from fedhealth.server.store import Arrays, Store
 
 
+#: Marks the server optimiser's arrays among the strategy's in a checkpoint.
+OPTIMISER = "optimiser|"
+
+
 @dataclass(slots=True)
 class Progress:
     """Where the rounds stand: all that a checkpoint keeps beside the strategy."""
 
     model: Arrays
+    optimiser: Arrays = field(default_factory=dict)
     done: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped_because: str = ""
@@ -85,11 +92,12 @@ def run_rounds(
     """
     study = plan.study
     while progress.done < study.rounds and not progress.stopped_because:
-        row, model = _round(plan, grid, preprocessor, progress.model, progress.done + 1)
-        progress = Progress(model=model, done=row["round"], history=[*progress.history, row])
+        row, model, memory = _round(plan, grid, preprocessor, progress.model, progress.optimiser, progress.done + 1)
+        progress = Progress(model=model, optimiser=memory, done=row["round"], history=[*progress.history, row])
         progress.stopped_because = _stop_reason(study, progress)
         arrays, values = strategy_state.dump(plan.strategy)
         kept = {"history": progress.history, "stopped_because": progress.stopped_because, "strategy": values}
+        arrays |= {f"{OPTIMISER}{name}": array for name, array in memory.items()}
         store.save(Checkpoint(progress.done, model, arrays, {**kept, "preprocessor": preprocessor.to_json()}))
         store.write_history(progress.history)
         watch(row)
@@ -98,9 +106,11 @@ def run_rounds(
 
 def resumed(plan: Plan, checkpoint: Checkpoint) -> Progress:
     """The progress that a checkpoint holds; the plan's strategy gets its memory back."""
-    strategy_state.load(plan.strategy, checkpoint.strategy, checkpoint.state["strategy"])
+    own = {name: array for name, array in checkpoint.strategy.items() if not name.startswith(OPTIMISER)}
+    strategy_state.load(plan.strategy, own, checkpoint.state["strategy"])
     return Progress(
         model=checkpoint.model,
+        optimiser={n.removeprefix(OPTIMISER): a for n, a in checkpoint.strategy.items() if n.startswith(OPTIMISER)},
         done=checkpoint.round_,
         history=checkpoint.state["history"],
         stopped_because=checkpoint.state["stopped_because"],
@@ -108,10 +118,19 @@ def resumed(plan: Plan, checkpoint: Checkpoint) -> Progress:
 
 
 def evaluated(
-    plan: Plan, grid: PolicyGrid, preprocessor: Preprocessor, model: Arrays, round_: int, *, part: str, grouped: bool
+    plan: Plan,
+    grid: PolicyGrid,
+    preprocessor: Preprocessor,
+    model: Arrays,
+    round_: int,
+    *,
+    of_round: int,
+    part: str,
+    grouped: bool,
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, dict[str, float]]]:
-    """Each answering hospital's score sums of a model, and the numbers that came with them."""
-    config = _config(preprocessor, part=part, grouped=grouped)
+    """Each answering hospital's score sums of the model of `of_round`, and the numbers that came with them."""
+    more: dict[str, str | bool | int] = {"part": part, "grouped": grouped, "of-round": of_round}
+    config = _config(preprocessor, **more)
     layout = SummaryLayout(groups=plan.study.features.group_names if grouped else ())
 
     def fault(found: Mapping[str, NDArray[np.generic]]) -> str | None:
@@ -127,29 +146,47 @@ def evaluated(
     vectors = {grid.site_of(reply): arrays_of(reply)[SUM].astype(np.float64) for reply in usable}
     came_with = {grid.site_of(reply): metrics_of(reply) for reply in usable}
     if any(numbers[COUNT] for numbers in came_with.values()):
-        # Some strategies adapt to how the hospitals fare. It comes last: they may empty the replies.
-        plan.strategy.aggregate_evaluate(round_, replies)
+        # Some strategies adapt to how the hospitals fare.
+        plan.strategy.aggregate_evaluate(round_, _own(replies))
     return vectors, came_with
 
 
 def _round(
-    plan: Plan, grid: PolicyGrid, preprocessor: Preprocessor, model: Arrays, number: int
-) -> tuple[dict[str, Any], Arrays]:
-    """One round: its row of the history, and the new model."""
+    plan: Plan, grid: PolicyGrid, preprocessor: Preprocessor, model: Arrays, memory: Arrays, number: int
+) -> tuple[dict[str, Any], Arrays, Arrays]:
+    """One round: its row of the history, the new model, and the server optimiser's memory."""
     study, started = plan.study, time.perf_counter()
     quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
     asked = chosen(study.roster, study.rules.fraction, seed=study.seed, round_=number, at_least=quorum)
     grid.exchanges()
     grid.ask(asked)
     messages = plan.strategy.configure_train(number, array_record(model), _config(preprocessor), cast("Any", grid))
-    replies = list(grid.send_and_receive(messages))
+    replies = list(grid.send_and_receive(messages, fault_of=_misfit(plan, model)))
     losses = [metrics_of(reply) for reply in replies if reply.has_content()]
-    arrays, _ = plan.strategy.aggregate_train(number, replies)
-    model = _checked(arrays, model, plan)
+    arrays, _ = plan.strategy.aggregate_train(number, _own(replies))
+    new, memory = plan.optimiser.step(model, _checked(arrays, model, plan), memory)
+    model = _checked(array_record(new), model, plan)
     grid.ask(study.roster)
-    vectors, _ = evaluated(plan, grid, preprocessor, model, number, part="validation", grouped=False)
+    vectors, _ = evaluated(plan, grid, preprocessor, model, number, of_round=number, part="validation", grouped=False)
     row = _row(study, number, vectors, losses, grid.exchanges())
-    return {**row, "took_s": time.perf_counter() - started}, model
+    return {**row, "took_s": time.perf_counter() - started}, model, memory
+
+
+def _own(replies: list[Message]) -> list[Message]:
+    """Copies for a strategy: some empty the replies they are given."""
+    return [flower.twin(reply) if reply.has_content() else reply for reply in replies]
+
+
+def _misfit(plan: Plan, model: Arrays) -> Callable[[Mapping[str, NDArray[np.generic]]], str | None]:
+    """What makes a training reply's arrays unusable: other names or shapes than the strategy asks for."""
+    strategy = plan.strategy
+    shapes = strategy.replies(model) if isinstance(strategy, SumServer) else {k: a.shape for k, a in model.items()}
+
+    def fault(found: Mapping[str, NDArray[np.generic]]) -> str | None:
+        fits = {name: array.shape for name, array in found.items()} == shapes
+        return None if fits else "arrays of other names or shapes than the strategy's"
+
+    return fault
 
 
 def _row(
@@ -201,6 +238,6 @@ def _checked(arrays: ArrayRecord | None, model: Arrays, plan: Plan) -> Arrays:
     return new
 
 
-def _config(preprocessor: Preprocessor, **more: str | bool) -> ConfigRecord:
+def _config(preprocessor: Preprocessor, **more: str | bool | int) -> ConfigRecord:
     # A fresh record each time: Flower's strategies write into the one they are given.
     return ConfigRecord({"preprocessor": packed(preprocessor.to_json()), **more})

@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from fedhealth.core.errors import Refused
 from fedhealth.runtime.codec import read_request, write_failure, write_refusal, write_reply
 from fedhealth.site.client import Client
+from fedhealth.site.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def _answer(message: Message, context: Context) -> Message:
             str(context.node_config["approved"]),
             str(context.node_config.get("source", "")),
         )
-        return write_reply(client.answer(read_request(message)), to=message)
+        memory = Memory(Path(str(context.node_config["memory-folder"])) / client.digest)
+        return write_reply(client.answer(read_request(message), memory), to=message)
     except Refused as refused:
         log.warning("refused code=%s: %s", refused.code, refused)
         return write_refusal(refused, to=message)

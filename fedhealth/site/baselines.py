@@ -20,7 +20,7 @@ from fedhealth.evaluation.moments import MomentLayout, first_pass, global_means,
 from fedhealth.evaluation.scores import ScoreSums
 from fedhealth.models.weights import first_network
 from fedhealth.site.cohort import Part
-from fedhealth.site.work import engine_of
+from fedhealth.site.trainer import engine_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,7 +76,7 @@ def _trained(study: Study, preprocessor: Preprocessor, train: Part, validation: 
     best, lowest, at = network, np.inf, 0
     for round_ in range(1, study.rounds + 1):
         rng = rng_of(study.seed, round_=round_, site=name, purpose="batches")
-        engine.fit(network, x, train.y, study.training, rng)
+        engine.fit(network, x, train.y, study.training.at(round_, study.rounds), rng)
         if len(validation):
             found = watched(ScoreSums.of(engine.predict(network, x_validation), validation.y), study.rules.watch)
             if found is not None and found < lowest:

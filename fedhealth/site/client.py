@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fedhealth.runtime.codec import Request
     from fedhealth.secagg import Sealing
     from fedhealth.site.cohort import Cohort
+    from fedhealth.site.memory import Memory
     from fedhealth.site.quality import QualityReport
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,12 @@ class Client:
     approved: str
     packed_source: str = ""
 
-    def answer(self, request: Request) -> SealedUpdate:
+    def answer(self, request: Request, memory: Memory) -> SealedUpdate:
         """What leaves the hospital for a request.
+
+        Args:
+            request: what the coordinator asks.
+            memory: what the hospital keeps of this study from round to round.
 
         Raises:
             Refused: a rule of the hospital's does not hold.
@@ -62,6 +67,7 @@ class Client:
             self.manifest,
             self.study,
             self.cohort,
+            memory,
             digest=self.digest,
             approved=self.approved,
             is_masked=self.sealing.is_masked,

@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
     from fedhealth.site.cohort import Cohort
+    from fedhealth.site.memory import Memory
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """One request let through, with the cohort it may use."""
+    """One request let through, with the cohort it may use and the memory it may read and write."""
 
     study: Study
     manifest: SiteManifest
     cohort: Cohort
+    memory: Memory
     round_: int
 
 
@@ -36,6 +38,7 @@ def open_round(
     manifest: SiteManifest,
     study: Study,
     cohort: Cohort,
+    memory: Memory,
     *,
     digest: str,
     approved: str,
@@ -49,6 +52,7 @@ def open_round(
         manifest: the hospital's own.
         study: the study as it came with the request.
         cohort: the hospital's cohort for that study.
+        memory: what the hospital kept of that study's earlier rounds.
         digest: the digest of the study as it came.
         approved: the digest this hospital approved.
         is_masked: whether what leaves is masked.
@@ -96,4 +100,4 @@ def open_round(
             remedy="Wait for more patients, or lower policy.min_patients in site.yaml.",
         )
     log.info("opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose)
-    return Permit(study=study, manifest=manifest, cohort=cohort, round_=round_)
+    return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_)

@@ -7,25 +7,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedhealth.core.errors import SettingError, did_you_mean
-from fedhealth.core.parts import build
 from fedhealth.core.preprocessor import Preprocessor
-from fedhealth.core.seeds import rng_of
 from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
 from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
 from fedhealth.evaluation.scores import SummaryLayout
-from fedhealth.models.weights import load_weights, weights_of
+from fedhealth.models.weights import load_weights
+from fedhealth.site.trainer import SiteTrainer
+from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from torch import nn
 
+    from fedhealth.core.pull import Arrays
     from fedhealth.core.study import Study
     from fedhealth.runtime.codec import Request
     from fedhealth.site.cohort import Part
-    from fedhealth.site.engines import Engine
     from fedhealth.site.gate import Permit
 
 #: The name under which a vector to be summed travels.
@@ -56,20 +55,26 @@ def spread(permit: Permit, request: Request) -> Update:
 
 
 def train(permit: Permit, request: Request) -> Update:
-    """The model after this hospital's share of the round."""
-    study, part = permit.study, permit.cohort.part("train")
-    network, x = _ready(study, part, request)
-    rng = rng_of(study.seed, round_=permit.round_, site=permit.manifest.name, purpose="batches")
-    loss = engine_of(study).fit(network, x, part.y, study.training, rng)
-    return Update(len(part.y), weights_of(network), {"loss": loss})
+    """This hospital's half of a round, by the study's method; its memory is kept before anything leaves."""
+    trainer = _trainer(permit, request)
+    memory = permit.memory.before(permit.round_)
+    found = method_of(permit.study.strategy).train(trainer, Received(_arrays(request), request.config), memory)
+    if found.memory is not None:
+        permit.memory.keep(permit.round_, found.memory)
+    return Update(found.weight, found.arrays, found.metrics)
 
 
 def evaluate(permit: Permit, request: Request) -> Update:
-    """The score sums of the model on one part of the split, groups included where asked for."""
+    """The score sums of the model, or of this hospital's own, on one part of the split, groups where asked for.
+
+    The request names the round whose model it is: the memory is that round's.
+    """
     study, name = permit.study, str(request.config["part"])
-    part = permit.cohort.part(name)
-    network, x = _ready(study, part, request)
-    probability = engine_of(study).predict(network, x)
+    part, trainer = permit.cohort.part(name), _trainer(permit, request)
+    memory = permit.memory.before(int(request.config["of-round"]) + 1)
+    received = Received(_arrays(request), request.config)
+    load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
+    probability = trainer.engine.predict(trainer.network, trainer.preprocessor.apply(part.columns))
     layout = summary_layout(study, grouped=bool(request.config.get("grouped", False)))
     vector = layout.summarise(probability, part.y, _members(study, part) if layout.groups else {})
     shared = float(permit.manifest.policy.share_site_results)
@@ -101,16 +106,6 @@ def summary_layout(study: Study, *, grouped: bool) -> SummaryLayout:
     return SummaryLayout(groups=study.features.group_names if grouped else ())
 
 
-def engine_of(study: Study) -> Engine:
-    """The study's engine, from the installed package only."""
-    return build(study.engine, where="engine", room="fedhealth.site.engines")  # type: ignore[no-any-return]
-
-
-def network_of(study: Study, width: int) -> nn.Module:
-    """The study's network, from the installed package only."""
-    return build(study.model, where="model", room="fedhealth.models").network(width)  # type: ignore[no-any-return]
-
-
 def _members(study: Study, part: Part) -> dict[str, NDArray[np.bool_]]:
     """Who belongs to each group, by the names of `FeatureSpec.group_names`."""
     return {
@@ -120,9 +115,15 @@ def _members(study: Study, part: Part) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-def _ready(study: Study, part: Part, request: Request) -> tuple[nn.Module, NDArray[np.float32]]:
-    """The network with the request's weights, and the part's patients as its input."""
-    preprocessor = Preprocessor.from_json(unpacked(str(request.config["preprocessor"])))
-    network = network_of(study, preprocessor.width)
-    load_weights(network, request.arrays)
-    return network, preprocessor.apply(part.columns)
+def _trainer(permit: Permit, request: Request) -> SiteTrainer:
+    return SiteTrainer(
+        study=permit.study,
+        cohort=permit.cohort,
+        preprocessor=Preprocessor.from_json(unpacked(str(request.config["preprocessor"]))),
+        site=permit.manifest.name,
+        round_=permit.round_,
+    )
+
+
+def _arrays(request: Request) -> Arrays:
+    return {**request.arrays}

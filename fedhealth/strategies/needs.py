@@ -38,3 +38,27 @@ def needs_of(strategy: object) -> Needs:
     if cls.__module__.startswith("flwr."):
         return FLOWER.get(cls.__name__, "each")
     return "each"
+
+
+def least_sites(strategy: object) -> int:
+    """How many hospitals the strategy's guarantee needs, for those it is told may be hostile.
+
+    Krum and MultiKrum 2 f + 3 (Blanchard 2017, arXiv:1703.02757), Bulyan 4 f + 3 (El Mhamdi
+    2018, arXiv:1802.07927); a trimmed mean enough that something is cut.
+    """
+    hostile = int(getattr(strategy, "num_malicious_nodes", 0))
+    name = type(strategy).__name__
+    if name in ("Krum", "MultiKrum"):
+        return max(2 * hostile + 3, int(getattr(strategy, "num_nodes_to_select", 1)))
+    if name == "Bulyan":
+        return 4 * hostile + 3
+    if name == "FedTrimmedAvg":
+        return 3
+    return 1
+
+
+def tolerated(strategy: object) -> str:
+    """What the strategy is told to stand, in words."""
+    if (hostile := getattr(strategy, "num_malicious_nodes", None)) is not None:
+        return f"num_malicious_nodes={hostile}"
+    return f"beta={strategy.beta}" if hasattr(strategy, "beta") else "its settings"

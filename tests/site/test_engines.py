@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fedhealth.core.errors import SettingError
-from fedhealth.core.study import LocalTraining
+from fedhealth.core.training import LocalTraining
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network, weights_of

@@ -7,12 +7,13 @@ from fedhealth.core.manifest import load_manifest
 from fedhealth.places import builtin_sites
 from fedhealth.site.cohort import load_cohort
 from fedhealth.site.gate import open_round
+from fedhealth.site.memory import Memory
 
 NAME = "harrow-fen"
 
 
 @pytest.fixture
-def ask(smoke_study):
+def ask(smoke_study, tmp_path):
     folder = builtin_sites() / NAME
     manifest = load_manifest(folder)
     study = smoke_study
@@ -21,8 +22,9 @@ def ask(smoke_study):
     def opened(study=study, digest="a" * 64, **policy):
         changed = replace(manifest, policy=replace(manifest.policy, **policy))
         return open_round(
-            changed, study, cohort, digest=digest, approved="a" * 64, is_masked=False, round_=1, purpose="train"
-        )
+            changed, study, cohort, Memory(tmp_path),
+            digest=digest, approved="a" * 64, is_masked=False, round_=1, purpose="train",
+        )  # fmt: skip
 
     return opened
 

@@ -1,6 +1,6 @@
 """Engines: how a hospital's share of the training is carried out.
 
-An engine is a `@settings` class with two verbs, `fit` and `predict`. `plain` is the
+An engine is a `@settings` class with three verbs, `fit`, `gradient` and `predict`. `plain` is the
 ordinary loop; it is slow, obvious, and the oracle of every faster one.
 """
 
@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
-    from fedhealth.core.study import LocalTraining
+    from fedhealth.core.pull import Pull
+    from fedhealth.core.training import LocalTraining
 
 
 class Engine(Protocol):
@@ -26,8 +29,21 @@ class Engine(Protocol):
         y: NDArray[np.float32],
         training: LocalTraining,
         rng: np.random.Generator,
+        *,
+        pull: Pull | None = None,
+        only: Collection[str] | None = None,
     ) -> float:
-        """The mean training loss, after changing the network's weights in place."""
+        """The mean training loss, after changing the network's weights in place.
+
+        `pull` is added to each mini-batch's gradient; of the parameters only those in
+        `only` move, all where it is None.
+        """
+        ...
+
+    def gradient(
+        self, network: nn.Module, x: NDArray[np.float32], y: NDArray[np.float32]
+    ) -> tuple[float, dict[str, NDArray[np.float32]]]:
+        """The mean loss of these patients and its gradient by parameter; nothing is changed."""
         ...
 
     def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:

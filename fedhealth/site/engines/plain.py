@@ -12,21 +12,20 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
 
-    from fedhealth.core.study import LocalTraining
+    from fedhealth.core.pull import Pull
+    from fedhealth.core.training import LocalTraining
 
 
 @settings
 class Plain:
-    """Stochastic gradient descent on the mean cross-entropy of each mini-batch.
+    """Steps on the mean cross-entropy of each mini-batch.
 
-    The step is written out because `torch.optim` takes as long to import as torch itself.
-    Weight decay is the gradient of an L2 penalty, momentum is Polyak's heavy ball, both as
-    in `torch.optim.SGD`.
+    They are written out because `torch.optim` takes as long to import as torch itself.
     """
 
     device: str = "cpu"
@@ -46,6 +45,9 @@ class Plain:
         y: NDArray[np.float32],
         training: LocalTraining,
         rng: np.random.Generator,
+        *,
+        pull: Pull | None = None,
+        only: Collection[str] | None = None,
     ) -> float:
         """The mean training loss over all steps; the network's weights are changed in place.
 
@@ -53,24 +55,44 @@ class Plain:
             network: from [n, width] to [n, 1] logits.
             x: [n, width].
             y: [n] 0 or 1.
-            training: epochs or steps, batch size, learning rate and the rest.
+            training: epochs or steps, batch size, optimiser and the rest.
             rng: draws the order of the patients.
+            pull: what is added to each gradient, after clipping.
+            only: the parameters that move; None for all.
         """
         _use_one_thread()
         network.to(self.device).train()
         features, outcome = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
-        weights = list(network.parameters())
-        velocity = [torch.zeros_like(weight) for weight in weights] if training.momentum else None
-        total, steps = 0.0, 0
-        for rows in _batches(len(y), training, rng):
-            logits = network(features[rows]).squeeze(1)
-            loss = binary_cross_entropy_with_logits(logits, outcome[rows])
-            gradients = torch.autograd.grad(loss, weights)
+        moving = {name: weight for name, weight in network.named_parameters() if only is None or name in only}
+        weights = list(moving.values())
+        steps = _STEPS[training.optimiser](weights, training)
+        force = _Force(moving, pull) if pull else None
+        # A batch of one has no spread to normalise by.
+        least = 2 if any(isinstance(layer, torch.nn.BatchNorm1d) for layer in network.modules()) else 1
+        losses = []
+        for rows in batches(len(y), training, rng):
+            if len(rows) < least:
+                continue
+            loss = binary_cross_entropy_with_logits(network(features[rows]).squeeze(1), outcome[rows])
+            gradients: Sequence[torch.Tensor] = torch.autograd.grad(loss, weights)
             with torch.no_grad():
-                _step(weights, gradients, velocity, training)
-            total += float(loss.detach())
-            steps += 1
-        return total / steps
+                if training.clip_norm is not None:
+                    gradients = _clipped(gradients, training.clip_norm)
+                steps.take(force.added(gradients) if force else gradients)
+            losses.append(float(loss.detach()))
+        return sum(losses) / max(len(losses), 1)
+
+    def gradient(
+        self, network: nn.Module, x: NDArray[np.float32], y: NDArray[np.float32]
+    ) -> tuple[float, dict[str, NDArray[np.float32]]]:
+        """The mean loss and its gradient by parameter; a normalising layer uses its running statistics."""
+        _use_one_thread()
+        network.to(self.device).eval()
+        features, outcome = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
+        loss = binary_cross_entropy_with_logits(network(features).squeeze(1), outcome)
+        names, weights = zip(*network.named_parameters(), strict=True)
+        found = torch.autograd.grad(loss, weights)
+        return float(loss.detach()), {name: g.cpu().numpy() for name, g in zip(names, found, strict=True)}
 
     def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n] probabilities of the outcome."""
@@ -81,25 +103,77 @@ class Plain:
             return torch.sigmoid(logits).cpu().numpy()
 
 
-def _step(
-    weights: list[torch.nn.Parameter],
-    gradients: tuple[torch.Tensor, ...],
-    velocity: list[torch.Tensor] | None,
-    training: LocalTraining,
-) -> None:
-    for i, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
-        direction = gradient + training.weight_decay * weight if training.weight_decay else gradient
-        if velocity is not None:
-            direction = velocity[i].mul_(training.momentum).add_(direction)
-        weight.sub_(training.learning_rate * direction)
+class _Sgd:
+    """Heavy-ball momentum and an L2 penalty, as `torch.optim.SGD`."""
+
+    def __init__(self, weights: list[torch.nn.Parameter], training: LocalTraining) -> None:
+        self._weights, self._training = weights, training
+        self._velocity = [torch.zeros_like(weight) for weight in weights] if training.momentum else None
+
+    def take(self, gradients: Sequence[torch.Tensor]) -> None:
+        training = self._training
+        for i, (weight, gradient) in enumerate(zip(self._weights, gradients, strict=True)):
+            direction = gradient + training.weight_decay * weight if training.weight_decay else gradient
+            if self._velocity is not None:
+                direction = self._velocity[i].mul_(training.momentum).add_(direction)
+            weight.sub_(training.learning_rate * direction)
 
 
-def _batches(n: int, training: LocalTraining, rng: np.random.Generator) -> Iterator[torch.Tensor]:
+class _AdamW:
+    """Decoupled weight decay, as `torch.optim.AdamW` with eps 1e-8."""
+
+    def __init__(self, weights: list[torch.nn.Parameter], training: LocalTraining) -> None:
+        self._weights, self._training, self._taken = weights, training, 0
+        self._mean = [torch.zeros_like(weight) for weight in weights]
+        self._square = [torch.zeros_like(weight) for weight in weights]
+
+    def take(self, gradients: Sequence[torch.Tensor]) -> None:
+        training = self._training
+        self._taken += 1
+        corrected1, corrected2 = 1 - training.beta1**self._taken, 1 - training.beta2**self._taken
+        for weight, gradient, mean, square in zip(self._weights, gradients, self._mean, self._square, strict=True):
+            weight.mul_(1 - training.learning_rate * training.weight_decay)
+            mean.mul_(training.beta1).add_(gradient, alpha=1 - training.beta1)
+            square.mul_(training.beta2).addcmul_(gradient, gradient, value=1 - training.beta2)
+            scale = (square / corrected2).sqrt_().add_(1e-8)
+            weight.addcdiv_(mean, scale, value=-training.learning_rate / corrected1)
+
+
+_STEPS: dict[str, type[_Sgd | _AdamW]] = {"sgd": _Sgd, "adamw": _AdamW}
+
+
+class _Force:
+    """A `Pull` on the weights, as tensors."""
+
+    def __init__(self, weights: dict[str, torch.nn.Parameter], pull: Pull) -> None:
+        self._weights, self._strength = list(weights.values()), pull.strength
+        self._anchor = [_like(pull.anchor[name], w) for name, w in weights.items()] if pull.strength else None
+        self._shift = [_like(pull.shift[name], w) if name in pull.shift else None for name, w in weights.items()]
+
+    def added(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        found = [g if s is None else g + s for g, s in zip(gradients, self._shift, strict=True)]
+        if self._anchor is None:
+            return found
+        away = zip(found, self._weights, self._anchor, strict=True)
+        return [gradient + self._strength * (weight - anchor) for gradient, weight, anchor in away]
+
+
+def _like(array: NDArray[np.generic], weight: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(weight)
+
+
+def _clipped(gradients: Sequence[torch.Tensor], norm: float) -> list[torch.Tensor]:
+    """The gradients scaled down together to at most that L2 norm."""
+    found = torch.sqrt(torch.stack([(gradient**2).sum() for gradient in gradients]).sum())
+    scale = torch.clamp(norm / (found + 1e-6), max=1.0)
+    return [gradient * scale for gradient in gradients]
+
+
+def batches(n: int, training: LocalTraining, rng: np.random.Generator) -> Iterator[torch.Tensor]:
     """The rows of each mini-batch: whole passes in fresh order, the last batch of each as large as is left."""
     per_epoch = -(-n // training.batch_size)
-    steps = training.epochs * per_epoch if training.steps is None else training.steps
     order = torch.empty(0, dtype=torch.int64)
-    for step in range(steps):
+    for step in range(training.steps_for(n)):
         at = step % per_epoch * training.batch_size
         if at == 0:
             order = torch.from_numpy(rng.permutation(n))

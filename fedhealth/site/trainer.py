@@ -1,0 +1,123 @@
+"""The trainer: a hospital's training patients and its engine, as a method of federated learning sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fedhealth.core.parts import build
+from fedhealth.core.seeds import rng_of
+from fedhealth.models.weights import first_network, load_weights, names_of, weights_of
+from fedhealth.site.engines.plain import batches
+from fedhealth.strategies.method import Fitted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from fedhealth.core.network_names import NetworkNames
+    from fedhealth.core.preprocessor import Preprocessor
+    from fedhealth.core.pull import Arrays, Pull
+    from fedhealth.core.study import Study
+    from fedhealth.core.training import LocalTraining
+    from fedhealth.site.cohort import Cohort
+    from fedhealth.site.engines import Engine
+
+
+@dataclass(frozen=True)
+class SiteTrainer:
+    """What `strategies.method.Trainer` asks for, at one hospital in one round.
+
+    The patients' rows are made when they are first asked for: most methods evaluate
+    without training.
+    """
+
+    study: Study
+    cohort: Cohort
+    preprocessor: Preprocessor
+    site: str
+    round_: int
+
+    @cached_property
+    def training(self) -> LocalTraining:
+        """The study's, with this round's learning rate."""
+        return self.study.training.at(self.round_, self.study.rounds)
+
+    @cached_property
+    def x(self) -> NDArray[np.float32]:
+        """[n, width]."""
+        return self.preprocessor.apply(self.cohort.part("train").columns)
+
+    @cached_property
+    def y(self) -> NDArray[np.float32]:
+        """[n]."""
+        return self.cohort.part("train").y
+
+    @cached_property
+    def names(self) -> NetworkNames:
+        """Of the study's network."""
+        return names_of(self.network)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The study's network before any training; its weights are set anew in each use."""
+        model = build(self.study.model, where="model", room="fedhealth.models")
+        return first_network(model, self.preprocessor.width, seed=self.study.seed)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The study's engine, from the installed package only."""
+        return engine_of(self.study)
+
+    def first_weights(self) -> Arrays:
+        """The weights before any training."""
+        return self._first
+
+    def fit(
+        self,
+        weights: Mapping[str, NDArray[np.generic]],
+        *,
+        pull: Pull | None = None,
+        only: Iterable[str] | None = None,
+        epochs: int | None = None,
+        purpose: str = "batches",
+    ) -> Fitted:
+        """The weights after training from `weights`."""
+        load_weights(self.network, weights)
+        training = self.training if epochs is None else replace(self.training, epochs=epochs, steps=None)
+        loss = self.engine.fit(
+            self.network, self.x, self.y, training, self._rng(purpose), pull=pull,
+            only=None if only is None else frozenset(only),
+        )  # fmt: skip
+        return Fitted(weights_of(self.network), loss, training.steps_for(len(self.y)))
+
+    def gradient(
+        self, weights: Mapping[str, NDArray[np.generic]], rows: NDArray[np.int64] | None = None
+    ) -> tuple[float, Arrays]:
+        """The mean loss at `weights` and its gradient by parameter, over `rows` or all training patients."""
+        load_weights(self.network, weights)
+        x, y = (self.x, self.y) if rows is None else (self.x[rows], self.y[rows])
+        loss, found = self.engine.gradient(self.network, x, y)
+        return loss, {**found}
+
+    def batches(self, purpose: str = "batches") -> Iterator[NDArray[np.int64]]:
+        """The rows of each mini-batch, as `fit` takes them."""
+        for rows in batches(len(self.y), self.training, self._rng(purpose)):
+            yield rows.numpy()
+
+    @cached_property
+    def _first(self) -> Arrays:
+        model = build(self.study.model, where="model", room="fedhealth.models")
+        return weights_of(first_network(model, self.preprocessor.width, seed=self.study.seed))
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        return rng_of(self.study.seed, round_=self.round_, site=self.site, purpose=purpose)
+
+
+def engine_of(study: Study) -> Engine:
+    """The study's engine, from the installed package only."""
+    return build(study.engine, where="engine", room="fedhealth.site.engines")  # type: ignore[no-any-return]

@@ -1,0 +1,111 @@
+"""Federated Newton: the pooled fit of a linear model, from gradients and Hessians that add up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedhealth.core.errors import SettingError
+from fedhealth.core.pull import Arrays
+from fedhealth.core.settings import settings
+from fedhealth.strategies.method import Method, Received, SumServer, Trained, Trainer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fedhealth.core.network_names import NetworkNames
+    from fedhealth.core.training import LocalTraining
+
+GRADIENT, HESSIAN, LOSS = "newton:gradient", "newton:hessian", "newton:loss"
+
+
+@settings
+class Newton(Method):
+    """Newton's method over hospitals (GLORE: Wu 2012, doi:10.1136/amiajnl-2012-000862).
+
+    The gradient and Hessian of the log-likelihood of all patients are the sums of the
+    hospitals', so each round is a Newton step of the pooled fit itself, and a handful of
+    rounds reach it. A step that raised the loss is halved in the next round.
+
+    Attributes:
+        ridge: strength of an L2 penalty on the mean loss, the intercept left out; 0 for none.
+            Where the Hessian is singular, the shortest step is taken.
+    """
+
+    ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.ridge < 0:
+            raise SettingError(f"strategy: `ridge` must be 0 or more, found {self.ridge}. Use 0 for none.")
+
+    def server(self) -> SumServer:
+        """The coordinator's half."""
+        return NewtonServer(self.ridge)
+
+    def check(self, names: NetworkNames, training: LocalTraining) -> None:
+        """The Hessian is written out for a linear model."""
+        del training
+        if not names.is_linear:
+            raise SettingError(
+                f"newton needs a linear model, found one with the weights {', '.join(names.all)}. Use model=logistic."
+            )
+
+    def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """The mean loss at the weights that came, its gradient and Hessian, in float64."""
+        del memory
+        design = np.hstack([trainer.x, np.ones((len(trainer.y), 1))]).astype(np.float64)
+        logit = design @ flat(received.weights)
+        n, p = len(trainer.y), 1 / (1 + np.exp(-logit))
+        loss = float(np.mean(np.logaddexp(0, logit) - trainer.y * logit))
+        return Trained(
+            {
+                GRADIENT: design.T @ (p - trainer.y) / n,
+                HESSIAN: (design * (p * (1 - p))[:, None]).T @ design / n,
+                LOSS: np.array([loss]),
+            },
+            n,
+            {"loss": loss},
+        )
+
+
+class NewtonServer(SumServer):
+    """A Newton step on the mean gradient and Hessian, halved while the loss rises."""
+
+    def __init__(self, ridge: float) -> None:
+        super().__init__()
+        self.ridge = ridge
+        self.lowest = float("inf")
+        self.at: NDArray[np.float64] = np.empty(0)
+        self.step: NDArray[np.float64] = np.empty(0)
+
+    def replies(self, weights: Arrays) -> dict[str, tuple[int, ...]]:
+        """The gradient, the Hessian and the loss."""
+        d = sum(array.size for array in weights.values())
+        return {GRADIENT: (d,), HESSIAN: (d, d), LOSS: (1,)}
+
+    def update(self, mean: Arrays, total: float) -> Arrays:
+        """The weights of the next step."""
+        del total
+        here = flat(self.weights)
+        penalty = np.full(len(here), self.ridge)
+        penalty[-1] = 0.0
+        loss = float(mean[LOSS][0]) + float(penalty @ here**2) / 2
+        # Float32 weights move the loss by some 1e-7 of itself; that is no rise.
+        if loss > self.lowest + 1e-6 * abs(self.lowest) and len(self.step):
+            self.step = self.step / 2
+            return shaped(self.at + self.step, self.weights)
+        self.lowest, self.at = loss, here
+        hessian = mean[HESSIAN] + np.diag(penalty)
+        self.step = -np.linalg.lstsq(hessian, mean[GRADIENT] + penalty * here, rcond=1e-12)[0]
+        return shaped(here + self.step, self.weights)
+
+
+def flat(weights: Arrays) -> NDArray[np.float64]:
+    """[d + 1] the coefficients of a linear layer and then its intercept."""
+    return np.concatenate([weights["weight"].ravel(), weights["bias"].ravel()]).astype(np.float64)
+
+
+def shaped(coefficients: NDArray[np.float64], like: Arrays) -> Arrays:
+    """The inverse of `flat`, in the shapes of `like`."""
+    return {"weight": coefficients[:-1].reshape(like["weight"].shape), "bias": coefficients[-1:]}
