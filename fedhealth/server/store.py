@@ -66,6 +66,8 @@ class Store:
         state = {
             "round": checkpoint.round_,
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            # A safetensors file sorts its names, and some strategies keep lists in the model's order.
+            "order": {MODEL: list(checkpoint.model), STRATEGY: list(checkpoint.strategy)},
             "state": checkpoint.state,
         }
         for name, content in {**files, STATE: json.dumps(state).encode()}.items():
@@ -94,9 +96,9 @@ class Store:
                         f"{folder / name} must be as it was written, found another SHA-256. "
                         "Remove that checkpoint to resume from the one before."
                     )
-            return Checkpoint(
-                found["round"], load_tensors(contents[MODEL]), load_tensors(contents[STRATEGY]), found["state"]
-            )
+            tensors = {name: load_tensors(content) for name, content in contents.items()}
+            model, strategy = ({key: tensors[name][key] for key in found["order"][name]} for name in (MODEL, STRATEGY))
+            return Checkpoint(found["round"], model, strategy, found["state"])
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise IntegrityError(
                 f"{folder} must hold a whole checkpoint, found {type(error).__name__}. "
