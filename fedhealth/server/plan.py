@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import build
 from fedhealth.models.weights import names_of
+from fedhealth.server.optimisers.plain import Plain
 from fedhealth.strategies.method import method_of, strategy_of
 from fedhealth.strategies.needs import least_sites, needs_of, tolerated
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from fedhealth.secagg import Sealing
     from fedhealth.server.optimisers import ServerOptimiser
     from fedhealth.strategies.method import Method
+
+#: Flower's strategies that step from their own copy of the model.
+OWN_OPTIMISER = ("FedAvgM", "FedAdagrad", "FedAdam", "FedYogi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,20 @@ def plan_for(study: Study) -> Plan:
     model: Model = build(study.model, where="model", room="fedhealth.models")
     method = method_of(study.strategy)
     method.check(names_of(model.network(1)), study.training)
+    optimiser: ServerOptimiser = build(
+        study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers"
+    )
+    if type(strategy).__name__ in OWN_OPTIMISER and not isinstance(optimiser, Plain):
+        raise SettingError(
+            f"{type(strategy).__name__} holds a server optimiser of its own, found "
+            f"server_optimiser={type(optimiser).__name__.lower()} beside it. Use strategy=fedavg with that one, or "
+            "server_optimiser=plain."
+        )
     return Plan(
         study=study,
         strategy=strategy,
         method=method,
-        optimiser=build(study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers"),
+        optimiser=optimiser,
         model=model,
         mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy"),
         sealing=sealing,
