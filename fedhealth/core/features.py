@@ -125,6 +125,13 @@ class FeatureSpec:
                 f"found {'doubled ' + ', '.join(doubled) if doubled else 'none'}. Mend configs/features/{self.name}.yaml."
             )
 
+        grouped = [group.column for group in self.groups.values()]
+        if twice := sorted({column for column in grouped if grouped.count(column) > 1}):
+            raise SettingError(
+                f"features of {self.name}: a column may be grouped in one way, found two of {twice[0]}. Two ways to cut "
+                "it give small groups away by their difference; keep one."
+            )
+
     def __getitem__(self, name: str) -> Feature:
         for feature in self.features:
             if feature.name == name:

@@ -83,11 +83,16 @@ def precision_recall(sums: ScoreSums) -> Curve:
     return _thinned(true[1:] / true[-1], true[1:] / (true[1:] + false[1:]))
 
 
-def reliability(sums: ScoreSums, bins: int = 10) -> Reliability:
-    """Predicted and observed by equal-width bins, the same bins that `measures.ece` sums over."""
+def reliability(sums: ScoreSums, bins: int = 10, least: int = 1) -> Reliability:
+    """Predicted and observed by equal-width bins, the same bins that `measures.ece` sums over.
+
+    A bin of fewer than `least` patients is merged with the next higher, the highest with
+    the one below.
+    """
     found = cells(sums)
-    of_bin = found.index * bins // found.bins
     n = found.positives + found.negatives
+    of_bin = found.index * bins // found.bins
+    of_bin = _merged(np.bincount(of_bin, n, minlength=bins).astype(np.int64), least)[of_bin]
     patients = np.bincount(of_bin, n, minlength=bins)
     held = patients > 0
     predicted = np.bincount(of_bin, n * found.probability, minlength=bins)[held] / patients[held]
@@ -100,6 +105,18 @@ def reliability(sums: ScoreSums, bins: int = 10) -> Reliability:
         high=np.array([m.high for m in observed]),
         patients=patients[held].astype(np.int64),
     )
+
+
+def _merged(patients: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+    """[bins] the merged bin that each belongs to."""
+    target, inside = np.zeros(len(patients), dtype=np.int64), 0
+    for place, count in enumerate(patients):
+        target[place] = target[place - 1] if 0 < inside < least else place
+        inside = inside + count if target[place] != place else count
+    if 0 < inside < least and target[-1] > 0:
+        below = target[target[-1] - 1]
+        target[target == target[-1]] = below
+    return target
 
 
 def decision(sums: ScoreSums, thresholds: Sequence[float] = THRESHOLDS) -> Decision:

@@ -285,6 +285,24 @@ class SummaryLayout:
             name: ScoreSums.from_vector(row, bins=self.group_bins) for name, row in zip(self.groups, rows, strict=True)
         }
 
+    def check(self, vector: NDArray[np.float64]) -> None:
+        """Refuse a vector that can't be counts of patients.
+
+        Raises:
+            DataError: it is not of this layout, or the groups of a grouping hold more
+                patients than the cohort.
+        """
+        overall, groups = self.unpack(vector)
+        for grouping in {name.partition("=")[0] for name in groups}:
+            members = [sums for name, sums in groups.items() if name.partition("=")[0] == grouping]
+            total = sum(members[1:], members[0])
+            whole = overall.coarser(self.group_bins)
+            if (total.positives > whole.positives).any() or (total.negatives > whole.negatives).any():
+                raise DataError(
+                    f"the groups of {grouping} must hold no more patients than the cohort, found more. "
+                    "Each patient belongs to one group of a grouping at most."
+                )
+
 
 def _rounded(terms: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.rint(terms / GRAIN) * GRAIN

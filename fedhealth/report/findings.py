@@ -7,6 +7,8 @@ out here from what that hospital let out, and withheld where its policy says so.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +18,16 @@ from fedhealth.core.preprocessor import Preprocessor, Scaled
 from fedhealth.core.seeds import seed_of
 from fedhealth.core.split import PARTS
 from fedhealth.evaluation import curves, measures
-from fedhealth.evaluation.disclosure import withheld
+from fedhealth.evaluation.disclosure import is_lone, withheld
 from fedhealth.evaluation.heterogeneity import SiteSums, heterogeneity
 from fedhealth.evaluation.intervals import resample
 from fedhealth.evaluation.moments import MomentLayout
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from fedhealth.core.measure import Measure
     from fedhealth.core.study import Study
@@ -63,46 +67,79 @@ def findings(
     sums = {"federated": {site: overall for site, (overall, _) in by_site.items()}}
     for who, found in baselines.items():
         sums[who] = {site: ScoreSums.from_vector(np.array(vector)) for site, vector in found.items()}
-    union = {who: _summed(list(each.values())) for who, each in sums.items()}
     seed = seed_of(study.seed, purpose="bootstrap")
-    floor = max(site["min_cell"] for site in manifest["sites"].values())
+    floor = Floor.of(manifest)
     why = _why_withheld(sums["federated"], manifest, floor)
-    few = _too_few(by_site, manifest)
-    return {
-        "schema": 1,
-        "study": _study(study, results, manifest),
-        "sites": _without_gaps(
-            [
-                _site(name, sums, why.get(name, ""), results, statistics, manifest, history, seed)
-                for name in study.roster
-            ],
-            _counts(sums["federated"], statistics),
-            floor,
-        ),
-        "rounds": [_round(row, manifest) for row in history],
-        "union": {who: _json(_union(found, few, floor, seed)) for who, found in union.items()},
-        "comparison": [
-            _compared(who, sums[who], _union(union[who], few, floor, seed)["auroc"], why)
-            for who in LABELS
-            if who in sums
-        ],
-        "measure_titles": {name: definition.title for name, definition in measures.MEASURES.items()},
-        "curves": {
-            who: {} if few else _curves(union[who], floor) for who in ("federated", "pooled", "local") if who in union
-        },
-        "groups": []
-        if few
-        else _groups(study, union["federated"], [groups for _, groups in by_site.values()], floor, seed),
-        "heterogeneity": _heterogeneity(study, statistics, manifest),
-        "cost": _cost(history, manifest),
-        "privacy": {"statement": f"{results['privacy']} {results['secagg']}"},
-        "preprocessing": _preprocessing(study, statistics),
-        "notes": _notes(union["federated"], results, why, manifest, few),
-        "manifest": {
-            key: manifest[key]
-            for key in ("config_sha256", "weights_sha256", "packages", "python", "platform", "threads")
-        },
-    }
+    union = {who: _union(each, sums["federated"], floor, seed) for who, each in sums.items()}
+    whole = _summed(list(sums["federated"].values()))
+    few = floor.why_few([found.n for found in sums["federated"].values()])
+    return rounded(  # type: ignore[no-any-return]
+        {
+            "schema": 1,
+            "study": _study(study, results, manifest),
+            "sites": _without_gaps(
+                [
+                    _site(name, sums, why.get(name, ""), results, statistics, manifest, history, seed)
+                    for name in study.roster
+                ],
+                _counts(sums["federated"], statistics),
+                floor.cell,
+            ),
+            "rounds": _rounds(history, floor),
+            "union": {who: _json(found) for who, found in union.items()},
+            "comparison": [_compared(who, sums[who], union[who]["auroc"], why) for who in LABELS if who in sums],
+            "measure_titles": {name: definition.title for name, definition in measures.MEASURES.items()},
+            "curves": {
+                who: _curves(_summed(list(sums[who].values())), floor.cell) if union[who]["auroc"].is_estimable else {}
+                for who in ("federated", "pooled", "local")
+                if who in union
+            },
+            "groups": [] if few else _groups(study, list(by_site.values()), floor, seed),
+            "heterogeneity": _heterogeneity(study, statistics, manifest, why, floor),
+            "cost": _cost(history, manifest),
+            "privacy": {"statement": f"{results['privacy']} {results['secagg']}"},
+            "preprocessing": _preprocessing(study, statistics, floor),
+            "notes": _notes(whole, results, why, manifest, few, floor),
+            "manifest": {
+                key: manifest[key]
+                for key in ("config_sha256", "weights_sha256", "packages", "python", "platform", "threads")
+            },
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The strictest of the hospitals' floors, which a report over all of them keeps.
+
+    Attributes:
+        cell: patients that a count must be of.
+        hospitals: hospitals that a total must be of: with two, each finds the other's part.
+    """
+
+    cell: int
+    hospitals: int
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Floor:
+        """The floor of a run's hospitals."""
+        sites = manifest["sites"].values()
+        return cls(max(int(site["min_cell"]) for site in sites), max(int(site["min_cohort"]) for site in sites))
+
+    def why_few(self, patients: list[int]) -> str:
+        """Why a total over hospitals with so many patients each is withheld; empty where it is not."""
+        if is_lone(patients, hospitals=self.hospitals, floor=self.cell):
+            return f"withheld: it must be of at least {self.hospitals} hospitals with patients of their own"
+        return ""
+
+
+def rounded(document: Any) -> Any:  # noqa: ANN401 - JSON
+    """The document with every float to four significant digits: more of them would be a fingerprint of counts."""
+    if isinstance(document, dict):
+        return {key: rounded(value) for key, value in document.items()}
+    if isinstance(document, list):
+        return [rounded(value) for value in document]
+    return float(f"{document:.4g}") if isinstance(document, float) else document
 
 
 def _study(study: Study, results: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,49 +163,53 @@ def _study(study: Study, results: Mapping[str, Any], manifest: Mapping[str, Any]
     }
 
 
-def _why_withheld(sums: Mapping[str, ScoreSums], manifest: Mapping[str, Any], floor: int) -> dict[str, str]:
-    """The hospitals whose results are withheld, each with the reason: a policy, few patients, or another's gap.
-
-    What a report shows of all hospitals together less what it shows of each is what it
-    shows of the rest; so the rest is never one hospital, nor a few patients.
-    """
-    own = {}
-    for name, found in sums.items():
-        about = manifest["sites"][name]
-        note = measures.withheld_below(found, int(about["min_cell"]))
-        if not about["shared"]:
-            own[name] = "withheld by the hospital's policy"
-        elif note:
-            own[name] = note
+def _why_withheld(sums: Mapping[str, ScoreSums], manifest: Mapping[str, Any], floor: Floor) -> dict[str, str]:
+    """The hospitals whose results are withheld, each with the reason: a policy, or few patients here or elsewhere."""
+    private = {name for name in sums if not manifest["sites"][name]["shared"]}
+    small = {name for name in sums if measures.withheld_below(sums[name], int(manifest["sites"][name]["min_cell"]))}
     sizes = {name: (found.n_positive, found.n_negative) for name, found in sums.items()}
-    # In the order of the roster, and in the same order for every report of the run.
+    # One reason for the small and for those that hide them: which is which would narrow the small one's count.
     return {
-        name: own.get(name, "withheld: it would give away another hospital's")
-        for name in sorted(withheld(sizes, own, floor=floor))
+        name: "withheld by the hospital's policy"
+        if name in private
+        else "withheld or not estimable: few patients with or without the outcome, here or at another hospital withheld"
+        for name in sorted(withheld(sizes, private | small, floor=floor.cell))
     }
 
 
-def _too_few(answered: Collection[str], manifest: Mapping[str, Any]) -> str:
-    """Why nothing may be said of all hospitals together; empty where it may.
+def _union(
+    each: Mapping[str, ScoreSums], federated: Mapping[str, ScoreSums], floor: Floor, seed: int
+) -> dict[str, Measure]:
+    """Every measure on all patients; none where the total is little more than one hospital's, or of other hospitals."""
+    note = floor.why_few([sums.n for sums in each.values()])
+    if each.keys() != federated.keys():
+        note = "not of the same hospitals as the federation"
+    if note:
+        return dict.fromkeys(measures.MEASURES, not_estimable(note))
+    return measures.all_measures(_summed(list(each.values())), seed=seed, floor=floor.cell)
 
-    With two, each finds the other's part by subtraction: the hospitals' own floor holds for
-    who answered, not only for who was asked.
+
+def _rounds(history: list[dict[str, Any]], floor: Floor) -> list[dict[str, Any]]:
+    """The history, validation measures only where the same hospitals gave them, and enough of them.
+
+    Two rounds that differ by a hospital would tell of that hospital by their difference.
     """
-    least = max((int(manifest["sites"][name]["min_cohort"]) for name in answered), default=1)
-    few = len(answered) < least
-    return f"withheld: {len(answered)} hospitals answered, and one of them asks for at least {least}" if few else ""
-
-
-def _union(sums: ScoreSums, few: str, floor: int, seed: int) -> dict[str, Measure]:
-    if few:
-        return dict.fromkeys(measures.MEASURES, not_estimable(few))
-    return measures.all_measures(sums, seed=seed, floor=floor)
-
-
-def _round(row: dict[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the history, without its validation measures where too few hospitals gave them."""
-    few = _too_few(row["scored_by"], manifest)
-    return row | dict.fromkeys(("auroc", "log_loss"), not_estimable(few).to_json()) if few else row
+    sets = Counter(tuple(row["scored_by"]) for row in history)
+    usual = max(sets, key=lambda names: (sets[names], len(names)), default=())
+    rows = []
+    for row in history:
+        shown = {key: value for key, value in row.items() if key not in ("watched", "scored_by", "events", "others")}
+        note = ""
+        if tuple(row["scored_by"]) != usual:
+            note = "withheld: other hospitals answered than in most rounds"
+        elif len(usual) < floor.hospitals or min(row["events"], row["others"]) < floor.cell:
+            note = "withheld or not estimable: few hospitals, or few patients with or without the outcome"
+        if note and floor.cell > 1:
+            shown |= dict.fromkeys(("auroc", "log_loss"), not_estimable(note).to_json())
+        if row["answered"] < floor.hospitals:
+            shown["train_loss"] = None
+        rows.append(shown)
+    return rows
 
 
 def _site(
@@ -212,6 +253,8 @@ def _shown(count: int | None, floor: int) -> int | None:
 def _counts(sums: Mapping[str, ScoreSums], statistics: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """By column of the hospitals' table, each hospital's true count."""
     columns = {part: {name: shape[i] for name, shape in statistics["shapes"].items()} for i, part in enumerate(PARTS)}
+    # The totals over test patients are of those who answered the last evaluation.
+    columns["test"] = {name: found.n for name, found in sums.items()}
     return {**columns, "events": {name: found.n_positive for name, found in sums.items()}}
 
 
@@ -259,17 +302,16 @@ def _curves(sums: ScoreSums, floor: int) -> dict[str, Any]:
     if measures.withheld_below(sums, floor):
         return {}
     roc, pr = curves.roc(sums), curves.precision_recall(sums)
-    reliable, decided = curves.reliability(sums), curves.decision(sums)
-    enough = reliable.patients >= floor
+    reliable, decided = curves.reliability(sums, least=floor), curves.decision(sums)
     return {
         "roc": {"x": roc.x.tolist(), "y": roc.y.tolist()},
         "pr": {"x": pr.x.tolist(), "y": pr.y.tolist()},
         "reliability": {
-            "predicted": reliable.predicted[enough].tolist(),
-            "observed": reliable.observed[enough].tolist(),
-            "low": reliable.low[enough].tolist(),
-            "high": reliable.high[enough].tolist(),
-            "n": reliable.patients[enough].tolist(),
+            "predicted": reliable.predicted.tolist(),
+            "observed": reliable.observed.tolist(),
+            "low": reliable.low.tolist(),
+            "high": reliable.high.tolist(),
+            "n": reliable.patients.tolist(),
         },
         "decision": {
             "threshold": decided.threshold.tolist(),
@@ -281,30 +323,33 @@ def _curves(sums: ScoreSums, floor: int) -> dict[str, Any]:
 
 
 def _groups(
-    study: Study, union: ScoreSums, by_site: list[dict[str, ScoreSums]], floor: int, seed: int
+    study: Study, by_site: list[tuple[ScoreSums, dict[str, ScoreSums]]], floor: Floor, seed: int
 ) -> list[dict[str, Any]]:
-    """A row a group; a group with few patients of either class is withheld whole, with another to hide it.
+    """A row a group; a small one is withheld whole, with others to hide it.
 
-    Those in no group of a grouping are everybody less its groups, whether the report says
-    so or not; so they are a row like the others.
+    Small is a group with few patients of either outcome, or little more than one
+    hospital's. Those in no group of a grouping are everybody less its groups, whether the
+    report says so or not; so they are a row like the others.
     """
     rows: list[dict[str, Any]] = []
     for name, group in study.features.groups.items():
-        totals = {title: _summed([groups[f"{name}={title}"] for groups in by_site]) for title in group.titles}
-        grouped = _summed(list(totals.values()))
-        others = union.coarser(grouped.bins) - grouped
-        if others.n:
-            totals[NOT_RECORDED] = others
-        small = {title: measures.withheld_below(sums, floor) for title, sums in totals.items()}
+        at = {title: [groups[f"{name}={title}"] for _, groups in by_site] for title in group.titles}
+        grouped = [_summed([each[k] for each in at.values()]) for k in range(len(by_site))]
+        rest = [overall.coarser(own.bins) - own for (overall, _), own in zip(by_site, grouped, strict=True)]
+        if any(sums.n for sums in rest):
+            at[NOT_RECORDED] = rest
+        totals = {title: _summed(each) for title, each in at.items()}
+        small = {
+            title
+            for title, each in at.items()
+            if measures.withheld_below(totals[title], floor.cell) or floor.why_few([sums.n for sums in each])
+        }
         hidden = withheld(
-            {title: (sums.n_positive, sums.n_negative) for title, sums in totals.items()},
-            [title for title, note in small.items() if note],
-            floor=floor,
+            {title: (sums.n_positive, sums.n_negative) for title, sums in totals.items()}, small, floor=floor.cell
         )
+        by = group.label or name
         rows += [
-            _group(group.label or name, title, sums, seed)
-            if title not in hidden
-            else _hidden_group(group.label or name, title, small[title] or "withheld: it would give away another group")
+            _hidden_group(by, title) if title in hidden else _group(by, title, sums, seed)
             for title, sums in totals.items()
         ]
     return rows
@@ -325,18 +370,33 @@ def _group(by: str, title: str, sums: ScoreSums, seed: int) -> dict[str, Any]:
     }
 
 
-def _hidden_group(by: str, title: str, note: str) -> dict[str, Any]:
+def _hidden_group(by: str, title: str) -> dict[str, Any]:
+    note = "withheld: few patients or hospitals, in this group or in another that is withheld"
     gone = dict.fromkeys(("auroc", "calibration_slope", "sensitivity_at_specificity"), not_estimable(note).to_json())
     return {"by": by, "level": title, "n": None, "events": None, "note": note, **gone}
 
 
-def _heterogeneity(study: Study, statistics: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How the hospitals differ, from the sums of those that share their results."""
-    shared = [name for name in statistics["second"] if manifest["sites"][name]["shared"]]
-    if len(shared) < 2:
+def _heterogeneity(
+    study: Study, statistics: Mapping[str, Any], manifest: Mapping[str, Any], why: Mapping[str, str], floor: Floor
+) -> dict[str, Any] | None:
+    """How the hospitals differ, from the sums of those whose results are shown.
+
+    A hospital that withholds how many of its patients had the outcome is left out as well.
+    """
+    shared = {
+        name: _site_sums(study, statistics, name)
+        for name in statistics["second"]
+        if manifest["sites"][name]["shared"] and name not in why
+    }
+    found_in = {
+        name: sums
+        for name, sums in shared.items()
+        if sums.patients == _outcomes(study, statistics, name).sum() and sums.patients >= floor.cell
+    }
+    if len(found_in) < max(floor.hospitals, 2):
         return None
-    found = heterogeneity({name: _site_sums(study, statistics, name) for name in shared})
-    titles = [manifest["sites"][name]["title"] for name in shared]
+    found = heterogeneity(found_in)
+    titles = [manifest["sites"][name]["title"] for name in found_in]
     return {
         "rows": [
             {
@@ -359,22 +419,26 @@ def _heterogeneity(study: Study, statistics: Mapping[str, Any], manifest: Mappin
 def _site_sums(study: Study, statistics: Mapping[str, Any], name: str) -> SiteSums:
     """One hospital's sums as the measures of heterogeneity read them."""
     layout = MomentLayout(study.features)
-    counts, totals, levels, missing, outcome = layout.sections(np.array(statistics["first"][name]))
+    counts, totals, _, missing, outcome = layout.sections(np.array(statistics["first"][name]))
     preprocessor = Preprocessor.from_json(statistics["preprocessor"])
     centre = np.array([fitted.mean for fitted in preprocessor.features if isinstance(fitted, Scaled)])
     means = totals / np.maximum(counts, 1)
     # The second pass is about the means of all hospitals; what lies beyond its own mean is taken off.
     squares = np.maximum(np.array(statistics["second"][name]) - counts * (means - centre) ** 2, 0)
-    del levels
     features = [feature.name for feature in layout.numeric]
     return SiteSums(
-        patients=float(outcome.sum()),
+        patients=float(statistics["shapes"][name][0]),
         events=float(outcome[1]),
         count=dict(zip(features, counts.tolist(), strict=True)),
         mean=dict(zip(features, means.tolist(), strict=True)),
         m2=dict(zip(features, squares.tolist(), strict=True)),
         missing=dict(zip(study.features.names, missing.tolist(), strict=True)),
     )
+
+
+def _outcomes(study: Study, statistics: Mapping[str, Any], name: str) -> NDArray[np.float64]:
+    """[2] a hospital's training patients without and with the outcome; 0 for what it withholds."""
+    return MomentLayout(study.features).sections(np.array(statistics["first"][name]))[-1]
 
 
 def _number(value: float) -> float | None:
@@ -390,32 +454,45 @@ def _cost(history: list[dict[str, Any]], manifest: Mapping[str, Any]) -> dict[st
     }
 
 
-def _preprocessing(study: Study, statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _preprocessing(study: Study, statistics: Mapping[str, Any], floor: Floor) -> list[dict[str, Any]]:
+    """What each variable was scaled by; None where it is little more than one hospital's."""
     preprocessor = Preprocessor.from_json(statistics["preprocessor"])
-    layout = MomentLayout(study.features)
-    total = np.sum([np.array(statistics["first"][site]) for site in sorted(statistics["second"])], axis=0)
-    counts, *_ = layout.sections(total)
-    missing = dict(zip(study.features.names, layout.sections(total)[3].tolist(), strict=True))
-    present = dict(zip((f.name for f in layout.numeric), counts.tolist(), strict=True))
+    layout, sites = MomentLayout(study.features), sorted(statistics["second"])
+    sections = {site: layout.sections(np.array(statistics["first"][site])) for site in sites}
+    patients = sum(statistics["shapes"][site][0] for site in sites)
+    places = {feature.name: place for place, feature in enumerate(layout.numeric)}
     rows = []
     for fitted in preprocessor.features:
         if not isinstance(fitted, Scaled):
             continue
-        name, seen = fitted.name, present[fitted.name] + missing[fitted.name]
-        share = missing[name] / seen if seen else None
-        log = " (log)" if study.features[name].transform == "log" else ""
-        label = study.features[name].title + log
-        rows.append({"name": name, "label": label, "mean": fitted.mean, "sd": fitted.sd, "missing_share": share})
+        name, feature = fitted.name, study.features[fitted.name]
+        few = floor.why_few([int(counts[places[name]]) for counts, *_ in sections.values()])
+        missing = sum(float(found[3][study.features.names.index(name)]) for found in sections.values())
+        rows.append(
+            {
+                "name": name,
+                "label": feature.title + (" (log)" if feature.transform == "log" else ""),
+                "mean": None if few else fitted.mean,
+                "sd": None if few else fitted.sd,
+                # Hospitals with few missing send none, so the share is a little low.
+                "missing_share": None if few or not patients else missing / patients,
+            }
+        )
     return rows
 
 
 def _notes(
-    union: ScoreSums, results: Mapping[str, Any], why: Mapping[str, str], manifest: Mapping[str, Any], few: str
+    union: ScoreSums,
+    results: Mapping[str, Any],
+    why: Mapping[str, str],
+    manifest: Mapping[str, Any],
+    few: str,
+    floor: Floor,
 ) -> list[str]:
     if few:
-        return [f"All results over hospitals are {few}."]
-    bound = measures.auroc_binning_bound(union)
+        return [f"Results over all hospitals are {few}."]
     hidden = ", ".join(manifest["sites"][name]["title"] for name in why)
+    bound = "" if measures.withheld_below(union, floor.cell) else f" Binning moves the AUROC of all patients by at most {measures.auroc_binning_bound(union):.1g}."  # fmt: skip
     return [
         *(
             [
@@ -424,11 +501,11 @@ def _notes(
             if why
             else []
         ),
-        f"Every number is worked out from sums over hospitals: score histograms of {union.bins} bins and a few totals. "
-        f"Binning moves the AUROC of all patients by at most {bound:.1g}.",
+        f"Every number is worked out from sums over hospitals: score histograms of {union.bins} bins and a few totals.{bound}",
         "A measure that can't be estimated, such as an AUROC where one outcome never occurs, is said to be so and is never 0.",
         f"The model has {results['parameters']:,} parameters and is the one of round {results['best_round']}, chosen on "
         "validation patients; every result here is on test patients, who took no part in training or choosing.",
+        "Numbers have four significant digits.",
     ]
 
 

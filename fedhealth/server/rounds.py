@@ -135,7 +135,7 @@ def evaluated(
 
     def fault(found: Mapping[str, NDArray[np.generic]]) -> str | None:
         try:
-            layout.unpack(found.get(SUM, np.empty(0)).astype(np.float64))
+            layout.check(found.get(SUM, np.empty(0)).astype(np.float64))
         except DataError:
             return "score sums that can't be counts of patients"
         return None
@@ -206,7 +206,10 @@ def _row(
         "log_loss": log_loss.to_json(),
         "train_loss": train_loss,
         "watched": measures.watched(sums, study.rules.watch),
-        "scored_by": sorted(vectors),
+        # A hospital without validation patients has scored nothing.
+        "scored_by": sorted(site for site, vector in vectors.items() if vector[: 2 * sums.bins].any()),
+        "events": sums.n_positive,
+        "others": sums.n_negative,
         "answered": len(exchanges[0].answered),
         "failed": [{"site": f.site, "reason": f.reason} for exchange in exchanges for f in exchange.failed],
         "bytes_down": sum(exchange.bytes_down for exchange in exchanges),

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedhealth.core.errors import Refused, SettingError
+from fedhealth.core.features import Feature, FeatureSpec, Group
 from fedhealth.core.manifest import load_manifest
 from fedhealth.core.measure import Measure, not_estimable
 from fedhealth.core.parts import build
@@ -130,3 +131,9 @@ def test_a_measure_survives_json():
     measure = Measure(0.8, 0.7, 0.9, "DeLong", "")
     assert Measure.from_json(measure.to_json()) == measure
     assert str(measure) == "0.800 [0.700, 0.900]"
+
+
+def test_a_column_grouped_in_two_ways_is_refused():
+    groups = {"band": Group(column="age", cuts=(50.0,)), "decade": Group(column="age", cuts=(50.0, 60.0))}
+    with pytest.raises(SettingError, match="a column may be grouped in one way, found two of age"):
+        FeatureSpec(name="s", features=(Feature(name="age"),), groups=groups)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
@@ -93,3 +95,12 @@ def test_one_class_or_nobody_draws_no_ranking_curve(outcome):
 def test_scores_that_are_all_alike_draw_the_diagonal():
     found = curves.roc(ScoreSums.of(np.full(10, 0.4), np.arange(10) < 3))
     assert (found.x.tolist(), found.y.tolist()) == ([0, 1], [0, 1])
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.integers(1, 25))
+def test_merged_bins_keep_every_patient_and_hold_the_least_each(patients, least):
+    target = curves._merged(np.array(patients), least)
+    held = np.bincount(target, patients, minlength=len(patients))
+    assert held.sum() == sum(patients)
+    if sum(patients) >= least:
+        assert all(count == 0 or count >= least for count in held)

@@ -143,3 +143,29 @@ def test_a_layout_refuses_what_it_does_not_know():
         layout.unpack(np.zeros(7))
     with pytest.raises(SettingError, match="named once"):
         SummaryLayout(groups=("a", "a"))
+
+
+def test_groups_that_hold_more_patients_than_the_cohort_are_refused():
+    layout = SummaryLayout(groups=("sex=f", "sex=m"))
+    p, y = np.array([0.2, 0.4, 0.6]), np.array([0, 1, 0])
+    honest = layout.summarise(p, y, {"sex=f": np.array([True, False, False]), "sex=m": np.array([False, True, True])})
+    layout.check(honest)
+    doubled = layout.summarise(p, y, {"sex=f": np.array([True, True, False]), "sex=m": np.array([False, True, True])})
+    with pytest.raises(DataError, match="the groups of sex must hold no more patients than the cohort"):
+        layout.check(doubled)
+
+
+def test_a_finer_histogram_merges_into_a_coarser_one_without_moving_a_patient():
+    p = np.arange(1001) / 1000
+    fine = ScoreSums.of(p, p > 0.5, bins=1000)
+    merged = fine.coarser(200)
+    np.testing.assert_array_equal(merged.positives + merged.negatives, [5] * 199 + [6])
+    assert merged.n == fine.n
+    with pytest.raises(SettingError, match="must merge evenly"):
+        fine.coarser(300)
+
+
+def test_those_outside_a_part_are_the_difference():
+    p, y = np.linspace(0.1, 0.9, 9), np.arange(9) % 2
+    rest = ScoreSums.of(p, y) - ScoreSums.of(p[:4], y[:4])
+    np.testing.assert_array_equal(rest.to_vector(), ScoreSums.of(p[4:], y[4:]).to_vector())
