@@ -115,12 +115,35 @@ def _simulate(chosen: argparse.Namespace) -> int:
         return _resume(chosen)
     if not chosen.multirun:
         return _run_one(resolved(composed(chosen.overrides)))
-    jobs = swept(chosen.overrides)
+    return _sweep(swept(chosen.overrides))
+
+
+def _sweep(jobs: list[list[str]]) -> int:
+    """Run every job, say how each ended and how to compare them; the first failure's exit code."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedhealth.progress import console
+    from fedhealth.server.store import Store
+    from fedhealth.simulate import stamp
+    from fedhealth.sweep import conducted, to_compare
+
+    def run(config: dict[str, Any], title: str) -> None:
+        sys.stdout.write(f"\n{title}\n")
+        _run_one(config)
+
     sys.stdout.write(f"{len(jobs)} jobs\n")
-    for job in jobs:
-        sys.stdout.write(f"\n{' '.join(job)}\n")
-        _run_one(resolved(composed(job)))
-    return 0
+    table, done = Table("", "job", "AUROC, all patients", box=None), []
+    for job in conducted(jobs, stamp(), run):
+        done.append(job)
+        if job.fault is not None:
+            _fail(f"job {len(done)} of {len(jobs)} failed, {job.title}: {job.fault}", job.fault.exit_code)
+        auroc = "failed" if job.fault or job.folder is None else _auroc(Store(job.folder).read_json("report.json"))
+        table.add_row(str(len(done)), Text(job.title), auroc)
+    console().print("", table)
+    if runs := to_compare(done):
+        sys.stdout.write(f"\ncompare them: fedhealth report --compare {' '.join(runs)}\n")
+    return next((job.fault.exit_code for job in done if job.fault is not None), 0)
 
 
 def _resume(chosen: argparse.Namespace) -> int:
