@@ -103,7 +103,7 @@ def compared(runs: Sequence[Run], *, target: float = 0.75, against: str | None =
         "seeds": sorted({run.seed for run in runs}),
         "target": target,
         "against": first,
-        "coverage": coverage(runs),
+        "coverage": [*coverage(runs), *_of_other_seeds(groups)],
         "outcomes": {
             name: {"title": outcome.title, "higher_is_better": outcome.higher_is_better}
             for name, outcome in OUTCOMES.items()
@@ -150,6 +150,14 @@ def coverage(runs: Sequence[Run]) -> list[str]:
             "may be too small (Nadeau and Bengio 2003, doi:10.1023/A:1024068626366)."
         )
     return said
+
+
+def _of_other_seeds(groups: Sequence[Group]) -> list[str]:
+    if len({tuple(run.seed for run in group.runs) for group in groups}) == 1:
+        return []
+    return [
+        "Not all groups have the same seeds, so their means are of different draws; only the differences pair them."
+    ]
 
 
 def _described(group: Group, target: float) -> dict[str, Any]:

@@ -207,6 +207,12 @@ def test_what_a_seed_draws_anew_is_said_of_the_runs_at_hand(run_of, simulated, c
     assert all(words in sentence for words, sentence in zip(said, sentences, strict=True))
 
 
+def test_groups_of_other_seeds_are_said_to_be_so(study):
+    said = "Not all groups have the same seeds"
+    assert compared(study)["coverage"][-1].startswith(said)
+    assert not any(sentence.startswith(said) for sentence in compared(study[:8])["coverage"])
+
+
 def test_hospitals_of_both_kinds_are_counted(run_of):
     runs = [run_of(seed) for seed in (1, 2)]
     for run in runs:
