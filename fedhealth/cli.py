@@ -65,8 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run's folder")
     simulate.set_defaults(run=_simulate)
 
-    report = commands.add_parser("report", help="rebuild a run's report")
-    report.add_argument("folder", type=Path, metavar="RUN")
+    report = commands.add_parser("report", help="rebuild a run's report, or compare runs")
+    report.add_argument("folder", type=Path, metavar="RUN", nargs="?")
+    report.add_argument("--compare", nargs="+", metavar="RUNS", help="runs, folders of runs, or patterns of either")
+    report.add_argument("--target", type=float, default=0.75, help="count what it took to reach this validation AUROC")
+    report.add_argument("--against", metavar="LABEL", help="take differences from this group; default: the first")
+    report.add_argument("--out", type=Path, help="default: comparison, beside the runs")
     report.set_defaults(run=_report)
 
     runs = commands.add_parser("runs", help="list the runs here")
@@ -111,12 +115,35 @@ def _simulate(chosen: argparse.Namespace) -> int:
         return _resume(chosen)
     if not chosen.multirun:
         return _run_one(resolved(composed(chosen.overrides)))
-    jobs = swept(chosen.overrides)
+    return _sweep(swept(chosen.overrides))
+
+
+def _sweep(jobs: list[list[str]]) -> int:
+    """Run every job, say how each ended and how to compare them; the first failure's exit code."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from fedhealth.progress import console
+    from fedhealth.server.store import Store
+    from fedhealth.simulate import stamp
+    from fedhealth.sweep import conducted, to_compare
+
+    def run(config: dict[str, Any], title: str) -> None:
+        sys.stdout.write(f"\n{title}\n")
+        _run_one(config)
+
     sys.stdout.write(f"{len(jobs)} jobs\n")
-    for job in jobs:
-        sys.stdout.write(f"\n{' '.join(job)}\n")
-        _run_one(resolved(composed(job)))
-    return 0
+    table, done = Table("", "job", "AUROC, all patients", box=None), []
+    for job in conducted(jobs, stamp(), run):
+        done.append(job)
+        if job.fault is not None:
+            _fail(f"job {len(done)} of {len(jobs)} failed, {job.title}: {job.fault}", job.fault.exit_code)
+        auroc = "failed" if job.fault or job.folder is None else _auroc(Store(job.folder).read_json("report.json"))
+        table.add_row(str(len(done)), Text(job.title), auroc)
+    console().print("", table)
+    if runs := to_compare(done):
+        sys.stdout.write(f"\ncompare them: fedhealth report --compare {' '.join(runs)}\n")
+    return next((job.fault.exit_code for job in done if job.fault is not None), 0)
 
 
 def _resume(chosen: argparse.Namespace) -> int:
@@ -164,11 +191,37 @@ def _report(chosen: argparse.Namespace) -> int:
 
     from fedhealth.simulate import checked
 
+    if (chosen.folder is None) == (chosen.compare is None):
+        found = "neither" if chosen.folder is None else "both"
+        raise SettingError(f"a report is of one RUN or compares RUNS, found {found}. See fedhealth report --help.")
+    if chosen.compare:
+        return _compare(chosen)
     path = chosen.folder / "config.yaml"
     if not path.is_file():
         raise SettingError(f"a report needs a run's folder, found no {path}. See fedhealth runs.")
     _write_report(checked(yaml.safe_load(path.read_text(encoding="utf-8"))), chosen.folder)
     sys.stdout.write(f"report: {chosen.folder / 'report.html'}\n")
+    return 0
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    from fedhealth.progress import console, grid_table
+    from fedhealth.report import comparison_tables as tables
+    from fedhealth.report.comparison import compared
+    from fedhealth.report.comparison_page import finding, write
+    from fedhealth.runs import above, named, read
+
+    folders = named(chosen.compare)
+    comparison = compared([read(folder) for folder in folders], target=chosen.target, against=chosen.against)
+    written = write(comparison, chosen.out or above(folders) / "comparison")
+    areas, others = ("union_auroc", "mean_site_auroc", "worst_site_auroc"), ("log_loss", "calibration_slope")
+    grids = [tables.results(comparison, areas), tables.results(comparison, others), tables.costs(comparison)]
+    for grid in (*grids, tables.differences(comparison)):
+        if grid.rows:
+            console().print(grid_table(grid), "")
+    for sentence in (finding(comparison), *comparison["coverage"]):
+        console().print(sentence, markup=False, highlight=False)
+    sys.stdout.write(f"\ncomparison: {written[0]} and .{', .'.join(path.suffix[1:] for path in written[1:])}\n")
     return 0
 
 
@@ -197,20 +250,26 @@ def _runs(chosen: argparse.Namespace) -> None:
 
     from rich.table import Table
 
-    from fedhealth.core.measure import Measure
     from fedhealth.progress import console
+    from fedhealth.runs import beneath
 
     table = Table("run", "state", "AUROC, all patients", box=None)
-    for path in sorted(chosen.folder.glob("*/*/config.yaml")):
-        folder = path.parent
+    for folder in beneath(chosen.folder):
         state = f"stopped after round {len(list((folder / 'checkpoints').glob('[0-9]*')))}"
         auroc = ""
         if (folder / "report.json").is_file():
             report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
             state = f"done, {report['study']['rounds_done']} rounds"
-            auroc = str(Measure.from_json(report["union"]["federated"]["auroc"])).replace(" [", " \\[")
+            auroc = _auroc(report)
         table.add_row(str(folder), state, auroc)
     console().print(table if table.row_count else f"no runs in {chosen.folder}")
+
+
+def _auroc(report: dict[str, Any]) -> str:
+    """The federation's AUROC on all test patients, for a table."""
+    from fedhealth.core.measure import Measure
+
+    return str(Measure.from_json(report["union"]["federated"]["auroc"])).replace(" [", " \\[")
 
 
 def _sites_list(chosen: argparse.Namespace) -> None:

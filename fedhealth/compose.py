@@ -51,10 +51,10 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 
 def swept(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each job of a sweep: every combination of the values that commas separate.
+    """The overrides of each job of a sweep: every combination of the values that commas separate or `range` counts.
 
     Raises:
-        SettingError: an override can't be parsed.
+        SettingError: an override can't be parsed, or has no value.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -69,6 +69,9 @@ def swept(overrides: Sequence[str]) -> list[list[str]]:
         ]
     except HydraException as error:
         raise SettingError(_brief(error, overrides)) from None
+    for one, values in zip(parsed, choices, strict=True):
+        if not values:
+            raise SettingError(f"a sweep must go over at least one value, found none in {one.input_line}. Give it one.")
     return [list(job) for job in itertools.product(*choices)]
 
 

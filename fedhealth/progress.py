@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from itertools import groupby
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from fedhealth.core.measure import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from fedhealth.report.comparison_tables import Cell, Grid
 
 WHO = (("local", "alone"), ("federated", "federated"), ("pooled", "pooled"), ("oracle", "best possible"))
 
@@ -78,6 +84,26 @@ def result_table(report: Mapping[str, Any]) -> Table:
         "all patients together", "", *(_cell(by_who[who]["union_auroc"], who) for who, _ in shown), style="bold"
     )
     return table
+
+
+def grid_table(grid: Grid) -> Table:
+    """A table of a comparison; what is told from the next best is bold."""
+    table = Table(title=escape(grid.title), title_justify="left", box=None)
+    table.add_column("", no_wrap=True)
+    for column in grid.columns:
+        table.add_column(column, justify="right")
+    for heading, rows in groupby(grid.rows, key=lambda row: row.heading):
+        if heading:
+            table.add_row(Text(heading, style="bold"))
+        for row in rows:
+            name = row.name.replace(" ", "\n")
+            table.add_row(Text(indent(name, "  ") if heading else name), *(_shown(cell) for cell in row.cells))
+    return table
+
+
+def _shown(cell: Cell) -> Text:
+    shown = Text(" ".join(filter(None, (cell.text, cell.beside))), style="bold" if cell.is_best else "")
+    return shown.append("".join(f"\n{line}" for line in cell.under), style="not bold")
 
 
 def _line(row: dict[str, Any], planned: int) -> str:

@@ -143,8 +143,7 @@ def open_run(simulation: Simulation) -> Store:
         SettingError: the folder exists.
     """
     chosen = simulation.settings.folder
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
-    folder = Path(chosen) if chosen else Path("runs") / simulation.study.name / stamp
+    folder = Path(chosen) if chosen else Path("runs") / simulation.study.name / stamp()
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
@@ -154,6 +153,11 @@ def open_run(simulation: Simulation) -> Store:
         ) from None
     write_bytes(folder / "config.yaml", yaml.safe_dump(simulation.config, sort_keys=False).encode())
     return Store(folder)
+
+
+def stamp() -> str:
+    """The moment as a folder's name, to the millisecond; later ones sort after."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3]
 
 
 def clients(simulation: Simulation) -> dict[str, Client]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -112,6 +113,13 @@ def test_runs_are_listed(capsys, finished):
     assert "done, 3 rounds" in capsys.readouterr().out
 
 
+def test_the_runs_of_a_sweep_are_listed_too(capsys, finished):
+    (finished.parent / "sweep").mkdir()
+    finished.rename(finished.parent / "sweep" / "1-seed=1")
+    assert cli.main(["runs", "--folder", str(finished.parents[1])]) == 0
+    assert "done, 3 rounds" in capsys.readouterr().out
+
+
 def test_the_config_is_printed_and_nothing_runs(capsys):
     assert cli.main(["simulate", "experiment=smoke", "rounds=5", "--cfg", "job"]) == 0
     assert "rounds: 5" in capsys.readouterr().out
@@ -129,8 +137,51 @@ def test_a_sweep_runs_every_combination(capsys, tmp_path, monkeypatch):
         "run.report=false",
     ]
     assert cli.main(words) == 0
-    assert len(list(tmp_path.glob("runs/smoke/*/report.json"))) == 4
-    assert "seed=2 strategy=fedadagrad" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("runs/smoke/*/*/report.json"))) == 4
+    out = capsys.readouterr().out
+    assert "seed=2 strategy=fedadagrad" in out
+    # What it says last compares the runs, and can be typed as it stands.
+    command = out.splitlines()[-1].removeprefix("compare them: fedhealth ")
+    assert cli.main([*shlex.split(command), "--target", "0.6"]) == 0
+    assert "Differences from strategy=fedavg, paired by seed" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("runs/smoke/*/comparison/compare.*"))) == 5
+
+
+def test_a_job_that_fails_is_said_in_one_line_and_its_code_ends_the_sweep(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = "strategy=nope,fedavg", "privacy._target_=fedhealth.privacy.plain.Plain,os.system"
+    code, error = said(capsys, "simulate", "-m", "experiment=smoke", "rounds=1", "run.report=false", *jobs)
+    assert code == 2, "the first of two codes, 2 and 3"
+    lines = error.splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"fedhealth: job {k} of 4 failed" for k in (1, 2, 4)]
+    assert "strategy=nope privacy._target_=os.system: `strategy` must be one of its parts" in lines[1]
+    assert len(list(tmp_path.glob("runs/smoke/*/*/report.json"))) == 1
+
+
+def test_a_list_among_the_values_of_a_sweep_is_said_as_it_is(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = "sites.names=[galen-heart,nowhere],[nowhere]"
+    assert cli.main(["simulate", "-m", "experiment=smoke", "run.report=false", sweep]) == 2
+    assert capsys.readouterr().out.count("sites.names=[galen-heart,nowhere]") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "a report is of one RUN or compares RUNS, found neither"),
+        (["runs/a", "--compare", "runs/b"], "a report is of one RUN or compares RUNS, found both"),
+        (["--compare", "/nowhere"], "--compare must name runs or folders of runs, found no config.yaml"),
+        (["--compare", "HERE", "--target", "75"], "`--target` must be an AUROC between 0 and 1, found 75.0"),
+        (
+            ["--compare", "HERE", "--against", "fedavg"],
+            "`--against` must be a group's label, found 'fedavg'. Known: strategy=fedavg",
+        ),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else None,
+)
+def test_a_comparison_asked_for_wrongly_gets_one_helpful_line(capsys, finished, words, line):
+    code, error = said(capsys, "report", *(word.replace("HERE", str(finished)) for word in words))
+    assert (code, line in error, error.count("\n")) == (2, True, 1), error
 
 
 def test_a_users_own_configs_are_found_where_they_stand(capsys, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fedhealth"
 LEAVES = {"models", "strategies", "privacy", "secagg", "evaluation", "governance", "synthetic", "runtime"}
-ROOTS = {"cli", "simulate", "compose", "progress", "places", "__main__", "__init__"}
+ROOTS = {"cli", "simulate", "sweep", "runs", "compose", "progress", "places", "__main__", "__init__"}
 MAY_IMPORT = {
     "core": set(),
     **{leaf: {"core"} for leaf in LEAVES},

@@ -4,6 +4,10 @@
 figures (`svg` fits them to the page), `words` its sentences. Whatever the report leaves out, the
 page leaves out.
 
+Beside it stands the comparison of runs: `run_groups` says which can be compared, `comparison` works
+out its document, `comparison_page.write` makes its files, with `comparison_figure` and
+`comparison_tables`.
+
 `report.json`, schema 1. M is a measure as `core.measure.Measure.to_json` writes it:
 `{"value", "low", "high", "method", "note"}`, null where there is none and NaN is null. Every
 part may be null or absent, except `schema`, `study` and `sites`.

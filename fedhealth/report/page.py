@@ -67,7 +67,7 @@ def html(report: Mapping[str, Any]) -> str:
         **{k: v for k, v in report["study"].items() if v is not None},
     }
     return (
-        _templates()
+        templates()
         .get_template("template.html.j2")
         .render(
             report=report,
@@ -231,7 +231,8 @@ def site_measures(report: Mapping[str, Any]) -> list[str]:
     return [name for name in found if name not in NOT_BY_SITE]
 
 
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The page templates of this folder, with the filters that say numbers as `words` does."""
     here = files("fedhealth.report")
     found = Environment(
         autoescape=True,

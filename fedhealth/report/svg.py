@@ -119,6 +119,21 @@ def picture(figure: Figure, *, name: str, title: str, description: str) -> Pictu
     return Picture(svg=ET.tostring(root, encoding="unicode"), width=round(width))
 
 
+def standalone(found: Picture) -> str:
+    """The picture as an SVG file that takes nothing from a page: its own namespaces, size, font, colours and paper."""
+    root = ET.fromstring(re.sub(r"var\(--(\w+)\)", lambda role: COLOURS[role[1]], found.svg))  # noqa: S314 (ours)
+    for element in root.iter():
+        if "href" in element.attrib:
+            element.attrib["xlink:href"] = element.attrib.pop("href")
+    _, _, width, height = root.attrib["viewBox"].split()
+    root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "xmlns:xlink": "http://www.w3.org/1999/xlink",
+                    "width": width, "height": height, "font-family": "Helvetica, Arial, DejaVu Sans, sans-serif"}  # fmt: skip
+    title, description = root[:2]
+    paper = ET.Element("rect", width=width, height=height, fill=COLOURS["paper"])
+    root[:2] = [title, description, paper]
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
 #: The ids that something refers to: a type's letter, then ten hexadecimal digits.
 _REFERRED = re.compile(r"[a-z][0-9a-f]{10}")
 _ROLES = {colour: f"var(--{role})" for role, colour in COLOURS.items()}

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from fedhealth.report.run_groups import Run
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -200,6 +202,53 @@ def sample_report(*, sites: int = 8, seed: int = 7, baselines: bool = True, fail
         "manifest": {"config_sha256": "ab" * 32, "weights_sha256": "cd" * 32, "python": "3.11.9", "platform": "Linux x86_64",
                      "packages": {"flwr": "1.41.0", "numpy": "2.4.6", "torch": "2.13.0"}, "threads": 1},
     }  # fmt: skip
+
+
+FLOWER = "flwr.serverapp.strategy."
+
+
+def made_run(seed: int = 1, *, strategy: str = "FedAvg", folder: str = "", curve: tuple[float | None, ...] = (0.6, 0.7),
+             config: dict[str, Any] | None = None, simulated: bool = True, cohort: str = "", **values: float | None) -> Run:  # fmt: skip
+    """A finished run of two hospitals with these results, None for withheld."""
+    auroc = values.get("union", 0.7)
+
+    def m(value: float | None) -> dict[str, Any]:
+        return not_estimable("withheld: fewer than 10 patients") if value is None else around(value, 0.05)
+
+    sites = [
+        {"name": name, "title": title, "simulated": simulated, "train": 60, "validation": 20, "test": 20}
+        for name, title in (("oak", "Oak"), ("elm", "Elm"))
+    ]
+    rounds = [
+        {"round": k, "auroc": m(value), "bytes_up": 100, "bytes_down": 50, "took_s": 0.5}
+        for k, value in enumerate(curve, 1)
+    ]
+    return Run(
+        folder=folder or f"runs/{strategy}-{seed}",
+        config={
+            "name": "trial", "title": "Trial", "seed": seed, "rounds": 2, "task": {"name": "mortality"},
+            "features": {"name": "mortality", "features": [{"name": "age"}, {"name": "lactate"}]},
+            "split": {"train": 0.6, "test": 0.4}, "source": {"kind": None}, "sites": {"folder": None, "names": None},
+            "model": {"_target_": "fedhealth.models.logistic.Logistic"}, "training": {"learning_rate": 0.05},
+            "strategy": {"_target_": FLOWER + strategy, "fraction_train": 1.0}, "run": {"folder": None},
+            **(config or {}),
+        },
+        report={
+            "schema": 1, "study": {"title": "Trial"}, "sites": sites, "rounds": rounds,
+            "union": {"federated": {"auroc": m(auroc), "log_loss": m(values.get("log_loss", 0.4)),
+                                    "calibration_slope": m(values.get("slope", 1.0))}},
+            "comparison": [{"who": "federated", "mean_site_auroc": m(values.get("mean", 0.65)),
+                            "worst_site": {"name": values.get("worst_name", "oak"), "auroc": m(values.get("worst", 0.6))}}],
+            "cost": {"bytes_up": 100 * len(rounds), "bytes_down": 50 * len(rounds)},
+        },
+        cohorts={"oak": cohort or f"oak {seed}", "elm": cohort or f"elm {seed}"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def run_of() -> Callable[..., Run]:
+    """The maker of finished runs, as a comparison reads them."""
+    return made_run
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,38 @@
+"""From words to configs: which jobs a sweep has."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedhealth.compose import swept
+from fedhealth.core.errors import SettingError
+
+
+@pytest.mark.parametrize(
+    ("word", "values"),
+    [
+        ("seed=1,2,3", ["1", "2", "3"]),
+        ("seed=range(5)", ["0", "1", "2", "3", "4"]),
+        ("seed=range(1,4)", ["1", "2", "3"]),
+        ("seed=range(0,10,4)", ["0", "4", "8"]),
+        ("seed=7", ["7"]),
+    ],
+)
+def test_a_seed_is_swept_by_commas_or_by_a_range(word, values):
+    assert swept([word]) == [[f"seed={value}"] for value in values]
+
+
+def test_a_sweep_is_every_combination_the_last_word_turning_fastest():
+    jobs = swept(["experiment=smoke", "seed=range(1,3)", "strategy=fedavg,fedadagrad", "model.hidden=[64,32]"])
+    assert [job[1:3] for job in jobs] == [
+        ["seed=1", "strategy=fedavg"],
+        ["seed=1", "strategy=fedadagrad"],
+        ["seed=2", "strategy=fedavg"],
+        ["seed=2", "strategy=fedadagrad"],
+    ]
+    assert {(job[0], job[3]) for job in jobs} == {("experiment=smoke", "model.hidden=[64,32]")}
+
+
+def test_a_range_without_a_number_in_it_is_refused():
+    with pytest.raises(SettingError, match=r"at least one value, found none in seed=range\(3,1\)"):
+        swept(["seed=range(3,1)"])
