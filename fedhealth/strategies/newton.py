@@ -56,7 +56,7 @@ class Newton(Method):
         del memory
         design = np.hstack([trainer.x, np.ones((len(trainer.y), 1))]).astype(np.float64)
         logit = design @ flat(received.weights)
-        n, p = len(trainer.y), 1 / (1 + np.exp(-logit))
+        n, p = len(trainer.y), np.exp(-np.logaddexp(0, -logit))
         loss = float(np.mean(np.logaddexp(0, logit) - trainer.y * logit))
         return Trained(
             {

@@ -1,0 +1,40 @@
+"""What doesn't fit together is refused before anything trains."""
+
+import pytest
+
+from fedhealth.core.errors import SettingError
+from fedhealth.simulate import checked
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["strategy=krum", "strategy.num_malicious_nodes=1"], "Krum with num_malicious_nodes=1 must have at least 5 hospitals, found 3"),
+        (["strategy=bulyan"], "must have at least 7 hospitals, found 3"),
+        (["strategy=fedtrimmedavg", "strategy.beta=0.7"], "`beta` must be in the range"),
+        (["strategy=multikrum"], "must have at least 5 hospitals"),
+        (["strategy=newton", "model=mlp"], "newton needs a linear model"),
+        (["strategy=fedper"], "fedper must share some layers"),
+        (["strategy=fedper", "model=mlp", "strategy.personal_layers=[nose.*]"], "a pattern must match a weight of the model, found 'nose"),
+        (["strategy=ditto", "strategy.personal_layers=[head]"], "a pattern must match a weight of the model, found 'head'"),
+        (["strategy=ditto", "strategy.strength=-1"], "`strength` must be 0 or more, found -1"),
+        (["strategy=finetune", "strategy.layers=[head]"], "a pattern must match a weight of the model"),
+        (["strategy=fedbn", "model=mlp"], "fedbn must keep some layers at the hospital, found none"),
+        (["strategy=scaffold", "optimiser=adamw"], "scaffold's option II needs plain gradient descent, found training with adamw"),
+        (["strategy=scaffold", "strategy.option=III"], "option"),
+        (["strategy=fednova", "optimiser=adamw"], "fednova must know how far a hospital's steps reach, found adamw"),
+        (["strategy=fednova", "strategy.mu=0.1", "optimiser=momentum"], "momentum with a proximal term"),
+        (["strategy=apfl", "training.momentum=0.9"], "apfl trains by plain gradient descent"),
+        (["strategy=apfl", "model=mlp", "model.normalisation=batch"], "found running statistics"),
+        (["strategy=apfl", "strategy.share=2"], r"`share` must lie in \[0, 1\], found 2"),
+        (["strategy=feddyn", "strategy.alpha=0"], "`alpha` must be above 0"),
+        (["strategy=afl", "strategy.rate=0"], "`rate` must be above 0"),
+        (["strategy=fedrep", "strategy.head_epochs=0"], "`head_epochs` must be at least 1"),
+        (["strategy=newton", "strategy.ridge=-1"], "`ridge` must be 0 or more"),
+        (["strategy=fedadam", "server_optimiser=adam"], "FedAdam holds a server optimiser of its own"),
+        (["strategy=fedavg", "server_optimiser=adam", "server_optimiser.tau=0"], "`tau` must be above 0"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_with_the_remedy(smoke, words, said):
+    with pytest.raises(SettingError, match=said):
+        checked(smoke("run.folder=null", *words))
