@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
 from fedhealth.server.store import Store
 from fedhealth.simulate import checked, clients, open_run, run, unready
 from fedhealth.site.app import client_of
+from fedhealth.site.memory import Memory
 
 GOLDEN = Path(__file__).with_name("golden_smoke.json")
 
@@ -285,6 +287,34 @@ def test_a_hospital_that_sends_impossible_sums_is_named_and_the_others_go_on(smo
         ("harrow-fen", "sent score sums that can't be counts of patients")
     ]
     assert row["scored_by"] == ["galen-heart", "port-amity"]
+
+
+@pytest.mark.parametrize("strategy", ["scaffold", "feddyn"])
+def test_a_hospital_whose_reply_was_lost_forgets_that_round(smoke, monkeypatch, tmp_path, strategy):
+    from fedhealth.site import app as site_app
+
+    honest, lost = site_app.write_reply, []
+
+    def losing(sealed, *, to):
+        config = to.content.get("config", {})
+        if to.metadata.message_type == "train" and config.get("server-round") == 2 and to.metadata.dst_node_id == 101:
+            lost.append(to)
+            raise OSError
+        return honest(sealed, to=to)
+
+    monkeypatch.setattr(site_app, "write_reply", losing)
+    words = (f"strategy={strategy}", "rounds=3", "rules.quorum=2")
+    store = finished(smoke(*words, f"run.folder={tmp_path / 'lossy'}"))
+    assert len(lost) == 1
+    memory = next((store.folder / "memory" / "harrow-fen").iterdir())
+    third = Memory(memory).before(4)
+    monkeypatch.setattr(site_app, "write_reply", honest)
+    # What it remembers after round 3 is made from round 1's memory, as if round 2 had not been.
+    (memory / "00002.safetensors").unlink()
+    again = Store(store.folder)
+    shutil.rmtree(store.folder / "checkpoints" / "00003")
+    run(checked(yaml.safe_load((store.folder / "config.yaml").read_text())), again, lambda row: None)
+    assert all(np.array_equal(third[name], array) for name, array in Memory(memory).before(4).items())
 
 
 def test_too_few_good_hospitals_is_the_first_ones_fault(hospitals, tabular):

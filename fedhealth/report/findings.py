@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: Who belongs to no group of a grouping, since the value is missing.
 NOT_RECORDED = "not recorded"
 
+#: What of a round's row is for the coordinator alone.
+COORDINATORS_OWN = ("watched", "scored_by", "trained_by", "events", "others")
+
 LABELS = {
     "local": "Each hospital alone",
     "federated": "Federated",
@@ -198,7 +201,7 @@ def _rounds(history: list[dict[str, Any]], floor: Floor) -> list[dict[str, Any]]
     usual = max(sets, key=lambda names: (sets[names], len(names)), default=())
     rows = []
     for row in history:
-        shown = {key: value for key, value in row.items() if key not in ("watched", "scored_by", "events", "others")}
+        shown = {key: value for key, value in row.items() if key not in COORDINATORS_OWN}
         note = ""
         if tuple(row["scored_by"]) != usual:
             note = "withheld: other hospitals answered than in most rounds"

@@ -119,7 +119,11 @@ class PolicyGrid(Grid):
 
     def site_of(self, reply: Message) -> str:
         """The hospital a reply stands for."""
-        return self._names.get(reply.metadata.src_node_id, f"node {reply.metadata.src_node_id}")
+        return self.name_of(reply.metadata.src_node_id)
+
+    def name_of(self, node: int) -> str:
+        """The hospital at a node."""
+        return self._names.get(node, f"node {node}")
 
     def exchanges(self) -> list[Exchange]:
         """What was exchanged since the last call."""

@@ -20,7 +20,7 @@ from fedhealth.core.study import packed
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import SummaryLayout
 from fedhealth.runtime import flower
-from fedhealth.runtime.codec import COUNT, SUM, array_record, arrays_of, metrics_of
+from fedhealth.runtime.codec import CONFIG, COUNT, SUM, array_record, arrays_of, metrics_of
 from fedhealth.server.store import Checkpoint
 from fedhealth.strategies import state as strategy_state
 from fedhealth.strategies.method import SumServer
@@ -92,7 +92,7 @@ def run_rounds(
     """
     study = plan.study
     while progress.done < study.rounds and not progress.stopped_because:
-        row, model, memory = _round(plan, grid, preprocessor, progress.model, progress.optimiser, progress.done + 1)
+        row, model, memory = _round(plan, grid, preprocessor, progress)
         progress = Progress(model=model, optimiser=memory, done=row["round"], history=[*progress.history, row])
         progress.stopped_because = _stop_reason(study, progress)
         arrays, values = strategy_state.dump(plan.strategy)
@@ -152,24 +152,42 @@ def evaluated(
 
 
 def _round(
-    plan: Plan, grid: PolicyGrid, preprocessor: Preprocessor, model: Arrays, memory: Arrays, number: int
+    plan: Plan, grid: PolicyGrid, preprocessor: Preprocessor, progress: Progress
 ) -> tuple[dict[str, Any], Arrays, Arrays]:
-    """One round: its row of the history, the new model, and the server optimiser's memory."""
+    """The next round: its row of the history, the new model, and the server optimiser's memory."""
+    model, number = progress.model, progress.done + 1
     study, started = plan.study, time.perf_counter()
     quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
     asked = chosen(study.roster, study.rules.fraction, seed=study.seed, round_=number, at_least=quorum)
     grid.exchanges()
     grid.ask(asked)
     messages = plan.strategy.configure_train(number, array_record(model), _config(preprocessor), cast("Any", grid))
+    messages = [_reminded(message, grid, progress) for message in messages]
     replies = list(grid.send_and_receive(messages, fault_of=_misfit(plan, model)))
+    trained_by = [grid.site_of(reply) for reply in replies if reply.has_content()]
     losses = [metrics_of(reply) for reply in replies if reply.has_content()]
     arrays, _ = plan.strategy.aggregate_train(number, _own(replies))
-    new, memory = plan.optimiser.step(model, _checked(arrays, model, plan), memory)
+    new, memory = plan.optimiser.step(model, _checked(arrays, model, plan), progress.optimiser)
     model = _checked(array_record(new), model, plan)
     grid.ask(study.roster)
     vectors, _ = evaluated(plan, grid, preprocessor, model, number, of_round=number, part="validation", grouped=False)
     row = _row(study, number, vectors, losses, grid.exchanges())
-    return {**row, "took_s": time.perf_counter() - started}, model, memory
+    return {**row, "trained_by": trained_by, "took_s": time.perf_counter() - started}, model, memory
+
+
+def _reminded(message: Message, grid: PolicyGrid, progress: Progress) -> Message:
+    """The message, which tells a hospital whose last reply was lost from which round on to remember.
+
+    It kept its memory before it replied; had the coordinator not counted that round and
+    the hospital gone on from it, control variates and duals would no longer add up.
+    """
+    site = grid.name_of(message.metadata.dst_node_id)
+    if not progress.history or site in progress.history[-1]["trained_by"]:
+        return message
+    own = flower.twin(message)
+    counted = [row["round"] for row in progress.history if site in row["trained_by"]]
+    own.content[CONFIG]["memory-round"] = max(counted, default=0)
+    return own
 
 
 def _own(replies: list[Message]) -> list[Message]:

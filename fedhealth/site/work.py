@@ -57,7 +57,8 @@ def spread(permit: Permit, request: Request) -> Update:
 def train(permit: Permit, request: Request) -> Update:
     """This hospital's half of a round, by the study's method; its memory is kept before anything leaves."""
     trainer = _trainer(permit, request)
-    memory = permit.memory.before(permit.round_)
+    counted = int(request.config.get("memory-round", permit.round_ - 1))
+    memory = permit.memory.before(min(permit.round_, counted + 1))
     found = method_of(permit.study.strategy).train(trainer, Received(_arrays(request), request.config), memory)
     if found.memory is not None:
         permit.memory.keep(permit.round_, found.memory)
