@@ -31,6 +31,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (["sites.names=[]"], 2, "`sites.names` must name at least one hospital, found none"),
         (["sites.names=[galen]"], 2, "found 'galen'. Did you mean galen-heart?"),
         (["sites.names=[norrvik,norrvik,millbrook]"], 2, "must name each hospital once"),
+        (["sites.names=[../sites/norrvik]"], 2, "sites.names must name hospitals in"),
         (["sites.folder=/nowhere", "sites.names=null"], 2, "must name at least one hospital"),
         (["model=mlp", "model.hidden=3"], 2, "`hidden` should be a valid tuple, found 3"),
         (["model=mlp", "model.hidden=[]"], 2, "`hidden` must list widths of at least 1, found []"),

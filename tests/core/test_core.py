@@ -40,13 +40,33 @@ def test_a_good_manifest_is_read(tmp_path):
         (("name: x", "name: y"), "`name` must be its folder's name x, found y"),
         (("kind: synthetic, ", ""), "source.kind must be named, found none"),
         (("title: X", "title: [X"), "must be YAML, found a fault at line"),
+        (("title: X", "title: 2020-13-45"), "must be YAML, found a ValueError in it. Quote its values"),
+        (("title: X", "title: !!int many"), "must be YAML, found a ValueError in it"),
+        (("title: X", f"title: {'[' * 2000}"), "must be YAML, found a RecursionError in it"),
     ],
+    ids=lambda value: value[1][:40] if isinstance(value, tuple) else None,
 )
 def test_a_wrong_manifest_is_refused_in_one_line(tmp_path, change, words):
     with pytest.raises(SettingError) as error:
         load_manifest(written(tmp_path, GOOD.replace(*change)))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_manifest_in_another_encoding_is_refused_in_one_line(tmp_path, encoding):
+    folder = written(tmp_path, GOOD)
+    (folder / "site.yaml").write_bytes(GOOD.replace("title: X", "title: Hôpital").encode(encoding))
+    with pytest.raises(
+        SettingError, match=r"^\S+site.yaml must be text in UTF-8, found a byte at position \d+ that is"
+    ):
+        load_manifest(folder)
+
+
+def test_the_mark_that_some_editors_put_before_utf_8_is_no_fault(tmp_path):
+    folder = written(tmp_path, GOOD)
+    (folder / "site.yaml").write_bytes(GOOD.encode("utf-8-sig"))
+    assert load_manifest(folder).name == "x"
 
 
 @pytest.mark.parametrize("name", site_names(builtin_sites()))
