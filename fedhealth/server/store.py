@@ -70,6 +70,8 @@ class Store:
         }
         for name, content in {**files, STATE: json.dumps(state).encode()}.items():
             write_bytes(draft / name, content)
+        # First the names of the files, then the name of their folder: a rename may reach the disk before what it names.
+        _sync(draft)
         if target.exists():
             shutil.rmtree(target)
         draft.rename(target)

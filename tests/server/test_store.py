@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -75,6 +76,25 @@ def test_on_a_full_disk_the_checkpoint_before_survives(tmp_path):
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "OSError: [Errno 27]" in ended.stderr
     assert Store(tmp_path).load().round_ == 1
+
+
+def test_all_of_a_checkpoint_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    synced, rename, fsync = set(), os.rename, os.fsync
+
+    def noting(handle):
+        synced.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def renaming(old, new):
+        parts = [old, *old.iterdir()]
+        assert len(parts) == 4
+        assert [part.name for part in parts if part.stat().st_ino not in synced] == []
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    monkeypatch.setattr(os, "rename", renaming)
+    Store(tmp_path).save(checkpoint(1))
+    assert (tmp_path / "checkpoints").stat().st_ino in synced
 
 
 def test_json_is_never_written_with_nan(tmp_path):
