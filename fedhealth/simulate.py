@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from flwr.app import Context, RecordDict
 
 from fedhealth import __version__
@@ -33,7 +32,7 @@ from fedhealth.runtime.local import FIRST_NODE
 from fedhealth.runtime.policy import Patience, PolicyGrid
 from fedhealth.server.app import make
 from fedhealth.server.plan import plan_for
-from fedhealth.server.store import Store, write_bytes
+from fedhealth.server.store import Store
 from fedhealth.site.app import app as client_app
 from fedhealth.site.app import client_of
 from fedhealth.synthetic import Hospital, generate
@@ -152,8 +151,9 @@ def open_run(simulation: Simulation) -> Store:
             f"a run must have a folder of its own, found {folder} there already. Choose another run.folder, or go on "
             f"with it: fedhealth simulate --resume {folder}"
         ) from None
-    write_bytes(folder / "config.yaml", yaml.safe_dump(simulation.config, sort_keys=False).encode())
-    return Store(folder)
+    store = Store(folder)
+    store.write_config(simulation.config)
+    return store
 
 
 def clients(simulation: Simulation) -> dict[str, Client]:
@@ -300,8 +300,7 @@ def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any
     usage = resource.getrusage(resource.RUSAGE_SELF)
     statistics = store.read_json("statistics.json")
     packages = ("flwr", "torch", "numpy", "hydra-core", "safetensors")
-    store.write_json(
-        "manifest.json",
+    store.write_manifest(
         {
             "study": simulation.digest,
             "config_sha256": digest(simulation.config),
