@@ -54,6 +54,16 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (["task=heart", "features=heart"], 2, "galen-heart: a task must have a synthetic outcome, found 'heart'"),
         (["features=heart"], 2, "must be generated, found"),
         (
+            ["features.features=[{name: age, missing: ['?']}]", "features.groups={}"],
+            2,
+            "feature age: missing must list numbers where the feature is numeric, found '?'",
+        ),
+        (
+            ["features.groups={age_band: {column: age, cuts: [65, 40]}}"],
+            2,
+            "group of age: cuts must rise strictly, found [65.0, 40.0]",
+        ),
+        (
             ["source=csv", "source.path=/nowhere/@site.csv"],
             2,
             "must name a file, found none at /nowhere/galen-heart.csv",
