@@ -252,7 +252,21 @@ def test_a_hospital_with_bad_data_is_named_and_the_others_go_on(hospitals, tabul
     store = finished(config)
     assert set(store.read_json("results.json")["sums"]) == {"ash", "oak", "yew"}
     assert "refused" not in (store.folder / "metrics.jsonl").read_text()
-    assert json.loads((store.folder / "metrics.jsonl").read_text().splitlines()[0])["failed"][0]["site"] == "elm"
+
+
+def test_a_broken_hospital_is_named_once_a_round_under_one_incident(hospitals, tabular):
+    for seed, name in enumerate(("ash", "oak", "yew")):
+        folder = hospitals(name, patients(seed))
+    hospitals("elm", [], text="")
+    store = finished(tabular(folder, "rules.quorum=3"))
+    failed = [row["failed"] for row in store.read_history()]
+    assert [[failure["site"] for failure in each] for each in failed] == [["elm"]] * 3
+    (reason,) = {failure["reason"] for each in failed for failure in each}
+    assert re.fullmatch(r"failed with DataError \(incident [0-9a-f]{8} in the hospital's log\)", reason)
+    # It failed in the last evaluation too; that is no fourth round.
+    report = cli._write_report(checked(tabular(folder)), store.folder)
+    elm = next(site for site in report["sites"] if site["name"] == "elm")
+    assert elm["status"] == f"gave no answer in 3 of 3 rounds and in the last evaluation: {reason}"
 
 
 def test_too_few_good_hospitals_is_the_first_ones_fault(hospitals, tabular):
@@ -266,12 +280,13 @@ def test_too_few_good_hospitals_is_the_first_ones_fault(hospitals, tabular):
 def test_a_refusing_hospital_is_left_out_by_its_code(hospitals, tabular):
     for seed, name in enumerate(("ash", "oak", "yew")):
         folder = hospitals(name, patients(seed))
-    hospitals("elm", patients(9), min_patients=1000)
+    # No number that the seconds of a round would hold by chance.
+    hospitals("elm", patients(9), min_patients=987_654_321)
     store = finished(tabular(folder, "rules.quorum=3"))
     row = json.loads((store.folder / "metrics.jsonl").read_text().splitlines()[0])
     assert row["failed"][0]["reason"] == "refused: fewer training patients than the hospital's min_patients floor"
     # The floor and the count stay in the hospital.
-    assert "1000" not in (store.folder / "metrics.jsonl").read_text()
+    assert "987654321" not in (store.folder / "metrics.jsonl").read_text()
 
 
 def test_below_the_quorum_the_run_stops_with_an_error(hospitals, tabular):

@@ -145,7 +145,8 @@ def _row(
         "train_loss": train_loss,
         "watched": _watched(study, sums),
         "answered": len(exchanges[0].answered),
-        "failed": [{"site": f.site, "reason": f.reason} for exchange in exchanges for f in exchange.failed],
+        # Whoever could neither train nor evaluate, for one reason, is named once.
+        "failed": [{"site": f.site, "reason": f.reason} for f in dict.fromkeys(f for x in exchanges for f in x.failed)],
         "bytes_down": sum(exchange.bytes_down for exchange in exchanges),
         "bytes_up": sum(exchange.bytes_up for exchange in exchanges),
         "messages": sum(len(exchange.answered) + len(exchange.failed) for exchange in exchanges),
