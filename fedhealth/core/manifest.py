@@ -31,9 +31,9 @@ class Policy:
         paused: answer no study for now.
     """
 
-    min_patients: int
-    min_cell: int
-    min_cohort: int
+    min_patients: int = field(metadata={"example": 20})
+    min_cell: int = field(metadata={"example": 10})
+    min_cohort: int = field(metadata={"example": 3})
     require_masking: bool = False
     share_site_results: bool = True
     paused: bool = False
@@ -58,7 +58,7 @@ class SiteManifest:
     name: str
     title: str
     policy: Policy
-    source: dict[str, Any]
+    source: dict[str, Any] = field(metadata={"example": "{kind: csv, path: patients.csv}"})
     region: str = ""
     description: str = ""
     units: dict[str, str] = field(default_factory=dict)
