@@ -11,7 +11,6 @@ import os
 import platform
 import resource
 import sys
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,6 +31,7 @@ from fedhealth.runtime.local import FIRST_NODE
 from fedhealth.runtime.policy import Patience, PolicyGrid
 from fedhealth.server.app import make
 from fedhealth.server.plan import plan_for
+from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import Store
 from fedhealth.site.app import app as client_app
 from fedhealth.site.app import client_of
@@ -193,7 +193,7 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
     """
     flower.quiet()
     with contextlib.contextmanager(store.lock)():
-        started = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "at": time.perf_counter()}
+        stopwatch = Stopwatch()
         study = simulation.study
         run_config = {"fh-study": packed(simulation.document), "fh-folder": str(store.folder)}
         local = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
@@ -205,11 +205,11 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
         )
         try:
             context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
-            make(watch)(PolicyGrid(inner, names, patience), context)
+            make(watch, stopwatch)(PolicyGrid(inner, names, patience), context)
         finally:
             inner.close()
         _write_baselines(simulation, store)
-        _write_manifest(simulation, store, started)
+        _write_manifest(simulation, store, stopwatch)
 
 
 def roster_table(simulation: Simulation) -> dict[str, dict[str, Any]]:
@@ -294,10 +294,12 @@ def _risk_of(simulation: Simulation, name: str) -> Callable[[], dict[str, float]
     return risk_of
 
 
-def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any]) -> None:
-    """Write what a reader needs to know how the run came about."""
+def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) -> None:
+    """Write what a reader needs to know how the run came about.
+
+    Seconds are those of the `Stopwatch`, over every process; the peak of memory is this one's.
+    """
     results = store.read_json("results.json")
-    usage = resource.getrusage(resource.RUSAGE_SELF)
     statistics = store.read_json("statistics.json")
     packages = ("flwr", "torch", "numpy", "hydra-core", "safetensors")
     store.write_manifest(
@@ -314,10 +316,9 @@ def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any
             "seeds": "SHA-256 of (seed, round, site, purpose), first 8 bytes",
             "cohorts": _fingerprints(statistics),
             "sites": roster_table(simulation),
-            "started": started["started"],
-            "wall_s": time.perf_counter() - started["at"],
-            "cpu_s": usage.ru_utime + usage.ru_stime,
-            "peak_memory_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            **stopwatch.read(),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024),
         },
     )
 

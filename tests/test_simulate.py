@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +134,25 @@ def test_a_study_resumed_from_any_round_ends_bit_equal(smoke, tmp_path, strategy
         assert weights(store.folder) == weights(whole.folder)
 
 
+def test_a_resumed_run_took_what_its_checkpoint_says_and_what_came_after(smoke):
+    simulation = checked(smoke("rounds=2"))
+    store = open_run(simulation)
+    run(simulation, store, lambda row: None)
+    alone, last = store.read_json("manifest.json"), store.load(2)
+    assert 0 < last.state["spent"]["wall_s"] < alone["wall_s"]
+    # As if it had been killed between its rounds, an hour after it began.
+    shutil.rmtree(store.folder / "checkpoints" / "00002")
+    spent = {"started": "2026-01-01T00:00:00+00:00", "wall_s": 3600.0, "cpu_s": 1800.0}
+    first = store.load(1)
+    store.save(replace(first, state={**first.state, "spent": spent}))
+    run(simulation, store, lambda row: None)
+    found = store.read_json("manifest.json")
+    assert found["started"] == spent["started"]
+    assert 3600 < found["wall_s"] < 3600 + 60
+    assert 1800 < found["cpu_s"] < 1800 + 60
+    assert 3600 < store.load(2).state["spent"]["wall_s"] < found["wall_s"]
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("moment", [0, 1, 3])
 def test_a_study_killed_at_any_moment_resumes_bit_equal(tmp_path, moment):
@@ -150,10 +171,13 @@ def test_a_study_killed_at_any_moment_resumes_bit_equal(tmp_path, moment):
         time.sleep(0.005)
     process.kill()
     ended(process)
-    done = len(Store(killed).rounds())
+    done, last = len(Store(killed).rounds()), Store(killed).load()
     assert done < 30, "the process ended before it could be killed"
     assert ended(fedhealth("simulate", "--resume", str(killed))) == 0
     assert weights(killed) == weights(whole)
+    took = Store(killed).read_json("manifest.json")
+    assert took["wall_s"] > sum(row["took_s"] for row in Store(killed).read_history())
+    assert last is None or took["started"] == last.state["spent"]["started"]
 
 
 @pytest.mark.process

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fedhealth.core.study import Study
     from fedhealth.runtime.policy import Exchange, PolicyGrid
     from fedhealth.server.plan import Plan
+    from fedhealth.server.stopwatch import Stopwatch
     from fedhealth.server.store import Arrays, Store
 
 
@@ -59,6 +60,7 @@ def run_rounds(
     progress: Progress,
     store: Store,
     watch: Callable[[dict[str, Any]], None],
+    stopwatch: Stopwatch,
 ) -> Progress:
     """The progress after the last round, from wherever `progress` stands.
 
@@ -73,7 +75,8 @@ def run_rounds(
         progress.stopped_because = _stop_reason(study, progress)
         arrays, values = strategy_state.dump(plan.strategy)
         kept = {"history": progress.history, "stopped_because": progress.stopped_because, "strategy": values}
-        store.save(Checkpoint(progress.done, model, arrays, {**kept, "preprocessor": preprocessor.to_json()}))
+        kept |= {"preprocessor": preprocessor.to_json(), "spent": stopwatch.read()}
+        store.save(Checkpoint(progress.done, model, arrays, kept))
         store.write_history(progress.history)
         watch(row)
     return progress
