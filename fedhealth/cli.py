@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedhealth import __version__
-from fedhealth.core.errors import FedHealthError, SettingError
+from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,18 +147,14 @@ def _sweep(jobs: list[list[str]]) -> int:
 
 
 def _resume(chosen: argparse.Namespace) -> int:
-    import yaml
-
     from fedhealth.server.store import Store
 
     if chosen.overrides:
         raise SettingError(
             f"a resumed run must keep its config, found {chosen.overrides[0]}. Start a new run to change it."
         )
-    path = chosen.resume / "config.yaml"
-    if not path.is_file():
-        raise SettingError(f"--resume must name a run's folder, found no {path}. See fedhealth runs.")
-    return _run_one(yaml.safe_load(path.read_text(encoding="utf-8")), Store(chosen.resume))
+    store = Store(chosen.resume)
+    return _run_one(store.read_config(), store)
 
 
 def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 - Store, not imported here
@@ -176,19 +172,18 @@ def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 
         with rounds_shown(study.title, study.rounds, len(study.roster)) as show:
             run(simulation, store, show)
     except (KeyboardInterrupt, FedHealthError, OSError) as error:
-        if store.rounds():
+        # Where the folder or the config is at fault, going on would end here again.
+        if store.rounds() and not isinstance(error, SettingError | IntegrityError):
             sys.stderr.write(f"fedhealth: rounds are kept; go on with: fedhealth simulate --resume {store.folder}\n")
         raise error from None
     report = _write_report(simulation, store.folder)
     console().print(result_table(report))
-    where = store.folder / ("report.html" if simulation.settings.report else "report.json")
-    sys.stdout.write(f"\nreport: {where}\n")
+    sys.stdout.write(f"\nreport: {_report_file(simulation, store.folder)}\n")
     return 0
 
 
 def _report(chosen: argparse.Namespace) -> int:
-    import yaml
-
+    from fedhealth.server.store import Store
     from fedhealth.simulate import checked
 
     if (chosen.folder is None) == (chosen.compare is None):
@@ -196,11 +191,13 @@ def _report(chosen: argparse.Namespace) -> int:
         raise SettingError(f"a report is of one RUN or compares RUNS, found {found}. See fedhealth report --help.")
     if chosen.compare:
         return _compare(chosen)
-    path = chosen.folder / "config.yaml"
-    if not path.is_file():
-        raise SettingError(f"a report needs a run's folder, found no {path}. See fedhealth runs.")
-    _write_report(checked(yaml.safe_load(path.read_text(encoding="utf-8"))), chosen.folder)
-    sys.stdout.write(f"report: {chosen.folder / 'report.html'}\n")
+    store = Store(chosen.folder)
+    config = store.read_config()
+    # Before the config is believed: what is wrong in an edited one is beside the point.
+    store.read_manifest()
+    simulation = checked(config)
+    _write_report(simulation, chosen.folder)
+    sys.stdout.write(f"report: {_report_file(simulation, chosen.folder)}\n")
     return 0
 
 
@@ -227,17 +224,14 @@ def _compare(chosen: argparse.Namespace) -> int:
 
 def _write_report(simulation: Simulation, folder: Path) -> dict[str, Any]:
     """Write report.json, and report.html where it is wanted."""
-    import json
-
     from fedhealth.report.findings import findings
-    from fedhealth.server.store import Store
+    from fedhealth.server.store import REPORT, Store
 
     store = Store(folder)
-    names = ("results", "baselines", "statistics", "manifest")
-    documents = {name: store.read_json(f"{name}.json") for name in names}
-    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    report = findings(simulation.study, history=history, **documents)
-    store.write_json("report.json", report)
+    manifest = store.read_manifest()
+    documents = {name: store.read_json(f"{name}.json") for name in ("results", "baselines", "statistics")}
+    report = findings(simulation.study, history=store.read_history(), manifest=manifest, **documents)
+    store.write_json(REPORT, report)
     if simulation.settings.report:
         from fedhealth.report.page import write_html
 
@@ -245,9 +239,12 @@ def _write_report(simulation: Simulation, folder: Path) -> dict[str, Any]:
     return report
 
 
-def _runs(chosen: argparse.Namespace) -> None:
-    import json
+def _report_file(simulation: Simulation, folder: Path) -> Path:
+    """What to open to read the report."""
+    return folder / ("report.html" if simulation.settings.report else "report.json")
 
+
+def _runs(chosen: argparse.Namespace) -> None:
     from rich.table import Table
 
     from fedhealth.progress import console
@@ -255,13 +252,7 @@ def _runs(chosen: argparse.Namespace) -> None:
 
     table = Table("run", "state", "AUROC, all patients", box=None)
     for folder in beneath(chosen.folder):
-        state = f"stopped after round {len(list((folder / 'checkpoints').glob('[0-9]*')))}"
-        auroc = ""
-        if (folder / "report.json").is_file():
-            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-            state = f"done, {report['study']['rounds_done']} rounds"
-            auroc = _auroc(report)
-        table.add_row(str(folder), state, auroc)
+        table.add_row(str(folder), *_state(folder))
     console().print(table if table.row_count else f"no runs in {chosen.folder}")
 
 
@@ -270,6 +261,26 @@ def _auroc(report: dict[str, Any]) -> str:
     from fedhealth.core.measure import Measure
 
     return str(Measure.from_json(report["union"]["federated"]["auroc"])).replace(" [", " \\[")
+
+
+def _state(folder: Path) -> tuple[str, str]:
+    """How far a run came, and the AUROC that its report gives."""
+    from fedhealth.server.store import MANIFEST, REPORT, SUMS, Store
+
+    store = Store(folder)
+    try:
+        store.read_config()
+        store.read_history()
+        for name in SUMS:
+            if (folder / name).is_file():
+                store.read_json(name)
+        if not all((folder / name).is_file() for name in (MANIFEST, REPORT)):
+            return f"stopped after round {len(store.rounds())}", ""
+        store.read_manifest()
+        report = store.read_json(REPORT)
+    except (FedHealthError, OSError):
+        return "broken", ""
+    return f"done, {report['study']['rounds_done']} rounds", _auroc(report)
 
 
 def _sites_list(chosen: argparse.Namespace) -> None:

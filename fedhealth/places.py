@@ -24,7 +24,7 @@ def builtin_sites() -> Path:
 
 def site_names(folder: Path) -> list[str]:
     """The hospitals in a folder, sorted."""
-    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}") if path.is_file())
 
 
 def site_folder(name: str, folder: Path) -> Path:
@@ -33,7 +33,8 @@ def site_folder(name: str, folder: Path) -> Path:
     Raises:
         SettingError: there is no such hospital.
     """
-    if not (folder / name / MANIFEST).is_file():
+    # A name with a slash in it would lead out of the folder.
+    if (folder / name).parent != folder or not (folder / name / MANIFEST).is_file():
         raise SettingError(f"sites.names must name hospitals in {folder}, found {name!r}. "
                            f"{did_you_mean(name, site_names(folder))}")  # fmt: skip
     return folder / name

@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from fedhealth.core.errors import IntegrityError, SettingError
+from fedhealth.core.errors import SettingError
 from fedhealth.report.run_groups import Run
 from fedhealth.server.store import Store
 
@@ -68,16 +66,10 @@ def read(folder: Path) -> Run:
             f"a run must be finished to be compared, found {folder} stopped after round {last}. "
             f"Go on with it: fedhealth simulate --resume {folder}, or leave it out."
         )
-    try:
-        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except yaml.YAMLError:
-        raise IntegrityError(
-            f"{folder / CONFIG} must be YAML, found something else. Leave that run out, or run it again."
-        ) from None
     store = Store(folder)
     return Run(
         folder=str(folder),
-        config=config,
+        config=store.read_config(),
         report=store.read_json("report.json"),
-        cohorts=store.read_json("manifest.json").get("cohorts") or {},
+        cohorts=store.read_manifest().get("cohorts") or {},
     )

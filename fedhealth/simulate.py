@@ -11,14 +11,12 @@ import os
 import platform
 import resource
 import sys
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from flwr.app import Context, RecordDict
 
 from fedhealth import __version__
@@ -33,7 +31,8 @@ from fedhealth.runtime.local import FIRST_NODE
 from fedhealth.runtime.policy import Patience, PolicyGrid
 from fedhealth.server.app import make
 from fedhealth.server.plan import plan_for
-from fedhealth.server.store import Store, write_bytes
+from fedhealth.server.stopwatch import Stopwatch
+from fedhealth.server.store import Store
 from fedhealth.site.app import app as client_app
 from fedhealth.site.app import client_of
 from fedhealth.synthetic import Hospital, generate
@@ -151,8 +150,9 @@ def open_run(simulation: Simulation) -> Store:
             f"a run must have a folder of its own, found {folder} there already. Choose another run.folder, or go on "
             f"with it: fedhealth simulate --resume {folder}"
         ) from None
-    write_bytes(folder / "config.yaml", yaml.safe_dump(simulation.config, sort_keys=False).encode())
-    return Store(folder)
+    store = Store(folder)
+    store.write_config(simulation.config)
+    return store
 
 
 def stamp() -> str:
@@ -197,7 +197,7 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
     """
     flower.quiet()
     with contextlib.contextmanager(store.lock)():
-        started = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "at": time.perf_counter()}
+        stopwatch = Stopwatch()
         study = simulation.study
         run_config = {"fh-study": packed(simulation.document), "fh-folder": str(store.folder)}
         local = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
@@ -209,11 +209,11 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
         )
         try:
             context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
-            make(watch)(PolicyGrid(inner, names, patience), context)
+            make(watch, stopwatch)(PolicyGrid(inner, names, patience), context)
         finally:
             inner.close()
         _write_baselines(simulation, store)
-        _write_manifest(simulation, store, started)
+        _write_manifest(simulation, store, stopwatch)
 
 
 def roster_table(simulation: Simulation) -> dict[str, dict[str, Any]]:
@@ -303,14 +303,15 @@ def _risk_of(simulation: Simulation, name: str) -> Callable[[], dict[str, float]
     return risk_of
 
 
-def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any]) -> None:
-    """Write what a reader needs to know how the run came about."""
+def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) -> None:
+    """Write what a reader needs to know how the run came about.
+
+    Seconds are those of the `Stopwatch`, over every process; the peak of memory is this one's.
+    """
     results = store.read_json("results.json")
-    usage = resource.getrusage(resource.RUSAGE_SELF)
     statistics = store.read_json("statistics.json")
     packages = ("flwr", "torch", "numpy", "hydra-core", "safetensors")
-    store.write_json(
-        "manifest.json",
+    store.write_manifest(
         {
             "study": simulation.digest,
             "config_sha256": digest(simulation.config),
@@ -324,10 +325,9 @@ def _write_manifest(simulation: Simulation, store: Store, started: dict[str, Any
             "seeds": "SHA-256 of (seed, round, site, purpose), first 8 bytes",
             "cohorts": _fingerprints(statistics),
             "sites": roster_table(simulation),
-            "started": started["started"],
-            "wall_s": time.perf_counter() - started["at"],
-            "cpu_s": usage.ru_utime + usage.ru_stime,
-            "peak_memory_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            **stopwatch.read(),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * (1 if sys.platform == "darwin" else 1024),
         },
     )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +35,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (["sites.names=[]"], 2, "`sites.names` must name at least one hospital, found none"),
         (["sites.names=[galen]"], 2, "found 'galen'. Did you mean galen-heart?"),
         (["sites.names=[norrvik,norrvik,millbrook]"], 2, "must name each hospital once"),
+        (["sites.names=[../sites/norrvik]"], 2, "sites.names must name hospitals in"),
         (["sites.folder=/nowhere", "sites.names=null"], 2, "must name at least one hospital"),
         (["model=mlp", "model.hidden=3"], 2, "`hidden` should be a valid tuple, found 3"),
         (["model=mlp", "model.hidden=[]"], 2, "`hidden` must list widths of at least 1, found []"),
@@ -50,6 +54,16 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (["run.baselines=[best]"], 2, "`run.baselines` may be local, pooled, oracle, found best"),
         (["task=heart", "features=heart"], 2, "galen-heart: a task must have a synthetic outcome, found 'heart'"),
         (["features=heart"], 2, "must be generated, found"),
+        (
+            ["features.features=[{name: age, missing: ['?']}]", "features.groups={}"],
+            2,
+            "feature age: missing must list numbers where the feature is numeric, found '?'",
+        ),
+        (
+            ["features.groups={age_band: {column: age, cuts: [65, 40]}}"],
+            2,
+            "group of age: cuts must rise strictly, found [65.0, 40.0]",
+        ),
         (
             ["source=csv", "source.path=/nowhere/@site.csv"],
             2,
@@ -71,8 +85,8 @@ def test_a_wrong_word_gets_one_helpful_line(capsys, tmp_path, words, code, line)
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["report", "/nowhere"], "a report needs a run's folder, found no /nowhere/config.yaml"),
-        (["simulate", "--resume", "/nowhere"], "--resume must name a run's folder"),
+        (["report", "/nowhere"], "a run's folder must hold config.yaml, found none in /nowhere"),
+        (["simulate", "--resume", "/nowhere"], "a run's folder must hold config.yaml, found none in /nowhere"),
         (["simulate", "--resume", "/nowhere", "rounds=3"], "a resumed run must keep its config, found rounds=3"),
         (["sites", "list", "--folder", "/nowhere"], "a sites folder must hold <name>/site.yaml, found none"),
         (["sites", "new", "--h", "-1", "--out", "/nowhere"], "h must"),
@@ -85,19 +99,105 @@ def test_the_other_commands_answer_as_well(capsys, words, line):
     assert (code, line in error, error.count("\n")) == (2, True, 1), error
 
 
-@pytest.fixture
-def finished(tmp_path, capsys):
-    folder = tmp_path / "runs" / "smoke" / "one"
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smoke") / "run"
     assert cli.main(["simulate", "experiment=smoke", "run.report=false", f"run.folder={folder}"]) == 0
-    capsys.readouterr()
     return folder
+
+
+@pytest.fixture
+def finished(smoke_run, tmp_path, capsys):
+    """A finished run's folder, a test's own."""
+    capsys.readouterr()
+    return shutil.copytree(smoke_run, tmp_path / "runs" / "smoke" / "one")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def garble(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe[")
+
+
+def nudge(path: Path) -> None:
+    """Change one digit and nothing else."""
+    text = path.read_text()
+    place = re.search(r"\d(?=\D*$)", text).start()
+    path.write_text(f"{text[:place]}{(int(text[place]) + 1) % 10}{text[place + 1 :]}")
+
+
+STORED = ("config.yaml", "metrics.jsonl", "statistics.json", "results.json", "baselines.json", "manifest.json")
+
+
+@pytest.mark.parametrize("spoil", [cut, empty, garble, nudge])
+@pytest.mark.parametrize("name", STORED)
+def test_a_report_is_not_made_of_what_is_not_as_it_was_written(capsys, finished, name, spoil):
+    before = (finished / "report.json").read_bytes()
+    spoil(finished / name)
+    code, error = said(capsys, "report", str(finished))
+    assert (code, error.count("\n")) == (4, 1), error
+    assert f"{finished / name} must be as it was written, found" in error
+    assert (finished / "report.json").read_bytes() == before
+
+
+def test_another_runs_results_are_not_this_ones(capsys, finished):
+    store = Store(finished)
+    store.write_json("results.json", {**store.read_json("results.json"), "parameters": 1})
+    code, error = said(capsys, "report", str(finished))
+    assert (code, error.count("\n")) == (4, 1)
+    assert "results.json must be as it was written, found another SHA-256 than manifest.json names" in error
+
+
+@pytest.mark.parametrize("spoil", [cut, empty, garble, nudge])
+@pytest.mark.parametrize("name", [*STORED, "report.json"])
+def test_a_broken_run_is_listed_as_such_beside_the_others(capsys, monkeypatch, finished, name, spoil):
+    monkeypatch.chdir(finished.parents[2])
+    shutil.copytree(finished, finished.with_name("two"))
+    spoil(finished / name)
+    code, listed, error = cli.main(["runs"]), *capsys.readouterr()
+    one, two = listed.splitlines()[-2:]
+    assert (code, error) == (0, "")
+    assert one.split()[:2] == ["runs/smoke/one", "broken"]
+    assert two.split()[:4] == ["runs/smoke/two", "done,", "3", "rounds"]
+
+
+def test_a_run_that_was_stopped_is_no_broken_one(capsys, finished):
+    (finished / "manifest.json").unlink()
+    shutil.rmtree(finished / "checkpoints" / "00003")
+    assert cli.main(["runs", "--folder", str(finished.parents[1])]) == 0
+    assert "stopped after round 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("spoil", [cut, empty, garble])
+@pytest.mark.parametrize("name", ["config.yaml", "statistics.json"])
+def test_a_run_does_not_go_on_from_what_is_not_as_it_was_written(capsys, finished, name, spoil):
+    (finished / "manifest.json").unlink()
+    spoil(finished / name)
+    code, error = said(capsys, "simulate", "--resume", str(finished))
+    assert (code, error.count("\n")) == (4, 1), error
+    assert f"{finished / name} must be as it was written, found" in error
+
+
+@pytest.mark.parametrize("name", STORED[1:])
+def test_removing_a_stored_document_and_going_on_writes_it_anew(finished, name):
+    before = {path.name: path.read_bytes() for path in finished.glob("*.safetensors")}
+    (finished / name).unlink()
+    assert cli.main(["simulate", "--resume", str(finished)]) == 0
+    assert cli.main(["report", str(finished)]) == 0
+    assert {path.name: path.read_bytes() for path in finished.glob("*.safetensors")} == before
 
 
 def test_a_changed_checkpoint_ends_with_the_integrity_code(capsys, finished):
     path = finished / "checkpoints" / "00003" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     code, error = said(capsys, "simulate", "--resume", str(finished))
-    assert code == 4
+    assert (code, error.count("\n")) == (4, 1)
     assert "another SHA-256" in error
 
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from fedhealth.core.errors import IntegrityError, SettingError
 from fedhealth.runs import above, beneath, named, read
+from fedhealth.server.store import Store
 
 
 @pytest.fixture
@@ -17,9 +16,10 @@ def runs(tmp_path, monkeypatch):
     for folder in ("runs/demo/lone", "runs/demo/sweep/1-seed=1", "runs/demo/sweep/2-seed=2"):
         path = Path(folder)
         (path / "checkpoints" / "00004").mkdir(parents=True)
-        (path / "config.yaml").write_text(yaml.safe_dump({"seed": 3}))
-        (path / "report.json").write_text(json.dumps({"schema": 1}))
-        (path / "manifest.json").write_text(json.dumps({"cohorts": {"oak": "abc"}}))
+        store = Store(path)
+        store.write_config({"seed": 3})
+        store.write_json("report.json", {"schema": 1})
+        store.write_json("manifest.json", {"cohorts": {"oak": "abc"}, "files": {}})
     (path / "report.json").unlink()
     Path("runs/demo/comparison").mkdir()
     return tmp_path

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,25 @@ def test_a_study_resumed_from_any_round_ends_bit_equal(smoke, tmp_path, strategy
         assert weights(store.folder) == weights(whole.folder)
 
 
+def test_a_resumed_run_took_what_its_checkpoint_says_and_what_came_after(smoke):
+    simulation = checked(smoke("rounds=2"))
+    store = open_run(simulation)
+    run(simulation, store, lambda row: None)
+    alone, last = store.read_json("manifest.json"), store.load(2)
+    assert 0 < last.state["spent"]["wall_s"] < alone["wall_s"]
+    # As if it had been killed between its rounds, an hour after it began.
+    shutil.rmtree(store.folder / "checkpoints" / "00002")
+    spent = {"started": "2026-01-01T00:00:00+00:00", "wall_s": 3600.0, "cpu_s": 1800.0}
+    first = store.load(1)
+    store.save(replace(first, state={**first.state, "spent": spent}))
+    run(simulation, store, lambda row: None)
+    found = store.read_json("manifest.json")
+    assert found["started"] == spent["started"]
+    assert 3600 < found["wall_s"] < 3600 + 60
+    assert 1800 < found["cpu_s"] < 1800 + 60
+    assert 3600 < store.load(2).state["spent"]["wall_s"] < found["wall_s"]
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("moment", [0, 1, 3])
 def test_a_study_killed_at_any_moment_resumes_bit_equal(tmp_path, moment):
@@ -152,10 +172,13 @@ def test_a_study_killed_at_any_moment_resumes_bit_equal(tmp_path, moment):
         time.sleep(0.005)
     process.kill()
     ended(process)
-    done = len(Store(killed).rounds())
+    done, last = len(Store(killed).rounds()), Store(killed).load()
     assert done < 30, "the process ended before it could be killed"
     assert ended(fedhealth("simulate", "--resume", str(killed))) == 0
     assert weights(killed) == weights(whole)
+    took = Store(killed).read_json("manifest.json")
+    assert took["wall_s"] > sum(row["took_s"] for row in Store(killed).read_history())
+    assert last is None or took["started"] == last.state["spent"]["started"]
 
 
 @pytest.mark.process
@@ -255,7 +278,21 @@ def test_a_hospital_with_bad_data_is_named_and_the_others_go_on(hospitals, tabul
     store = finished(config)
     assert set(store.read_json("results.json")["sums"]) == {"ash", "oak", "yew"}
     assert "refused" not in (store.folder / "metrics.jsonl").read_text()
-    assert json.loads((store.folder / "metrics.jsonl").read_text().splitlines()[0])["failed"][0]["site"] == "elm"
+
+
+def test_a_broken_hospital_is_named_once_a_round_under_one_incident(hospitals, tabular):
+    for seed, name in enumerate(("ash", "oak", "yew")):
+        folder = hospitals(name, patients(seed))
+    hospitals("elm", [], text="")
+    store = finished(tabular(folder, "rules.quorum=3"))
+    failed = [row["failed"] for row in store.read_history()]
+    assert [[failure["site"] for failure in each] for each in failed] == [["elm"]] * 3
+    (reason,) = {failure["reason"] for each in failed for failure in each}
+    assert re.fullmatch(r"failed with DataError \(incident [0-9a-f]{8} in the hospital's log\)", reason)
+    # It failed in the last evaluation too; that is no fourth round.
+    report = cli._write_report(checked(tabular(folder)), store.folder)
+    elm = next(site for site in report["sites"] if site["name"] == "elm")
+    assert elm["status"] == f"gave no answer in 3 of 3 rounds and in the last evaluation: {reason}"
 
 
 def test_events_that_every_hospital_withholds_for_being_few_are_no_reason_to_refuse_the_study(hospitals, tabular):
@@ -328,12 +365,13 @@ def test_too_few_good_hospitals_is_the_first_ones_fault(hospitals, tabular):
 def test_a_refusing_hospital_is_left_out_by_its_code(hospitals, tabular):
     for seed, name in enumerate(("ash", "oak", "yew")):
         folder = hospitals(name, patients(seed))
-    hospitals("elm", patients(9), min_patients=98765432)
+    # No number that the seconds of a round would hold by chance.
+    hospitals("elm", patients(9), min_patients=987_654_321)
     store = finished(tabular(folder, "rules.quorum=3"))
     row = json.loads((store.folder / "metrics.jsonl").read_text().splitlines()[0])
     assert row["failed"][0]["reason"] == "refused: fewer training patients than the hospital's min_patients floor"
     # The floor and the count stay in the hospital.
-    assert "98765432" not in (store.folder / "metrics.jsonl").read_text()
+    assert "987654321" not in (store.folder / "metrics.jsonl").read_text()
 
 
 def test_below_the_quorum_the_run_stops_with_an_error(hospitals, tabular):

@@ -60,6 +60,12 @@ class Feature:
             raise SettingError(
                 f"feature {self.name}: bins must rise strictly, found {list(self.bins)}. Sort the edges."
             )
+        words = [code for code in self.missing if not _is_number(code)]
+        if words and self.kind != "categorical":
+            raise SettingError(
+                f"feature {self.name}: missing must list numbers where the feature is {self.kind}, found {words[0]!r}. "
+                "Name such a cell under source.missing in the hospital's site.yaml."
+            )
 
     @property
     def title(self) -> str:
@@ -91,6 +97,10 @@ class Group:
     label: str = ""
     cuts: tuple[float, ...] = ()
     levels: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if list(self.cuts) != sorted(set(self.cuts)):
+            raise SettingError(f"group of {self.column}: cuts must rise strictly, found {list(self.cuts)}. Sort them.")
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -147,3 +157,11 @@ class FeatureSpec:
     def group_names(self) -> tuple[str, ...]:
         """Every group of every grouping, as "grouping=title"."""
         return tuple(f"{name}={title}" for name, group in self.groups.items() for title in group.titles)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

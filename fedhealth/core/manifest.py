@@ -31,9 +31,9 @@ class Policy:
         paused: answer no study for now.
     """
 
-    min_patients: int
-    min_cell: int
-    min_cohort: int
+    min_patients: int = field(metadata={"example": 20})
+    min_cell: int = field(metadata={"example": 10})
+    min_cohort: int = field(metadata={"example": 3})
     require_masking: bool = False
     share_site_results: bool = True
     paused: bool = False
@@ -58,7 +58,7 @@ class SiteManifest:
     name: str
     title: str
     policy: Policy
-    source: dict[str, Any]
+    source: dict[str, Any] = field(metadata={"example": "{kind: csv, path: patients.csv}"})
     region: str = ""
     description: str = ""
     units: dict[str, str] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def load_manifest(folder: Path) -> SiteManifest:
     """The manifest in a hospital's folder.
 
     Raises:
-        SettingError: the file is missing, is not YAML, or breaks a rule.
+        SettingError: the file is missing, is not YAML in UTF-8, or breaks a rule.
     """
     import yaml
 
@@ -89,11 +89,18 @@ def load_manifest(folder: Path) -> SiteManifest:
         known = sorted(p.parent.name for p in folder.parent.glob(f"*/{MANIFEST}"))
         raise SettingError(f"a site must have a {MANIFEST}, found no {path}. {did_you_mean(folder.name, known)}")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         raise SettingError(f"{path} must be YAML, found a fault{line}. Mend the file.") from None
+    except UnicodeDecodeError as error:
+        raise SettingError(
+            f"{path} must be text in UTF-8, found a byte at position {error.start} that is not. Save it as UTF-8."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        # A date that does not exist, say: YAML takes it for one and Python can't make it.
+        raise SettingError(f"{path} must be YAML, found a {type(error).__name__} in it. Quote its values.") from None
     if not isinstance(found, dict):
         raise SettingError(
             f"{path} must be a mapping of keys, found {type(found).__name__}. Start from another site's."

@@ -1,14 +1,15 @@
 """Settings: frozen dataclasses read from YAML, refused in one line when they are wrong.
 
-`@settings` makes the dataclass, `read` fills it. Types are checked by pydantic, which
+`@settings` makes the dataclass, `read` fills it. A field's metadata may hold an "example" of
+what to write, for whoever left it out. Types are checked by pydantic, which
 Flower brings along; its report is cut to the first thing wrong, said as rule, found
 value and remedy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_args, get_type_hints
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 from fedhealth.core.errors import SettingError, did_you_mean
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True)
+#: What a required value may look like, by type, where the field's metadata have no "example".
+EXAMPLES = {str: "<words>", int: "<whole number>", float: "<number>", bool: "<true or false>", dict: "{<key>: …}"}
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def settings(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass that refuses keys it does not know."""
     cls.__pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
@@ -55,7 +60,7 @@ def _first_fault(cls: type, fault: Mapping[str, Any], where: str) -> str:
         known = [field.name for field in fields(_class_at(cls, path[:-1]))]
         return f"{where}: `{key}` is not a key here, found {key}={_brief(value)}. {did_you_mean(path[-1], known)}"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return f"{where}: `{key}` must be set, found nothing. Add it; see {_class_at(cls, path[:-1]).__name__}."
+        return f"{where}: `{key}` must be set, found nothing. Write {_example(cls, path)}."
     if kind == "value_error":
         cause = fault.get("ctx", {}).get("error")
         inner = str(cause) if cause else fault["msg"]
@@ -74,6 +79,31 @@ def _class_at(cls: type, path: list[str]) -> type:
         if nested is not None:
             cls = nested
     return cls
+
+
+def _example(cls: type, path: list[str]) -> str:
+    """How the key at `path` may be written in YAML, with the required keys beside it where it is in a block."""
+    inside = _class_at(cls, path[:-1])
+    if len(path) > 1 and not path[-2].isdecimal():
+        return f"{path[-2]}: {_block(inside)}"
+    return next(f"{found.name}: {_value(inside, found)}" for found in fields(inside) if found.name == path[-1])
+
+
+def _block(cls: type) -> str:
+    needed = [found for found in fields(cls) if found.default is MISSING and found.default_factory is MISSING]
+    return "{" + ", ".join(f"{found.name}: {_value(cls, found)}" for found in needed) + "}"
+
+
+def _value(cls: type, found: Field[Any]) -> str:
+    return str(found.metadata["example"]) if "example" in found.metadata else _of_type(get_type_hints(cls)[found.name])
+
+
+def _of_type(hint: Any) -> str:  # noqa: ANN401 - a type hint
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _block(hint)
+    if get_origin(hint) is tuple:
+        return f"[{_of_type(get_args(hint)[0])}]"
+    return EXAMPLES.get(get_origin(hint) or hint, "…")
 
 
 def _brief(value: object, most: int = 60) -> str:

@@ -47,4 +47,5 @@ part may be null or absent, except `schema`, `study` and `sites`.
     preprocessing   [{name, label, mean, sd, missing_share}]
     notes           [sentences]
     manifest        config_sha256, weights_sha256, packages ({name: version}), python, platform, threads
+    sha256          of all the above as canonical JSON; in the file only
 """

@@ -282,11 +282,13 @@ def _without_gaps(
 
 def _status(name: str, history: list[dict[str, Any]], results: Mapping[str, Any]) -> str:
     failures = [(row["round"], f["reason"]) for row in history for f in row["failed"] if f["site"] == name]
-    failures += [("the last evaluation", f["reason"]) for f in results["failed_last"] if f["site"] == name]
-    if not failures:
+    last = [f["reason"] for f in results["failed_last"] if f["site"] == name]
+    reasons = [reason for _, reason in failures] + last
+    if not reasons:
         return "took part"
-    rounds = len({where for where, _ in failures})
-    return f"gave no answer in {rounds} of {len(history)} rounds: {failures[-1][1]}"
+    rounds = [f"in {len({number for number, _ in failures})} of {len(history)} rounds"] if failures else []
+    when = " and ".join(rounds + ["in the last evaluation"] * bool(last))
+    return f"gave no answer {when}: {reasons[-1]}"
 
 
 def _compared(who: str, each: Mapping[str, ScoreSums], union: Measure, why: Mapping[str, str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fedhealth.runtime.policy import PolicyGrid
 from fedhealth.server.plan import plan_for
 from fedhealth.server.rounds import Progress, evaluated, resumed, run_rounds
 from fedhealth.server.statistics import Statistics, gather
+from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import MODEL, Store, write_bytes
 from fedhealth.strategies.method import SumServer
 
@@ -41,8 +42,8 @@ def log_row(row: dict[str, Any]) -> None:
     log.info("round=%d answered=%d took_s=%.2f", row["round"], row["answered"], row["took_s"])
 
 
-def make(watch: Callable[[dict[str, Any]], None] = log_row) -> ServerApp:
-    """A server app that tells `watch` each round's row of the history."""
+def make(watch: Callable[[dict[str, Any]], None] = log_row, stopwatch: Stopwatch | None = None) -> ServerApp:
+    """A server app that tells `watch` each round's row of the history, on its own stopwatch or a running one."""
     server = ServerApp()
 
     @server.main()
@@ -53,7 +54,8 @@ def make(watch: Callable[[dict[str, Any]], None] = log_row) -> ServerApp:
                 f"the server app must be given a PolicyGrid, found {type(grid).__name__}. Wrap the grid with the "
                 "hospitals' names."
             )
-        conduct(study_from(document), digest(document), grid, Store(Path(str(context.run_config["fh-folder"]))), watch)
+        store = Store(Path(str(context.run_config["fh-folder"])))
+        conduct(study_from(document), digest(document), grid, store, watch, stopwatch or Stopwatch())
 
     return server
 
@@ -62,7 +64,12 @@ app = make()
 
 
 def conduct(
-    study: Study, study_digest: str, grid: PolicyGrid, store: Store, watch: Callable[[dict[str, Any]], None]
+    study: Study,
+    study_digest: str,
+    grid: PolicyGrid,
+    store: Store,
+    watch: Callable[[dict[str, Any]], None],
+    stopwatch: Stopwatch,
 ) -> None:
     """Run a study, from its last checkpoint where there is one, and write what it found.
 
@@ -83,9 +90,10 @@ def conduct(
         shared = plan.method.shared(names_of(network))
         progress = Progress(model={name: array for name, array in weights_of(network).items() if name in shared})
     else:
+        stopwatch.go_on(checkpoint.state["spent"])
         progress = resumed(plan, checkpoint)
         store.write_history(progress.history)
-    progress = run_rounds(plan, grid, statistics.preprocessor, progress, store, watch)
+    progress = run_rounds(plan, grid, statistics.preprocessor, progress, store, watch, stopwatch)
     best = store.load(progress.best_round)
     model = progress.model if best is None else best.model
     grid.exchanges()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fedhealth.core.study import Study
     from fedhealth.runtime.policy import Exchange, PolicyGrid
     from fedhealth.server.plan import Plan
+    from fedhealth.server.stopwatch import Stopwatch
     from fedhealth.server.store import Arrays, Store
 
 
@@ -83,6 +84,7 @@ def run_rounds(
     progress: Progress,
     store: Store,
     watch: Callable[[dict[str, Any]], None],
+    stopwatch: Stopwatch,
 ) -> Progress:
     """The progress after the last round, from wherever `progress` stands.
 
@@ -98,7 +100,8 @@ def run_rounds(
         arrays, values = strategy_state.dump(plan.strategy)
         kept = {"history": progress.history, "stopped_because": progress.stopped_because, "strategy": values}
         arrays |= {f"{OPTIMISER}{name}": array for name, array in memory.items()}
-        store.save(Checkpoint(progress.done, model, arrays, {**kept, "preprocessor": preprocessor.to_json()}))
+        kept |= {"preprocessor": preprocessor.to_json(), "spent": stopwatch.read()}
+        store.save(Checkpoint(progress.done, model, arrays, kept))
         store.write_history(progress.history)
         watch(row)
     return progress
@@ -229,7 +232,8 @@ def _row(
         "events": sums.n_positive,
         "others": sums.n_negative,
         "answered": len(exchanges[0].answered),
-        "failed": [{"site": f.site, "reason": f.reason} for exchange in exchanges for f in exchange.failed],
+        # Whoever could neither train nor evaluate, for one reason, is named once.
+        "failed": [{"site": f.site, "reason": f.reason} for f in dict.fromkeys(f for x in exchanges for f in x.failed)],
         "bytes_down": sum(exchange.bytes_down for exchange in exchanges),
         "bytes_up": sum(exchange.bytes_up for exchange in exchanges),
         "messages": sum(len(exchange.answered) + len(exchange.failed) for exchange in exchanges),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from fedhealth.site.quality import QualityReport
 
 NO_GROUP = -1
+#: How alike two words are at least where one is taken for the other, misspelt; "soduim" and "sodium" are to 0.83.
+ALIKE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +105,43 @@ def load_cohort(
         DataError: the source can't become a cohort.
         SettingError: the manifest or the spec is wrong.
     """
+    _check_spelling(manifest, spec, task)
     source = open_source(manifest, folder)
     rows = permitted(source.rows(spec=spec, task=task, manifest=manifest, folder=folder, seed=seed))
     table, quality = harmonise(rows, spec, manifest)
     return Cohort.of(table, spec=spec, split=split, seed=seed, site=manifest.name), quality
+
+
+def _check_spelling(manifest: SiteManifest, spec: FeatureSpec, task: Task) -> None:
+    """Refuse a name under `units` or `codes` that is a feature's, misspelt: its unit would silently be another.
+
+    A hospital serves several studies, so a name that this one does not know may belong to
+    another. It counts as misspelt only where a feature that is nearly so spelt goes unnamed.
+    """
+    blocks = {"units": (manifest.units, spec.names), "codes": (manifest.codes, (*spec.names, task.outcome))}
+    for block, (named, known) in blocks.items():
+        free = [name for name in known if name not in named]
+        for found in named:
+            meant = [name for name in free if found not in known and _is_misspelt(found, name)]
+            if meant:
+                raise SettingError(
+                    f"{manifest.name}: a name under `{block}` must be a feature's, found {found!r}, which this study does "
+                    f"not have. {did_you_mean(found.lower(), free)} If it is another study's, name {meant[0]} beside it."
+                )
+
+
+def _is_misspelt(found: str, name: str) -> bool:
+    """Whether the names have the same words but for slips in long ones.
+
+    A word more, a short word or a number makes another name: max_heart_rate, troponin_i, hour_2.
+    """
+    ours, theirs = (re.findall(r"[^\W\d_]+|\d+", text.lower()) for text in (found, name))
+    if len(ours) != len(theirs):
+        return "".join(ours) == "".join(theirs)
+    return all(
+        a == b or (min(len(a), len(b)) > 3 and SequenceMatcher(None, a, b).ratio() >= ALIKE)
+        for a, b in zip(ours, theirs, strict=True)
+    )
 
 
 def group_codes(group: Group, columns: dict[str, Column]) -> NDArray[np.int64]:

@@ -141,7 +141,7 @@ class Hospital:
     `size` is its patients in a year. `seed`, where given, stands in for the study's.
     """
 
-    size: int
+    size: int = field(metadata={"example": 600})
     seed: int | None = None
     casemix: Casemix = field(default_factory=Casemix)
     prevalence: Prevalence = field(default_factory=Prevalence)

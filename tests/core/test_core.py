@@ -34,20 +34,54 @@ def test_a_good_manifest_is_read(tmp_path):
     ("change", "words"),
     [
         (("title: X", "title: X\ncolour: red"), "`colour` is not a key here"),
-        (("min_cell: 10, ", ""), "`policy.min_cell` must be set, found nothing"),
+        (
+            ("min_cell: 10, ", ""),
+            "`policy.min_cell` must be set, found nothing. Write policy: {min_patients: 20, min_cell: 10, min_cohort: 3}.",
+        ),
+        (("source: {kind: synthetic, size: 300}", ""), "Write source: {kind: csv, path: patients.csv}."),
         (("min_cohort: 3", "min_cohort: 2"), "policy.min_cohort must be at least 3, found 2"),
         (("min_cell: 10", "min_cell: -1"), "policy.min_cell must be at least 1, found -1"),
         (("min_cell: 10", "min_cell: few"), "`policy.min_cell` should be a valid integer"),
         (("name: x", "name: y"), "`name` must be its folder's name x, found y"),
         (("kind: synthetic, ", ""), "source.kind must be named, found none"),
         (("title: X", "title: [X"), "must be YAML, found a fault at line"),
+        (("title: X", "title: 2020-13-45"), "must be YAML, found a ValueError in it. Quote its values"),
+        (("title: X", "title: !!int many"), "must be YAML, found a ValueError in it"),
+        (("title: X", f"title: {'[' * 2000}"), "must be YAML, found a RecursionError in it"),
     ],
+    ids=lambda value: value[1][:40] if isinstance(value, tuple) else None,
 )
 def test_a_wrong_manifest_is_refused_in_one_line(tmp_path, change, words):
     with pytest.raises(SettingError) as error:
         load_manifest(written(tmp_path, GOOD.replace(*change)))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_policy_that_the_remedy_shows_is_a_good_one(tmp_path):
+    with pytest.raises(SettingError) as error:
+        load_manifest(written(tmp_path, GOOD.replace("policy: {min_patients: 50, min_cell: 10, min_cohort: 3}", "")))
+    shown = str(error.value).partition("Write ")[2].rstrip(".")
+    (tmp_path / "x" / "site.yaml").write_text(
+        GOOD.replace("policy: {min_patients: 50, min_cell: 10, min_cohort: 3}", shown)
+    )
+    assert load_manifest(tmp_path / "x").policy.min_patients == 20
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_manifest_in_another_encoding_is_refused_in_one_line(tmp_path, encoding):
+    folder = written(tmp_path, GOOD)
+    (folder / "site.yaml").write_bytes(GOOD.replace("title: X", "title: Hôpital").encode(encoding))
+    with pytest.raises(
+        SettingError, match=r"^\S+site.yaml must be text in UTF-8, found a byte at position \d+ that is"
+    ):
+        load_manifest(folder)
+
+
+def test_the_mark_that_some_editors_put_before_utf_8_is_no_fault(tmp_path):
+    folder = written(tmp_path, GOOD)
+    (folder / "site.yaml").write_bytes(GOOD.encode("utf-8-sig"))
+    assert load_manifest(folder).name == "x"
 
 
 @pytest.mark.parametrize("name", site_names(builtin_sites()))

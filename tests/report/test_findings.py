@@ -301,3 +301,26 @@ def test_bins_of_risk_with_few_patients_are_merged_in_the_reliability_diagram(re
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, None), (4, None), (5, 5), (None, None)])
 def test_a_count_of_a_few_patients_is_withheld(count, shown):
     assert findings._shown(count, 5) == shown
+
+
+def row(number: int, *reasons: str) -> dict:
+    return {"round": number, "failed": [{"site": "ash", "reason": reason} for reason in reasons]}
+
+
+@pytest.mark.parametrize(
+    ("history", "last", "status"),
+    [
+        ([row(1), row(2)], [], "took part"),
+        ([row(1, "slow"), row(2)], [], "gave no answer in 1 of 2 rounds: slow"),
+        ([row(1, "slow", "lost"), row(2)], [], "gave no answer in 1 of 2 rounds: lost"),
+        (
+            [row(1, "slow"), row(2, "slow")],
+            ["slow"],
+            "gave no answer in 2 of 2 rounds and in the last evaluation: slow",
+        ),
+        ([row(1), row(2)], ["lost"], "gave no answer in the last evaluation: lost"),
+    ],
+)
+def test_a_hospitals_status_counts_rounds_and_says_the_last_evaluation_apart(history, last, status):
+    failed = [{"site": "ash", "reason": reason} for reason in last] + [{"site": "oak", "reason": "other"}]
+    assert findings._status("ash", history, {"failed_last": failed}) == status

@@ -1,13 +1,20 @@
 """The cohort: who trains, who tests, and which group each patient is counted in."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from fedhealth.compose import composed, resolved
 from fedhealth.core.errors import SettingError
 from fedhealth.core.features import Feature, FeatureSpec, Group
+from fedhealth.core.manifest import Policy, SiteManifest, load_manifest
+from fedhealth.core.settings import read
 from fedhealth.core.split import PARTS, Split
 from fedhealth.core.table import Table
-from fedhealth.site.cohort import NO_GROUP, Cohort, group_codes
+from fedhealth.core.task import Task
+from fedhealth.places import builtin_sites, site_names
+from fedhealth.site.cohort import NO_GROUP, Cohort, _check_spelling, group_codes
 
 SPEC = FeatureSpec(
     name="s",
@@ -80,3 +87,56 @@ def test_an_unknown_part_is_refused():
 def test_a_group_of_no_feature_is_refused():
     with pytest.raises(SettingError, match=r"must be a feature, found agee\. Did you mean age\?"):
         group_codes(Group(column="agee", cuts=(50,)), {"age": np.zeros(1)})
+
+
+LABS = FeatureSpec(
+    name="labs", features=tuple(Feature(name=name) for name in ("creatinine", "urea_nitrogen", "systolic_bp"))
+)
+DEATH = Task(name="death", title="Death", outcome="died")
+ASH = SiteManifest(
+    name="ash", title="Ash", policy=Policy(min_patients=1, min_cell=1, min_cohort=3), source={"kind": "csv"}
+)
+
+
+@pytest.mark.parametrize("block", ["units", "codes"])
+@pytest.mark.parametrize(
+    ("found", "meant"),
+    [
+        ("creatinin", "creatinine"),
+        ("creatine", "creatinine"),
+        ("CREATININE", "creatinine"),
+        ("Urea Nitrogen", "urea_nitrogen"),
+        ("ureanitrogen", "urea_nitrogen"),
+        ("sistolic_bp", "systolic_bp"),
+    ],
+)
+def test_a_misspelt_feature_is_refused_and_the_right_one_named(block, found, meant):
+    wrong = rf"ash: a name under `{block}` must be a feature's, found '{found}'.* Did you mean {meant}\?"
+    with pytest.raises(SettingError, match=wrong):
+        _check_spelling(replace(ASH, **{block: {found: "x"}}), LABS, DEATH)
+
+
+@pytest.mark.parametrize(
+    "name", ["diastolic_bp", "systolic_bp_min", "max_systolic_bp", "systolic_bt", "lactate", "dead"]
+)
+def test_another_studys_feature_may_be_named(name):
+    _check_spelling(replace(ASH, units={name: "x"}, codes={name: "x", "died": "dead"}), LABS, DEATH)
+
+
+def test_another_studys_feature_that_is_spelt_nearly_alike_may_be_named_beside_this_ones():
+    _check_spelling(replace(ASH, units={"creatine": "g/L", "creatinine": "mg/dL"}), LABS, DEATH)
+
+
+def test_the_outcome_is_a_column_too_but_has_no_unit():
+    task = replace(DEATH, outcome="diagnosis")
+    with pytest.raises(SettingError, match="Did you mean diagnosis"):
+        _check_spelling(replace(ASH, codes={"diagnoses": "num"}), LABS, task)
+    _check_spelling(replace(ASH, units={"diagnoses": "num"}), LABS, task)
+
+
+@pytest.mark.parametrize("task", ["mortality", "readmission", "heart"])
+def test_a_built_in_hospital_serves_every_built_in_task(task):
+    config = resolved(composed([f"task={task}", f"features={task}"]))
+    spec, of = read(FeatureSpec, config["features"], where="features"), read(Task, config["task"], where="task")
+    for name in site_names(builtin_sites()):
+        _check_spelling(load_manifest(builtin_sites() / name), spec, of)

@@ -56,6 +56,13 @@ def test_a_local_unit_and_a_local_name_are_brought_to_the_specs(tmp_path):
     assert found.everyone.columns["creatinine"][0] == pytest.approx(1.0)
 
 
+def test_a_misspelt_unit_is_refused_and_not_left_unused(tmp_path):
+    with pytest.raises(
+        SettingError, match="found 'creatinin', which this study does not have. Did you mean creatinine?"
+    ):
+        cohort(tmp_path, units={"creatinin": "umol/L"})
+
+
 def test_a_patient_without_consent_is_nowhere(tmp_path):
     text = "age,creatinine,ward,died,ok\n40,1,a,0,yes\n41,1,a,1,no\n42,1,a,1,\n43,1,a,1,1\n"
     found, quality = cohort(tmp_path, text, source={"consent": "ok"})

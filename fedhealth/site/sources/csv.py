@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from dataclasses import field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ class CsvSource:
             use, anything else being a no; empty where all do.
     """
 
-    path: str
+    path: str = field(metadata={"example": "patients.csv"})
     delimiter: str = ","
     header: tuple[str, ...] = ()
     missing: tuple[str, ...] = ("",)
