@@ -510,6 +510,14 @@ def _notes(
         "A measure that can't be estimated, such as an AUROC where one outcome never occurs, is said to be so and is never 0.",
         f"The model has {results['parameters']:,} parameters and is the one of round {results['best_round']}, chosen on "
         "validation patients; every result here is on test patients, who took no part in training or choosing.",
+        *(
+            [
+                "Each hospital was evaluated with a model of its own, which the strategy makes from the shared one; "
+                "model.safetensors holds what is shared."
+            ]
+            if results["is_personal"]
+            else []
+        ),
         "Numbers have four significant digits.",
     ]
 

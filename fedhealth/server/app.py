@@ -116,6 +116,7 @@ def conduct(
             "sums": {site: vector.tolist() for site, vector in vectors.items()},
             "came_with": came_with,
             "failed_last": [{"site": f.site, "reason": f.reason} for exchange in last for f in exchange.failed],
+            "is_personal": plan.method.is_personal,
             "privacy": plan.mechanism.statement(),
             "secagg": plan.sealing.statement(),
         },

@@ -141,6 +141,11 @@ class Method:
 
     __slots__ = ()
 
+    @property
+    def is_personal(self) -> bool:
+        """Whether a hospital uses a model of its own."""
+        return type(self).personal is not Method.personal
+
     def server(self) -> SumServer:
         """The coordinator's half, fresh."""
         return Averaged()

@@ -122,6 +122,7 @@ def report(smoke):
                 **dict.fromkeys(("rounds_done", "best_round", "parameters"), 1),
                 "sums": vectors,
                 "failed_last": [],
+                "is_personal": False,
             },
             baselines={"local": whole, "pooled": whole}
             | ({"oracle": {h: v for h, v in whole.items() if names[h] in oracle}} if oracle else {}),

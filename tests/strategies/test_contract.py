@@ -168,6 +168,12 @@ def overrides(stem: str) -> list[str]:
     return words
 
 
+def test_a_method_with_models_of_the_hospitals_own_says_so():
+    personal = {stem for stem in STRATEGIES if federation(stem).method.is_personal}
+    assert personal == {"apfl", "ditto", "fedbn", "fedper", "fedrep", "finetune"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", STRATEGIES)
 def test_a_study_resumed_after_two_rounds_ends_bit_equal(stem, smoke, tmp_path):
     own = ("fedavgm", "fedadagrad", "fedadam", "fedyogi")
