@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import build
+from fedhealth.runtime.codec import ARRAYS, CONFIG, COUNT
 from fedhealth.strategies.needs import needs_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,19 @@ def plan_for(study: Study) -> Plan:
                 f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
                 "use rules.fraction, which chooses them by hash."
             )
-    sealing: Sealing = build(study.secagg, where="secagg", room="fedhealth.secagg")
+    quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
+    for key in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
+        least = getattr(strategy, key, 0)
+        if least > quorum:
+            raise SettingError(
+                f"`strategy.{key}` must be at most the quorum {quorum}, found {least}. Flower would wait for more "
+                "hospitals without end; set 1, and rules.quorum as you need it."
+            )
+    for key, ours in (("weighted_by_key", COUNT), ("arrayrecord_key", ARRAYS), ("configrecord_key", CONFIG)):
+        found = getattr(strategy, key, ours)
+        if found != ours:
+            raise SettingError(f"`strategy.{key}` must be {ours!r}, as messages call it, found {found!r}. Remove it.")
+    sealing: Sealing = build(study.secagg, where="secagg", room="fedhealth.secagg", does="seal")
     if sealing.is_masked and needs_of(strategy) == "each":
         raise SettingError(
             f"secure aggregation shows the coordinator a sum only, found strategy {type(strategy).__name__}, which "
@@ -57,7 +70,7 @@ def plan_for(study: Study) -> Plan:
     return Plan(
         study=study,
         strategy=strategy,
-        model=build(study.model, where="model", room="fedhealth.models"),
-        mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy"),
+        model=build(study.model, where="model", room="fedhealth.models", does="network"),
+        mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise"),
         sealing=sealing,
     )
