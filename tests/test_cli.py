@@ -116,10 +116,10 @@ def test_a_wrong_word_gets_one_helpful_line(capsys, tmp_path, words, code, line)
         (["sites", "new", "--h", "-1", "--out", "/nowhere"], "h must"),
         (
             ["sites", "new", "--n", "0", "--h", "-1", "--out", "/nowhere"],
-            "h must be 0 or more and at most 10, found -1",
+            "h must be 0 or more and at most 20, found -1",
         ),
-        (["sites", "new", "--h", "1e300", "--out", "/nowhere"], "h must be 0 or more and at most 10, found 1e+300"),
-        (["sites", "new", "--h", "nan", "--out", "/nowhere"], "h must be 0 or more and at most 10, found nan"),
+        (["sites", "new", "--h", "1e300", "--out", "/nowhere"], "h must be 0 or more and at most 20, found 1e+300"),
+        (["sites", "new", "--h", "nan", "--out", "/nowhere"], "h must be 0 or more and at most 20, found nan"),
         (["sites", "new", "--n", "99999999999", "--out", "/nowhere"], "n must be at least 1 and at most 10,000, found"),
         (["sites", "new", "--n", "few", "--out", "/nowhere"], "found: argument --n: invalid int value: 'few'"),
         (["sites", "split", "/nowhere.csv", "--outcome", "y"], "/nowhere.csv"),

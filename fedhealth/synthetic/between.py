@@ -16,7 +16,7 @@ from fedhealth.synthetic.hospital import Casemix, Concept, Device, Hospital, Mis
 from fedhealth.synthetic.physiology import COMORBIDITIES, MEASUREMENTS, PANELS
 
 #: The largest h: far beyond how real hospitals differ, and far below where an exponential overflows.
-MOST_H = 10
+MOST_H = 20
 
 #: By measurement, the standard deviation between hospitals of what their devices and habits add, in the
 #: measurement's own spread.
@@ -131,7 +131,7 @@ def check_knob(h: float) -> None:
     """Refuse a between-hospital difference below 0, or far beyond any that hospitals have.
 
     Raises:
-        SettingError: h is not within 0 and 10.
+        SettingError: h is not within 0 and 20.
     """
     if not 0 <= h <= MOST_H:
         raise SettingError(
