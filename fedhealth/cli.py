@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedhealth import __version__
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
@@ -28,8 +28,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """The exit code of one command."""
     # Before numpy and torch are loaded: on shared cores more threads are slower, and change the last bits.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    chosen = _parser().parse_args(words)
     try:
+        chosen = _parser().parse_args(words)
         return int(chosen.run(chosen) or 0)
     except FedHealthError as error:
         return _fail(str(error), error.exit_code)
@@ -43,12 +43,26 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _fail(line: str, code: int) -> int:
-    sys.stderr.write(f"fedhealth: {' '.join(line.split())}\n")
+    _say(line)
     return code
 
 
+def _say(line: str) -> None:
+    """One line on standard error, without what would move a terminal's cursor: it may quote a file."""
+    words = " ".join(line.split())
+    sys.stderr.write(f"fedhealth: {''.join(sign if sign.isprintable() else '?' for sign in words)}\n")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong word as everything else here does: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise SettingError(f"a command must be as {self.prog} --help says, found: {message}. Correct it.")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fedhealth",
         description="Train one model across hospitals; no patient leaves any of them.",
         epilog="Example: fedhealth simulate experiment=demo strategy=fedavg rounds=30 'model.hidden=[64,32]' model=mlp",
@@ -164,7 +178,7 @@ def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 
 
     simulation = checked(config)
     for name, fault in unready(simulation).items():
-        sys.stderr.write(f"fedhealth: {name} can't take part: {fault}\n")
+        _say(f"{name} can't take part: {fault}")
     store = store or open_run(simulation)
     _log_to(store.folder / "run.log")
     study = simulation.study
@@ -174,7 +188,7 @@ def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 
     except (KeyboardInterrupt, FedHealthError, OSError) as error:
         # Where the folder or the config is at fault, going on would end here again.
         if store.rounds() and not isinstance(error, SettingError | IntegrityError):
-            sys.stderr.write(f"fedhealth: rounds are kept; go on with: fedhealth simulate --resume {store.folder}\n")
+            _say(f"rounds are kept; go on with: fedhealth simulate --resume {store.folder}")
         raise error from None
     report = _write_report(simulation, store.folder)
     console().print(result_table(report))
@@ -245,6 +259,7 @@ def _report_file(simulation: Simulation, folder: Path) -> Path:
 
 
 def _runs(chosen: argparse.Namespace) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from fedhealth.progress import console
@@ -252,8 +267,8 @@ def _runs(chosen: argparse.Namespace) -> None:
 
     table = Table("run", "state", "AUROC, all patients", box=None)
     for folder in beneath(chosen.folder):
-        table.add_row(str(folder), *_state(folder))
-    console().print(table if table.row_count else f"no runs in {chosen.folder}")
+        table.add_row(escape(str(folder)), *_state(folder))
+    console().print(table if table.row_count else escape(f"no runs in {chosen.folder}"))
 
 
 def _auroc(report: dict[str, Any]) -> str:
@@ -284,6 +299,7 @@ def _state(folder: Path) -> tuple[str, str]:
 
 
 def _sites_list(chosen: argparse.Namespace) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from fedhealth.core.manifest import load_manifest
@@ -294,7 +310,8 @@ def _sites_list(chosen: argparse.Namespace) -> None:
     table = Table("name", "hospital", "region", "source", "what is special", box=None)
     for name in site_names(folder):
         manifest = load_manifest(folder / name)
-        table.add_row(name, manifest.title, manifest.region, manifest.source["kind"], manifest.description)
+        shown = (name, manifest.title, manifest.region, manifest.source["kind"], manifest.description)
+        table.add_row(*map(escape, shown))
     if not table.row_count:
         raise SettingError(
             f"a sites folder must hold <name>/site.yaml, found none in {folder}. Try fedhealth sites new."
@@ -311,6 +328,7 @@ def _sites_new(chosen: argparse.Namespace) -> None:
 
 
 def _sites_split(chosen: argparse.Namespace) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from fedhealth.evaluation.heterogeneity import heterogeneity, sums_of
@@ -333,7 +351,7 @@ def _sites_split(chosen: argparse.Namespace) -> None:
     found = heterogeneity({name: sums_of(split.columns[name], split.outcome[name]) for name in split.columns})
     table = Table("how the parts differ", "", box=None)
     for row in found.rows():
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console().print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
+#: What Hydra's own code comes to grief with over a config that it did not foresee, such as one that holds itself.
+UNFORESEEN = (ValueError, TypeError, AttributeError, LookupError, AssertionError, RecursionError)
+
+#: Jobs of a sweep; more are a slip, and would fill the memory before the first has run.
+MOST_JOBS = 10_000
+
 
 def composed(overrides: Sequence[str]) -> DictConfig:
     """The config of these overrides, with the user's own `configs/` folder searched too.
@@ -22,6 +29,7 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     Raises:
         SettingError: an override is not one, or names what is not there.
     """
+    import yaml
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -31,7 +39,11 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(configs_folder()), version_base="1.3", job_name="fedhealth"):
             return compose("config", overrides=[*extra, *overrides])
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{mark.name} must be YAML, found a fault at line {mark.line + 1}" if mark else "configs must be YAML"
+        raise SettingError(f"{where}. Mend the file.") from None
+    except (HydraException, OmegaConfBaseException, *UNFORESEEN) as error:
         raise SettingError(_brief(error, overrides)) from None
 
 
@@ -46,7 +58,7 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
     try:
         return dict(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, *UNFORESEEN) as error:
         raise SettingError(f"every config value must be set, found {_first_line(error)}. Give it a value.") from None
 
 
@@ -54,7 +66,7 @@ def swept(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a sweep: every combination of the values that commas separate or `range` counts.
 
     Raises:
-        SettingError: an override can't be parsed, or has no value.
+        SettingError: an override can't be parsed or has no value, or the jobs are too many.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -62,16 +74,21 @@ def swept(overrides: Sequence[str]) -> list[list[str]]:
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         choices = [
-            [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+            [
+                f"{one.get_key_element()}={value}"
+                for value in itertools.islice(one.sweep_string_iterator(), MOST_JOBS + 1)
+            ]
             if one.is_sweep_override()
             else [str(one.input_line)]
             for one in parsed
         ]
-    except HydraException as error:
+    except (HydraException, *UNFORESEEN) as error:
         raise SettingError(_brief(error, overrides)) from None
     for one, values in zip(parsed, choices, strict=True):
         if not values:
             raise SettingError(f"a sweep must go over at least one value, found none in {one.input_line}. Give it one.")
+    if math.prod(len(values) for values in choices) > MOST_JOBS:
+        raise SettingError(f"a sweep must have at most {MOST_JOBS:,} jobs, found more. Mend the values between commas.")
     return [list(job) for job in itertools.product(*choices)]
 
 
@@ -110,4 +127,4 @@ def _paths(tree: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

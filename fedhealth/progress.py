@@ -36,9 +36,9 @@ def console() -> Console:
 def rounds_shown(title: str, planned: int, hospitals: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function to call with each round's row: a live bar on a terminal, else plain lines."""
     out = console()
-    out.print(f"[bold]{title}[/]: {hospitals} hospitals, {planned} rounds")
+    out.print(f"[bold]{escape(title)}[/]: {hospitals} hospitals, {planned} rounds")
     if not out.is_terminal:
-        yield lambda row: out.print(_line(row, planned), highlight=False)
+        yield lambda row: out.print(_line(row, planned), highlight=False, markup=False)
         return
     columns = (
         TextColumn("round"),
@@ -55,7 +55,8 @@ def rounds_shown(title: str, planned: int, hospitals: int) -> Iterator[Callable[
         def show(row: dict[str, Any]) -> None:
             bar.update(task, completed=row["round"], found=f"{row['answered']} hospitals  AUROC {_value(row)}")
             for failure in row["failed"]:
-                bar.console.print(f"round {row['round']}: {failure['site']} {failure['reason']}", highlight=False)
+                said = f"round {row['round']}: {failure['site']} {failure['reason']}"
+                bar.console.print(said, highlight=False, markup=False)
 
         yield show
 
@@ -74,7 +75,7 @@ def result_table(report: Mapping[str, Any]) -> Table:
         table.add_column(title, justify="right")
     for site in report["sites"]:
         patients = "withheld" if site["test"] is None else f"{site['test']:,}"
-        table.add_row(site["title"], patients, *(_cell(site[who], who) for who, _ in shown))
+        table.add_row(escape(site["title"]), patients, *(_cell(site[who], who) for who, _ in shown))
     by_who = {row["who"]: row for row in report["comparison"]}
     table.add_section()
     table.add_row(

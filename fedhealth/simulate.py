@@ -23,8 +23,8 @@ from fedhealth import __version__
 from fedhealth.core.errors import FedHealthError, SettingError
 from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
-from fedhealth.core.settings import read, settings
-from fedhealth.core.study import Study, digest, packed, study_from, unpacked
+from fedhealth.core.settings import check_words, read, settings
+from fedhealth.core.study import Study, canonical, digest, packed, study_from, unpacked
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.runtime import flower
 from fedhealth.runtime.local import FIRST_NODE
@@ -108,22 +108,28 @@ def checked(config: dict[str, Any]) -> Simulation:
         raise SettingError(
             f"`{key}` must be in the config, found nothing. Leave it in; see fedhealth simulate --cfg job."
         )
+    check_words(config, where="the config")
+    for key in ("sites", "source", "runtime", "run"):
+        if not isinstance(config[key], dict):
+            raise SettingError(
+                f"`{key}` must be a group of keys, found {config[key]!r}. Leave it as fedhealth simulate --cfg job shows it."
+            )
     sites = read(Sites, config["sites"], where="sites")
     folder = builtin_sites() if sites.folder is None else Path(sites.folder)
     names = site_names(folder) if sites.names is None else list(sites.names)
     folders = {name: site_folder(name, folder) for name in names}
     try:
+        canonical(config)
         # As a hospital will read it: the canonical text sorts keys, and the order of groups is the order of their sums.
         document = unpacked(packed({**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}))
     except ValueError:
         raise SettingError(
-            "every number of a study must be finite, found one that is nan or inf. Correct it."
+            "every number of a config must be finite, found one that is nan or inf. Correct it."
         ) from None
     study = study_from(document, where="the config")
-    plan_for(study)
-    build(study.engine, where="engine", room="fedhealth.site.engines")
-    build(study.model, where="model", room="fedhealth.models").network(1)
-    build(config["runtime"], where="runtime", room="fedhealth.runtime")
+    plan_for(study).model.network(1)
+    build(study.engine, where="engine", room="fedhealth.site.engines", does="fit")
+    build(config["runtime"], where="runtime", room="fedhealth.runtime", does="grid")
     return Simulation(
         config=config,
         document=document,

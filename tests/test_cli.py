@@ -29,7 +29,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (["rounds=0"], 2, "`rounds` must be at least 1, found 0"),
         (["~privacy"], 2, "`privacy` must be in the config, found nothing"),
         (["=3"], 2, "found"),
-        (["training.learning_rate=nan"], 2, "every number of a study must be finite"),
+        (["training.learning_rate=nan"], 2, "every number of a config must be finite"),
         (["name=../../x"], 2, "`name` must be letters, digits, dashes and underscores, found '../../x'"),
         (["seed=-1"], 2, "`seed` must be 0 or more, found -1"),
         (["sites.names=[]"], 2, "`sites.names` must name at least one hospital, found none"),
@@ -38,7 +38,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (["sites.names=[../sites/norrvik]"], 2, "sites.names must name hospitals in"),
         (["sites.folder=/nowhere", "sites.names=null"], 2, "must name at least one hospital"),
         (["model=mlp", "model.hidden=3"], 2, "`hidden` should be a valid tuple, found 3"),
-        (["model=mlp", "model.hidden=[]"], 2, "`hidden` must list widths of at least 1, found []"),
+        (["model=mlp", "model.hidden=[]"], 2, "`hidden` must list widths of at least 1 and at most 4,096, found []"),
         (["model=mlp", "+model.hiden=[3]"], 2, "`hiden` is not a key here, found hiden=[3]. Did you mean hidden?"),
         (["strategy._target_=flwr.serverapp.strategy.Nope"], 2, "strategy._target_ must name an importable part"),
         (["strategy._target_=collections.OrderedDict", "~strategy.fraction_train"], 2, "strategy"),
@@ -54,6 +54,30 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (["run.baselines=[best]"], 2, "`run.baselines` may be local, pooled, oracle, found best"),
         (["task=heart", "features=heart"], 2, "galen-heart: a task must have a synthetic outcome, found 'heart'"),
         (["features=heart"], 2, "must be generated, found"),
+        (["strategy=[1]"], 2, "the config must compose, found"),
+        (["'a b'=3"], 2, "the config must compose, found"),
+        (["model=mlp", "model.hidden=[99999999]"], 2, "at most 4,096, found [99999999]"),
+        (["strategy=fedadagrad", "strategy.eta=much"], 2, "`strategy.eta` must be a number, found 'much'"),
+        (["strategy.min_train_nodes=true"], 2, "`strategy.min_train_nodes` must be a whole number, found True"),
+        (["strategy.min_available_nodes=4"], 2, "`strategy.min_available_nodes` must be at most the quorum 3, found 4"),
+        (["+strategy.weighted_by_key=n"], 2, "`strategy.weighted_by_key` must be 'num-examples', as messages call it"),
+        (
+            ["runtime._target_=fedhealth.runtime.policy.Patience", "~runtime.workers"],
+            2,
+            "runtime._target_ must name a part with a method `grid`, found 'fedhealth.runtime.policy.Patience'",
+        ),
+        (
+            ["model._target_=fedhealth.models.mlp.SettingError"],
+            2,
+            "model._target_ must name a part with a method `network`",
+        ),
+        (["split={train: 0.8, validation: 0.2, test: 0.0}"], 2, "train and test must have a share above 0 each"),
+        (["task.outcome=age"], 2, "a feature must be known before the outcome, found the outcome age itself"),
+        (["features.groups.sex.column=sex"], 2, "a group's column must be a feature, found sex"),
+        (["+source={kind: synthetic, size: 300, consent_rate: nan}"], 2, "every number of a config must be finite"),
+        (["+source={kind: synthetic, size: 300, casemix: 3}"], 2, "`casemix` should be a dictionary"),
+        (["+source.kind=csv"], 2, "`path` must be set, found nothing. Write path: patients.csv."),
+        ([f"+source={{kind: csv, path: {'a' * 5000}}}"], 2, "must name a readable file, found File name too long"),
         (
             ["features.features=[{name: age, missing: ['?']}]", "features.groups={}"],
             2,
@@ -89,14 +113,76 @@ def test_a_wrong_word_gets_one_helpful_line(capsys, tmp_path, words, code, line)
         (["simulate", "--resume", "/nowhere"], "a run's folder must hold config.yaml, found none in /nowhere"),
         (["simulate", "--resume", "/nowhere", "rounds=3"], "a resumed run must keep its config, found rounds=3"),
         (["sites", "list", "--folder", "/nowhere"], "a sites folder must hold <name>/site.yaml, found none"),
+        (["sites", "list", "--folder", "/dev/null"], "a sites folder must hold <name>/site.yaml, found none"),
         (["sites", "new", "--h", "-1", "--out", "/nowhere"], "h must"),
+        (
+            ["sites", "new", "--n", "0", "--h", "-1", "--out", "/nowhere"],
+            "h must be 0 or more and at most 20, found -1",
+        ),
+        (["sites", "new", "--h", "1e300", "--out", "/nowhere"], "h must be 0 or more and at most 20, found 1e+300"),
+        (["sites", "new", "--h", "nan", "--out", "/nowhere"], "h must be 0 or more and at most 20, found nan"),
+        (["sites", "new", "--n", "99999999999", "--out", "/nowhere"], "n must be at least 1 and at most 10,000, found"),
+        (["sites", "new", "--n", "few", "--out", "/nowhere"], "found: argument --n: invalid int value: 'few'"),
         (["sites", "split", "/nowhere.csv", "--outcome", "y"], "/nowhere.csv"),
+        (["sites", "split", "/dev", "--outcome", "y"], "the table must be a CSV file, found none at /dev"),
+        (["report", "/dev/null"], "a run's folder must hold config.yaml, found none in /dev/null"),
+        (["report"], "a report is of one RUN or compares RUNS, found neither"),
+        ([], "a command must be as fedhealth --help says, found: the following arguments are required: COMMAND"),
+        (["simulat"], "found: argument COMMAND: invalid choice: 'simulat'"),
+        (["simulate", "-m", "seed=range(0,1,0)"], "found: range() arg 3 must not be zero"),
+        (
+            ["simulate", "-m", "seed=range(1,0)"],
+            "a sweep must go over at least one value, found none in seed=range(1,0)",
+        ),
+        (["simulate", "-m", "seed=range(0,1000000000000)"], "a sweep must have at most 10,000 jobs, found more"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_the_other_commands_answer_as_well(capsys, words, line):
     code, error = said(capsys, *words)
     assert (code, line in error, error.count("\n")) == (2, True, 1), error
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("x: [", "/configs/experiment/mine.yaml must be YAML, found a fault at line 1"),
+        ("defaults: {a: b}", "defaults must be a list"),
+        ("defaults: [{3: 4}]", "the config must compose"),
+        ("defaults: [/experiment: mine]", "the config must compose"),
+        ("# @package _global_\na: &a [*a]", "the config must compose"),
+        ("# @package _global_\nrounds: ${oc.env:X", "the config must compose"),
+        ('# @package _global_\ntitle: "a\\x1b[31m"', "words must be free of control characters, found one in 'title'"),
+        ("# @package _global_\nsource: {kind: 3}", "source.kind must be named, found none"),
+        ("# @package _global_\nrun: 3", "`run` must be a group of keys, found 3"),
+        ("# @package _global_\n1: 2", "`1` must be a key of the config, found 1=2"),
+    ],
+)
+def test_a_wrong_config_of_the_users_own_gets_one_line(capsys, tmp_path, monkeypatch, text, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text(text)
+    code, error = said(capsys, "simulate", "experiment=mine", "task=mortality")
+    assert (code, line in error, error.count("\n")) == (2, True, 1), error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_words_that_a_terminal_would_take_for_orders_are_shown_as_words(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("hospital-01", "hospital-02", "hospital-03"):
+        (tmp_path / "sites" / name).mkdir(parents=True)
+        policy = "{min_patients: 5, min_cell: 1, min_cohort: 3}"
+        text = (
+            f"name: {name}\ntitle: '[/x] [red]{name[-2:]}'\npolicy: {policy}\nsource: {{kind: synthetic, size: 90}}\n"
+        )
+        (tmp_path / "sites" / name / "site.yaml").write_text(text)
+    assert cli.main(["sites", "list", "--folder", "sites"]) == 0
+    assert "[/x] [red]01" in capsys.readouterr().out
+    words = ["experiment=smoke", "title='[/y] [bold]'", "sites.folder=sites", "sites.names=null", "rounds=1"]
+    assert cli.main(["simulate", *words, "run.folder=run", "run.report=false"]) == 0
+    shown = capsys.readouterr().out
+    assert "[/y] [bold]: 3 hospitals" in shown
+    assert "[/x] [red]01" in shown
 
 
 @pytest.fixture(scope="module")

@@ -382,6 +382,15 @@ def test_below_the_quorum_the_run_stops_with_an_error(hospitals, tabular):
         finished(tabular(folder, "rules.quorum=3"))
 
 
+def test_without_test_patients_anywhere_a_study_ends_before_it_trains(hospitals, tabular):
+    for seed, name in enumerate(("ash", "oak", "elm")):
+        folder = hospitals(name, patients(seed))
+    config = tabular(folder)
+    config["split"] = {"train": 0.9998, "validation": 0.0001, "test": 0.0001}
+    with pytest.raises(DataError, match="at least one hospital must have test patients, found none"):
+        finished(config)
+
+
 def test_a_hospital_with_one_outcome_only_is_not_estimable_and_not_zero(hospitals, tabular, tmp_path):
     for seed, name in enumerate(("ash", "oak")):
         folder = hospitals(name, patients(seed))

@@ -17,6 +17,10 @@ class Conversion:
     factor: float
     offset: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not self.factor:
+            raise SettingError("factor must not be 0, found 0. Give what a value in that unit is multiplied by.")
+
 
 @settings
 class Feature:
@@ -60,6 +64,11 @@ class Feature:
             raise SettingError(
                 f"feature {self.name}: bins must rise strictly, found {list(self.bins)}. Sort the edges."
             )
+        if self.kind == "categorical" and (not self.levels or len(set(self.levels)) < len(self.levels)):
+            raise SettingError(
+                f"feature {self.name}: levels must be named where the feature is categorical, each once, found "
+                f"{list(self.levels)}. List the words that may stand in its column."
+            )
         words = [code for code in self.missing if not _is_number(code)]
         if words and self.kind != "categorical":
             raise SettingError(
@@ -101,6 +110,10 @@ class Group:
     def __post_init__(self) -> None:
         if list(self.cuts) != sorted(set(self.cuts)):
             raise SettingError(f"group of {self.column}: cuts must rise strictly, found {list(self.cuts)}. Sort them.")
+        if len(set(self.titles)) < len(self.titles):
+            raise SettingError(
+                f"group of {self.column}: each level must have a title of its own, found {list(self.titles)}. Rename one."
+            )
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -134,6 +147,16 @@ class FeatureSpec:
                 f"features of {self.name}: each must be named once and at least one must be there, "
                 f"found {'doubled ' + ', '.join(doubled) if doubled else 'none'}. Mend configs/features/{self.name}.yaml."
             )
+        for group in self.groups.values():
+            if group.column not in names:
+                raise SettingError(
+                    f"a group's column must be a feature, found {group.column}. {did_you_mean(group.column, names)}"
+                )
+            if self[group.column].kind == "categorical" and not group.levels:
+                raise SettingError(
+                    f"group of {group.column}: levels must be named where the feature is categorical, found none. "
+                    "Give each level its title."
+                )
 
         grouped = [group.column for group in self.groups.values()]
         if twice := sorted({column for column in grouped if grouped.count(column) > 1}):

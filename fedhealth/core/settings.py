@@ -8,6 +8,7 @@ value and remedy.
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+#: What no word of a setting holds: control characters but for tabs and line ends, and halves of characters.
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 #: What a required value may look like, by type, where the field's metadata have no "example".
 EXAMPLES = {str: "<words>", int: "<whole number>", float: "<number>", bool: "<true or false>", dict: "{<key>: …}"}
@@ -43,12 +47,34 @@ def read(cls: type[T], found: Mapping[str, Any], *, where: str) -> T:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    check_words(found, where=where)
     try:
         return TypeAdapter(cls).validate_python(dict(found))
     except ValidationError as error:
         raise SettingError(_first_fault(cls, error.errors()[0], where)) from None
     except SettingError as error:
         raise SettingError(f"{where}: {error}") from None
+
+
+def check_words(found: Mapping[str, Any], *, where: str) -> None:
+    """Refuse a control character in any key or value: a log, a page or a terminal would take it for an order.
+
+    Raises:
+        SettingError: naming the key it stands in or under.
+    """
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any]] = [("", found)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, str) and CONTROL.search(value):
+            raise SettingError(
+                f"{where}: words must be free of control characters, found one in {place!r}. Retype them."
+            )
+        if isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))  # YAML can make a list that holds itself
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            inside = [(f"{place}.{key}".strip("."), part) for key, part in pairs]
+            waiting += [*((path, path) for path, _ in inside), *inside]
 
 
 def _first_fault(cls: type, fault: Mapping[str, Any], where: str) -> str:

@@ -32,6 +32,11 @@ class Split:
                 f"the shares of train, validation and test must be at least 0 and sum to 1, found {shares}. "
                 "Correct one of them."
             )
+        if not (self.train and self.test):
+            raise SettingError(
+                f"train and test must have a share above 0 each, found {shares}. Without patients to train on there is "
+                "no model, and without patients to test on no result."
+            )
 
     def assign(self, patients: NDArray[np.str_], *, seed: int, site: str) -> NDArray[np.str_]:
         """The part of each patient, [n], by a hash of the pseudonym.

@@ -103,6 +103,11 @@ class Study:
             )
         if self.seed < 0:
             raise SettingError(f"`seed` must be 0 or more, found {self.seed}. Choose another.")
+        if self.task.outcome in self.features.names:
+            raise SettingError(
+                f"a feature must be known before the outcome, found the outcome {self.task.outcome} itself among the "
+                "features. Remove it there."
+            )
         if self.rules.quorum is not None and self.rules.quorum > len(self.roster):
             raise SettingError(
                 f"`rules.quorum` must be at most the number of hospitals {len(self.roster)}, found "

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+#: Two layers of that width are 67 MB, and every hospital of a simulation holds its own.
+WIDEST = 4096
+
+
 @settings
 class Mlp:
     """Fully connected layers of the widths in `hidden`, each followed by a ReLU.
@@ -24,9 +28,10 @@ class Mlp:
     normalisation: Literal["none", "batch", "layer"] = "none"
 
     def __post_init__(self) -> None:
-        if not self.hidden or min(self.hidden) < 1:
+        if not self.hidden or min(self.hidden) < 1 or max(self.hidden) > WIDEST:
             raise SettingError(
-                f"`hidden` must list widths of at least 1, found {list(self.hidden)}. Try [64,32], or model=logistic."
+                f"`hidden` must list widths of at least 1 and at most {WIDEST:,}, found {list(self.hidden)}. "
+                "Try [64,32], or model=logistic."
             )
 
     def network(self, width: int) -> nn.Module:

@@ -287,7 +287,8 @@ def decision(curves: Part) -> Picture | None:
     _curves(axes, curves, "decision", "threshold", "model")
     axes.plot(x, everyone, color=COLOURS["muted"], linewidth=1.3, linestyle=(0, (3, 3)), label="Treat all")
     axes.axhline(0, color=COLOURS["ink"], linewidth=1.0, label="Treat nobody")
-    top = float(np.nanmax(np.concatenate([model, everyone])))
+    # Where acting helps nobody, the axis still needs a height.
+    top = max(float(np.nanmax(np.concatenate([model, everyone]))), 0.01)
     axes.set(xlabel="Threshold probability", ylabel="Net benefit", ylim=(-0.18 * top, 1.08 * top))
     axes.set_xlim(0, float(x[-1]))
     axes.grid()

@@ -10,6 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import build
 from fedhealth.models.weights import names_of
+from fedhealth.runtime.codec import ARRAYS, CONFIG, COUNT
 from fedhealth.server.optimisers.plain import Plain
 from fedhealth.strategies.method import method_of, strategy_of
 from fedhealth.strategies.needs import least_sites, needs_of, tolerated
@@ -58,7 +59,19 @@ def plan_for(study: Study) -> Plan:
                 f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
                 "use rules.fraction, which chooses them by hash."
             )
-    sealing: Sealing = build(study.secagg, where="secagg", room="fedhealth.secagg")
+    quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
+    for key in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
+        least = getattr(strategy, key, 0)
+        if least > quorum:
+            raise SettingError(
+                f"`strategy.{key}` must be at most the quorum {quorum}, found {least}. Flower would wait for more "
+                "hospitals without end; set 1, and rules.quorum as you need it."
+            )
+    for key, ours in (("weighted_by_key", COUNT), ("arrayrecord_key", ARRAYS), ("configrecord_key", CONFIG)):
+        found = getattr(strategy, key, ours)
+        if found != ours:
+            raise SettingError(f"`strategy.{key}` must be {ours!r}, as messages call it, found {found!r}. Remove it.")
+    sealing: Sealing = build(study.secagg, where="secagg", room="fedhealth.secagg", does="seal")
     if sealing.is_masked and needs_of(strategy) == "each":
         raise SettingError(
             f"secure aggregation shows the coordinator a sum only, found strategy {type(strategy).__name__}, which "
@@ -70,11 +83,11 @@ def plan_for(study: Study) -> Plan:
             f"{type(strategy).__name__} with {tolerated(strategy)} must have at least {least} hospitals, found "
             f"{len(study.roster)}. Add hospitals, or lower what it tolerates."
         )
-    model: Model = build(study.model, where="model", room="fedhealth.models")
+    model: Model = build(study.model, where="model", room="fedhealth.models", does="network")
     method = method_of(study.strategy)
     method.check(names_of(model.network(1)), study.training)
     optimiser: ServerOptimiser = build(
-        study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers"
+        study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers", does="step"
     )
     if type(strategy).__name__ in OWN_OPTIMISER and not isinstance(optimiser, Plain):
         raise SettingError(
@@ -88,6 +101,6 @@ def plan_for(study: Study) -> Plan:
         method=method,
         optimiser=optimiser,
         model=model,
-        mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy"),
+        mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise"),
         sealing=sealing,
     )

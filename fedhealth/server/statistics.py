@@ -45,7 +45,7 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
 
     Raises:
         QuorumError: too few answer.
-        DataError: all training patients are of one class, so there is nothing to learn.
+        DataError: the training patients are of one class, so there is nothing to learn; or nobody is left to test on.
     """
     layout = MomentLayout(study.features)
     shapes = {
@@ -62,6 +62,11 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
         # A hospital left between the passes: squares are about the means of those that stay, so ask again.
         first = {site: first[site] for site in both}
         grid.ask(both)
+    if not any(shapes[site].test for site in both):
+        raise DataError(
+            "at least one hospital must have test patients, found none. Name some in the column of source.split, or "
+            "give split.test a larger share."
+        )
     shapes, second = {site: shapes[site] for site in both}, {site: second[site] for site in both}
     grid.ask(study.roster)
     found = global_moments(layout, total, _total(second))

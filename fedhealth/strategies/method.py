@@ -262,7 +262,7 @@ def method_of(strategy: Mapping[str, object]) -> Method:
     """
     target = str(strategy.get(TARGET, ""))
     if target.startswith(f"{ROOM}."):
-        return build(strategy, where="strategy", room=ROOM)  # type: ignore[no-any-return]
+        return build(strategy, where="strategy", room=ROOM, does="train")  # type: ignore[no-any-return]
     return ReportsFirstLoss() if target == "flwr.serverapp.strategy.QFedAvg" else Method()
 
 

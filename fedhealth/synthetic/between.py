@@ -15,6 +15,9 @@ from fedhealth.core.seeds import rng_of, seed_of
 from fedhealth.synthetic.hospital import Casemix, Concept, Device, Hospital, Missing, Prevalence, Treatment
 from fedhealth.synthetic.physiology import COMORBIDITIES, MEASUREMENTS, PANELS
 
+#: The largest h: far beyond how real hospitals differ, and far below where an exponential overflows.
+MOST_H = 20
+
 #: By measurement, the standard deviation between hospitals of what their devices and habits add, in the
 #: measurement's own spread.
 DEVICE_SPREAD: dict[str, float] = {
@@ -125,13 +128,15 @@ def draw_units(name: str, h: float, seed: int) -> dict[str, str]:
 
 
 def check_knob(h: float) -> None:
-    """Refuse a between-hospital difference below 0.
+    """Refuse a between-hospital difference below 0, or far beyond any that hospitals have.
 
     Raises:
-        SettingError: h is negative or not finite.
+        SettingError: h is not within 0 and 20.
     """
-    if not (math.isfinite(h) and h >= 0):
-        raise SettingError(f"h must be 0 or more, found {h:g}. Use 0 for hospitals all alike and 1 for real ones.")
+    if not 0 <= h <= MOST_H:
+        raise SettingError(
+            f"h must be 0 or more and at most {MOST_H}, found {h:g}. Use 0 for hospitals all alike and 1 for real ones."
+        )
 
 
 def _rounded(value: float, low: float, high: float) -> float:

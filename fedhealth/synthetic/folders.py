@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: The ways to split a pooled table.
 SCHEMES = ("natural", "iid", "dirichlet", "quantity", "feature")
 
+#: Hospitals drawn at a time; more are a slip, and would fill the disk.
+MOST_SITES = 10_000
+
 # Cells that mean "no value" in the tables people share.
 _MISSING = ("", "?", "NA", "NaN", "nan")
 
@@ -40,11 +43,13 @@ def write_sites(folder: Path, *, h: float, n: int, seed: int, size: int = 600) -
     standard deviation of 0.7 h in the logarithm.
 
     Raises:
-        SettingError: h is negative, n is below 1, or one of the files is there already.
+        SettingError: h is beyond its range, n is below 1 or above 10,000, or one of the files is there already.
     """
     check_knob(h)
-    if n < 1:
-        raise SettingError(f"n must be at least 1, found {n}. Ask for one hospital or more.")
+    if not 1 <= n <= MOST_SITES:
+        raise SettingError(
+            f"n must be at least 1 and at most {MOST_SITES:,}, found {n:,}. Ask for one hospital or more."
+        )
     names = [f"hospital-{k:02d}" for k in range(1, n + 1)]
     _check_absent(folder, names)
     return [_write(folder / name, _drawn_manifest(name, h=h, seed=seed, size=size)) for name in names]

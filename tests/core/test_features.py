@@ -3,7 +3,7 @@
 import pytest
 
 from fedhealth.core.errors import SettingError
-from fedhealth.core.features import Feature, Group
+from fedhealth.core.features import Conversion, Feature, FeatureSpec, Group
 
 
 @pytest.mark.parametrize("kind", ["numeric", "binary"])
@@ -21,3 +21,34 @@ def test_a_missing_code_of_a_word_is_any_word():
 def test_the_cuts_of_a_group_rise(cuts):
     with pytest.raises(SettingError, match="group of age: cuts must rise strictly, found"):
         Group(column="age", cuts=cuts)
+
+
+def test_each_level_of_a_group_has_a_title_of_its_own():
+    with pytest.raises(SettingError, match="group of sex: each level must have a title of its own"):
+        Group(column="sex", levels={"0": "other", "1": "other"})
+
+
+@pytest.mark.parametrize("levels", [(), ("a", "b", "a")])
+def test_the_levels_of_a_word_are_named_once_each(levels):
+    with pytest.raises(SettingError, match="feature ward: levels must be named where the feature is categorical"):
+        Feature(name="ward", kind="categorical", levels=levels)
+
+
+def test_a_unit_is_not_brought_to_nothing():
+    with pytest.raises(SettingError, match="factor must not be 0"):
+        Conversion(factor=0)
+
+
+WARD = Feature(name="ward", kind="categorical", levels=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("group", "words"),
+    [
+        (Group(column="wrad"), r"a group's column must be a feature, found wrad\. Did you mean ward\?"),
+        (Group(column="ward"), "group of ward: levels must be named where the feature is categorical"),
+    ],
+)
+def test_a_group_fits_its_column(group, words):
+    with pytest.raises(SettingError, match=words):
+        FeatureSpec(name="s", features=(WARD,), groups={"g": group})

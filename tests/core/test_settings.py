@@ -45,3 +45,20 @@ def test_a_missing_key_is_answered_with_an_example(change, line):
     with pytest.raises(SettingError) as error:
         read(House, found, where="x.yaml")
     assert line in str(error.value)
+
+
+@pytest.mark.parametrize("sign", ["\x00", "\x1b[31m", "\x7f", "\x85", "\ud800", "\uffff"])
+def test_a_control_character_is_refused_wherever_it_stands(sign):
+    for change in ({"name": f"a{sign}"}, {"source": {"x": ["y", {"z": sign}]}}, {"source": {f"x{sign}": 1}}):
+        with pytest.raises(SettingError, match="x.yaml: words must be free of control characters, found one in"):
+            read(House, {**GOOD, **change}, where="x.yaml")
+
+
+def test_a_tab_and_the_end_of_a_line_are_no_control_characters():
+    assert read(House, {**GOOD, "name": "a\tb\r\nc ü\u00a0μ 😀"}, where="x.yaml").name
+
+
+def test_a_block_that_holds_itself_is_no_endless_search():
+    source = {"kind": "csv"}
+    source["self"] = source
+    assert read(House, {**GOOD, "source": source}, where="x.yaml").source["kind"] == "csv"

@@ -38,3 +38,9 @@ def test_a_share_of_nothing_gets_nobody():
 def test_shares_that_are_none_are_refused(shares):
     with pytest.raises(SettingError, match="must be at least 0 and sum to 1"):
         Split(train=shares[0], validation=shares[1], test=shares[2])
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.5, 0.5), (0.8, 0.2, 0.0)])
+def test_somebody_trains_and_somebody_tests(shares):
+    with pytest.raises(SettingError, match="train and test must have a share above 0 each, found"):
+        Split(train=shares[0], validation=shares[1], test=shares[2])

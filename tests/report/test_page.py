@@ -227,3 +227,11 @@ def test_a_report_of_another_schema_is_refused() -> None:
 def test_the_package_alone_loads_no_plotting() -> None:
     code = "import sys, fedhealth.report; sys.exit('matplotlib' in sys.modules or 'jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_decision_curve_that_helps_nobody_still_has_an_axis(sample):
+    report = sample(failures=False)
+    decision = report["curves"]["federated"]["decision"]
+    for key in ("model", "all"):
+        decision[key] = [0.0] * len(decision[key])
+    assert "Decision curve" in html(report)

@@ -92,6 +92,13 @@ def test_on_bad_reject_leaves_the_patient_out(tmp_path):
 
 
 SECRET = "83.1415"
+
+
+def test_a_file_that_can_not_be_opened_is_the_hospitals_fault_alone(tmp_path):
+    with pytest.raises(DataError, match="source.path of ash must name a readable file, found File name too long. Corr"):
+        cohort(tmp_path, source={"path": "a" * 5000})
+
+
 RULE_FOUND_REMEDY = re.compile(r".+(must|not) .+found .+[.?] [A-Z`].+[.?]")  # without DOTALL: in one line
 
 

@@ -65,7 +65,15 @@ class CsvSource:
             DataError: the file is missing, empty or no CSV; a column is missing; a row has
                 too few or too many cells, or no pseudonym; a split has another name.
         """
-        path = self._file(folder)
+        try:
+            return self._table(self._file(folder), spec, task, manifest)
+        except OSError as error:
+            raise DataError(
+                f"source.path of {folder.name} must name a readable file, found {error.strerror}. "
+                "Correct the path or the rights."
+            ) from None
+
+    def _table(self, path: Path, spec: FeatureSpec, task: Task, manifest: SiteManifest) -> Table:
         local = {name: manifest.codes.get(name, name) for name in (task.outcome, *spec.names)}
         own = {"source.patient": self.patient, "source.split": self.split, "source.consent": self.consent}
         local |= {name: column for name, column in own.items() if column}
