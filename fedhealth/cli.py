@@ -180,7 +180,7 @@ def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 
     for name, fault in unready(simulation).items():
         _say(f"{name} can't take part: {fault}")
     store = store or open_run(simulation)
-    _log_to(store.folder / "run.log")
+    log_to(store.folder / "run.log")
     study = simulation.study
     try:
         with rounds_shown(study.title, study.rounds, len(study.roster)) as show:
@@ -355,7 +355,7 @@ def _sites_split(chosen: argparse.Namespace) -> None:
     console().print(table)
 
 
-def _log_to(path: Path) -> None:
+def log_to(path: Path) -> None:
     """Keep the package's log in the run's folder and off the terminal."""
     logger = logging.getLogger("fedhealth")
     for old in logger.handlers[:]:

@@ -1,7 +1,7 @@
-"""A simulation: every hospital in this process, from a resolved config to a run's folder.
+"""A simulation: every hospital on this machine or on Ray, from a resolved config to a run's folder.
 
-This file and `cli.py` are the only ones that put the two zones, hospital and coordinator,
-together.
+This file, `cli.py` and `on_ray.py` are the only ones that put the two zones, hospital and
+coordinator, together.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from fedhealth.core.settings import check_words, read, settings
 from fedhealth.core.study import Study, canonical, digest, packed, study_from, unpacked
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.runtime import flower
-from fedhealth.runtime.local import FIRST_NODE
-from fedhealth.runtime.policy import Patience, PolicyGrid
-from fedhealth.server.app import make
+from fedhealth.runtime.local import FIRST_NODE, Local
+from fedhealth.runtime.ray import Job, Ray
+from fedhealth.server.app import make, policed
 from fedhealth.server.plan import plan_for
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import Store
@@ -129,7 +129,11 @@ def checked(config: dict[str, Any]) -> Simulation:
     study = study_from(document, where="the config")
     plan_for(study).model.network(1)
     build(study.engine, where="engine", room="fedhealth.site.engines", does="fit")
-    build(config["runtime"], where="runtime", room="fedhealth.runtime", does="grid")
+    runtime = build(config["runtime"], where="runtime", room="fedhealth.runtime")
+    if not isinstance(runtime, Local | Ray):
+        raise SettingError(
+            f"runtime._target_ must name a runtime, found {config['runtime']['_target_']!r}. Use runtime=local or ray."
+        )
     return Simulation(
         config=config,
         document=document,
@@ -145,8 +149,9 @@ def open_run(simulation: Simulation) -> Store:
     """A fresh folder for a run, with its config in it.
 
     Raises:
-        SettingError: the folder exists.
+        SettingError: the folder exists, or the runtime lacks what it needs.
     """
+    _runtime(simulation)
     chosen = simulation.settings.folder
     folder = Path(chosen) if chosen else Path("runs") / simulation.study.name / stamp()
     try:
@@ -204,22 +209,64 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
     flower.quiet()
     with contextlib.contextmanager(store.lock)():
         stopwatch = Stopwatch()
-        study = simulation.study
-        run_config = {"fh-study": packed(simulation.document), "fh-folder": str(store.folder)}
-        local = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
-        inner = local.grid(client_app, _nodes(simulation, store.folder).values(), run_config)
-        names = dict(enumerate(study.roster, start=FIRST_NODE))
-        rules = study.rules
-        patience = Patience(
-            quorum=rules.quorum, grace_s=rules.grace_s, timeout_s=rules.timeout_s, node_timeout_s=rules.node_timeout_s
-        )
-        try:
-            context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
-            make(watch, stopwatch)(PolicyGrid(inner, names, patience), context)
-        finally:
-            inner.close()
+        runtime = _runtime(simulation)
+        if isinstance(runtime, Ray):
+            _run_on_ray(simulation, store, runtime, watch)
+        else:
+            _run_here(simulation, store, runtime, watch, stopwatch)
         _write_baselines(simulation, store)
         _write_manifest(simulation, store, stopwatch)
+
+
+def _run_here(
+    simulation: Simulation,
+    store: Store,
+    runtime: Local,
+    watch: Callable[[dict[str, Any]], None],
+    stopwatch: Stopwatch,
+) -> None:
+    """Run the study in this process."""
+    study, run_config = simulation.study, _run_config(simulation, store)
+    inner = runtime.grid(client_app, _nodes(simulation, store.folder).values(), run_config)
+    names = dict(enumerate(study.roster, start=FIRST_NODE))
+    try:
+        context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
+        # This grid waits by itself where nothing is ready.
+        make(watch, stopwatch)(policed(inner, names, study.rules, poll_s=0), context)
+    finally:
+        inner.close()
+
+
+def _run_on_ray(simulation: Simulation, store: Store, runtime: Ray, watch: Callable[[dict[str, Any]], None]) -> None:
+    """Run the study on Ray, through the same two apps."""
+    from fedhealth import on_ray
+
+    config = on_ray.run_config(_run_config(simulation, store), _nodes(simulation, store.folder))
+    job = Job(
+        server=on_ray.SERVER_APP,
+        client=on_ray.CLIENT_APP,
+        run_config=config,
+        nodes=len(simulation.study.roster),
+        log=store.folder / "flower.log",
+    )
+    runtime.run(job, watch)
+
+
+def _runtime(simulation: Simulation) -> Local | Ray:
+    """The runtime, ready for use.
+
+    Raises:
+        SettingError: what it needs is not installed.
+    """
+    runtime: Local | Ray = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
+    if isinstance(runtime, Ray):
+        runtime.require()
+    return runtime
+
+
+def _run_config(simulation: Simulation, store: Store) -> dict[str, str]:
+    """What both apps read of the run."""
+    return {"fh-study": packed(simulation.document), "fh-folder": str(store.folder.resolve())}
 
 
 def roster_table(simulation: Simulation) -> dict[str, dict[str, Any]]:
@@ -315,8 +362,9 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
     Seconds are those of the `Stopwatch`, over every process; the peak of memory is this one's.
     """
     results = store.read_json("results.json")
+    is_on_ray = isinstance(_runtime(simulation), Ray)
     statistics = store.read_json("statistics.json")
-    packages = ("flwr", "torch", "numpy", "hydra-core", "safetensors")
+    packages = ("flwr", "torch", "numpy", "hydra-core", "safetensors", *(["ray"] if is_on_ray else []))
     store.write_manifest(
         {
             "study": simulation.digest,
@@ -334,6 +382,8 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
             **stopwatch.read(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
+            # What Ray's many processes used nobody adds up, and a part would pass for the whole.
+            **(dict.fromkeys(("cpu_s", "peak_memory_bytes")) if is_on_ray else {}),
         },
     )
 

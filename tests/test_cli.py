@@ -64,7 +64,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (
             ["runtime._target_=fedhealth.runtime.policy.Patience", "~runtime.workers"],
             2,
-            "runtime._target_ must name a part with a method `grid`, found 'fedhealth.runtime.policy.Patience'",
+            "runtime._target_ must name a runtime, found 'fedhealth.runtime.policy.Patience'",
         ),
         (
             ["model._target_=fedhealth.models.mlp.SettingError"],

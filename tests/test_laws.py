@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fedhealth"
 LEAVES = {"models", "strategies", "privacy", "secagg", "evaluation", "governance", "synthetic", "runtime"}
-ROOTS = {"cli", "simulate", "sweep", "runs", "compose", "progress", "places", "__main__", "__init__"}
+ROOTS = {"cli", "simulate", "sweep", "runs", "on_ray", "compose", "progress", "places", "__main__", "__init__"}
 MAY_IMPORT = {
     "core": set(),
     **{leaf: {"core"} for leaf in LEAVES},
@@ -21,10 +21,11 @@ MAY_IMPORT = {
 }
 HEAVY = {
     "torch": {"models", "site"},
-    "flwr": {"runtime", "site", "server", "strategies", "simulate"},
+    "flwr": {"runtime", "site", "server", "strategies", "simulate", "on_ray"},
     "hydra": {"compose"},
     "omegaconf": {"compose", "cli"},
     "matplotlib": {"report"},
+    "ray": set(),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

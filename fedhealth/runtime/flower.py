@@ -6,12 +6,23 @@ test `tests/runtime/test_flower.py` fails first and says what each is for; mend 
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
 
 from flwr.app import Message
 from flwr.common.constant import ErrorCode
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from fedhealth.core.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 __all__ = [
     "CLIENT_FAILED",
@@ -22,6 +33,8 @@ __all__ = [
     "set_message_id",
     "set_reply_to",
     "set_sender",
+    "simulation",
+    "superlink",
     "twin",
 ]
 
@@ -70,3 +83,95 @@ def twin(message: Message) -> Message:
 def quiet() -> None:
     """Keep Flower's own narration out of the terminal; FedHealth reports the rounds."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+def superlink(port: int, secret: Path) -> None:
+    """Be a SuperLink of simulations on this machine, until killed.
+
+    It listens on the loopback only. Whoever may speak to it there can submit an app, but a
+    task is given only to a holder of the secret, and nothing else is started on its behalf.
+    """
+    from flwr.superlink.cli.flower_superlink import flower_superlink
+
+    sys.argv = [
+        "flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port),
+        "--isolation", "process", "--superexec-auth-secret-file", str(secret), "--disable-runtime-dependency-installation",
+    ]  # fmt: skip
+    flower_superlink()
+
+
+def simulation(
+    port: int,
+    secret: Path,
+    app: str,
+    run_config: Mapping[str, str],
+    *,
+    nodes: int,
+    cpus_per_node: int,
+    cpus: int | None,
+) -> None:
+    """Give the SuperLink at `port` a run, take its one task, and be the simulation that does it.
+
+    Args:
+        port: the SuperLink's.
+        secret: the file with the secret that it gives tasks for.
+        app: a Flower app's pyproject.toml.
+        run_config: what the app reads as its run config.
+        nodes: how many client apps take part.
+        cpus_per_node: cores that one of them takes while it works.
+        cpus: cores of the Ray that is started; None to use a Ray that is there.
+    """
+    from flwr.cli.build import build_fab_from_files
+    from flwr.common.serde import user_config_to_proto
+    from flwr.proto.control_pb2 import StartRunRequest
+    from flwr.proto.fab_pb2 import Fab
+    from flwr.proto.federation_config_pb2 import SimulationConfig
+    from flwr.proto.runtime_pb2 import AcquireTaskRequest
+    from flwr.simulation.app import flwr_simulation
+    from flwr.supercore.constant import TaskType
+    from flwr.supercore.control import ControlHttpClient
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+    from flwr.supercore.runtime import RuntimeHttpClient
+
+    address = f"127.0.0.1:{port}"
+    version = RuntimeVersionHttpInterceptor(component_name="fedhealth")
+    signature = SuperExecAuthHttpInterceptor(
+        master_secret=secret.read_bytes(), protected_methods=["/flwr.proto.Runtime/AcquireTask"]
+    )
+    bundle, _ = build_fab_from_files({"pyproject.toml": app.encode()})
+    _wait_for(port)
+    control = ControlHttpClient.from_server_address(
+        address, insecure=True, root_certificates=None, interceptors=[version]
+    )
+    run = control.StartRun(
+        StartRunRequest(
+            fab=Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle),
+            override_config=user_config_to_proto(dict(run_config)),
+            override_federation_config=SimulationConfig(
+                num_supernodes=nodes, client_resources_num_cpus=cpus_per_node, init_args_num_cpus=cpus
+            ),
+        )
+    )
+    runtime = RuntimeHttpClient.from_server_address(
+        address, insecure=True, root_certificates=None, interceptors=[version, signature]
+    )
+    given = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SIMULATION]))
+    if not run.run_id or given.task.run_id != run.run_id:
+        raise IntegrityError(
+            f"the SuperLink must give the task of the run it was given, found one of run {given.task.run_id}. "
+            "Somebody else on this machine speaks to it; use runtime=local."
+        )
+    # Set here and not given to a new process: a command line is there for all to read.
+    sys.argv = ["flwr-simulation", "--insecure", "--runtime-api-address", address, "--token", given.token]
+    flwr_simulation()
+
+
+def _wait_for(port: int) -> None:
+    """Return once somebody listens at this machine's port."""
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return

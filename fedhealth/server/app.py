@@ -17,7 +17,7 @@ from fedhealth.core.errors import IntegrityError, SettingError
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import canonical, digest, study_from, unpacked
 from fedhealth.models.weights import first_network, names_of, weights_of
-from fedhealth.runtime.policy import PolicyGrid
+from fedhealth.runtime.policy import Patience, PolicyGrid
 from fedhealth.server.plan import plan_for
 from fedhealth.server.rounds import Progress, evaluated, resumed, run_rounds
 from fedhealth.server.statistics import Statistics, gather
@@ -26,12 +26,12 @@ from fedhealth.server.store import MODEL, Store, write_bytes
 from fedhealth.strategies.method import SumServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from flwr.app import Context
     from flwr.serverapp import Grid
 
-    from fedhealth.core.study import Study
+    from fedhealth.core.study import Rules, Study
     from fedhealth.server.store import Arrays
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,18 @@ def make(watch: Callable[[dict[str, Any]], None] = log_row, stopwatch: Stopwatch
 
 
 app = make()
+
+
+def policed(grid: Grid, names: Mapping[int, str], rules: Rules, *, poll_s: float = 0.05) -> PolicyGrid:
+    """The grid, its nodes named, under a study's rules; it is looked at every `poll_s` seconds."""
+    patience = Patience(
+        quorum=rules.quorum,
+        grace_s=rules.grace_s,
+        timeout_s=rules.timeout_s,
+        node_timeout_s=rules.node_timeout_s,
+        poll_s=poll_s,
+    )
+    return PolicyGrid(grid, names, patience)
 
 
 def conduct(

@@ -1,5 +1,10 @@
 """The contract with Flower's private names. If this fails after an upgrade, mend runtime/flower.py."""
 
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedhealth.runtime import flower
@@ -33,6 +38,18 @@ def test_a_twin_changes_nothing_of_its_original():
     twin.content["config"]["a"] = 2
     flower.set_message_id(twin, "5")
     assert (asked.content["config"]["a"], asked.metadata.message_id) == (1, "")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_name_taken_from_flower_is_there_even_those_taken_late():
+    taken = [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(Path(flower.__file__).read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("flwr")
+        for alias in node.names
+    ]
+    assert len(taken) > 10
+    assert not [name for module, name in taken if not hasattr(importlib.import_module(module), name)]
 
 
 def test_flower_is_of_the_version_these_names_were_read_in():

@@ -151,16 +151,20 @@ def test_a_reply_that_does_not_fit_the_question_counts_as_none():
     assert [str(failure) for failure in exchange.failed] == ["birch sent too much"]
 
 
-def test_a_grid_that_answers_at_once_with_nothing_is_not_asked_without_pause():
-    class Silent(LocalGrid):
-        pulls = 0
+class _Slow(LocalGrid):
+    """Has nothing ready for its first `waits` looks, and does not wait by itself."""
 
-        def pull_messages(self, message_ids):
-            self.pulls += 1
-            return []
+    waits = looks = 0
 
-    inner = Silent(app(good), [{}, {}, {}], {})
-    grid = PolicyGrid(inner, NAMES, Patience(poll_s=0.05, timeout_s=0.2))
-    with pytest.raises(QuorumError):
-        ask(grid)
-    assert inner.pulls <= 6
+    def pull_messages(self, message_ids):
+        self.looks += 1
+        return super().pull_messages(message_ids) if self.looks > self.waits else []
+
+
+def test_a_grid_with_nothing_ready_is_looked_at_now_and_then_and_not_without_a_pause():
+    inner = _Slow(app(good), [{}, {}, {}], {})
+    inner.waits = 5
+    started = time.monotonic()
+    ask(PolicyGrid(inner, NAMES, Patience(poll_s=0.02)))
+    assert time.monotonic() - started >= 5 * 0.02
+    assert inner.looks == 5 + len(NAMES)
