@@ -7,6 +7,7 @@ coordinator, together.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import resource
@@ -207,6 +208,8 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
         FedHealthError: as `server.app.conduct`.
     """
     flower.quiet()
+    # Some of Flower's strategies collect garbage once a reply; what is loaded by now is none.
+    gc.freeze()
     with contextlib.contextmanager(store.lock)():
         stopwatch = Stopwatch()
         runtime = _runtime(simulation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fedhealth.core.features import FeatureSpec, Group
     from fedhealth.core.manifest import SiteManifest
-    from fedhealth.core.preprocessor import Column
+    from fedhealth.core.preprocessor import Column, Preprocessor
     from fedhealth.core.split import Split
     from fedhealth.core.table import Table
     from fedhealth.core.task import Task
@@ -47,9 +47,17 @@ class Part:
     columns: dict[str, Column]
     y: NDArray[np.float32]
     groups: dict[str, NDArray[np.int64]]
+    _matrix: dict[Preprocessor, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def matrix(self, preprocessor: Preprocessor) -> NDArray[np.float32]:
+        """The patients as a model reads them, [n, width]; kept, since a study asks every round. Not to be written to."""
+        if preprocessor not in self._matrix:
+            self._matrix.clear()
+            self._matrix[preprocessor] = preprocessor.apply(self.columns)
+        return self._matrix[preprocessor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class Cohort:
     patients: NDArray[np.str_]
     everyone: Part
     split: NDArray[np.str_]
+    _parts: dict[str, Part] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, table: Table, *, spec: FeatureSpec, split: Split, seed: int, site: str) -> Cohort:
@@ -81,12 +90,14 @@ class Cohort:
             raise SettingError(
                 f"a part of the split must have a known name, found {name!r}. {did_you_mean(name, PARTS)}"
             )
-        keep = self.split == name
-        return Part(
-            columns={feature: column[keep] for feature, column in self.everyone.columns.items()},
-            y=self.everyone.y[keep],
-            groups={group: codes[keep] for group, codes in self.everyone.groups.items()},
-        )
+        if name not in self._parts:
+            keep = self.split == name
+            self._parts[name] = Part(
+                columns={feature: column[keep] for feature, column in self.everyone.columns.items()},
+                y=self.everyone.y[keep],
+                groups={group: codes[keep] for group, codes in self.everyone.groups.items()},
+            )
+        return self._parts[name]
 
     @property
     def shape(self) -> CohortShape:

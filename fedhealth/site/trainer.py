@@ -50,7 +50,7 @@ class SiteTrainer:
     @cached_property
     def x(self) -> NDArray[np.float32]:
         """[n, width]."""
-        return self.preprocessor.apply(self.cohort.part("train").columns)
+        return self.cohort.part("train").matrix(self.preprocessor)
 
     @cached_property
     def y(self) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +76,7 @@ def evaluate(permit: Permit, request: Request) -> Update:
     memory = permit.memory.before(int(request.config["of-round"]) + 1)
     received = Received(_arrays(request), request.config)
     load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
-    probability = trainer.engine.predict(trainer.network, trainer.preprocessor.apply(part.columns))
+    probability = trainer.engine.predict(trainer.network, part.matrix(trainer.preprocessor))
     layout = summary_layout(study, grouped=bool(request.config.get("grouped", False)))
     vector = layout.summarise(probability, part.y, _members(study, part) if layout.groups else {})
     shared = float(permit.manifest.policy.share_site_results)
@@ -120,10 +121,16 @@ def _trainer(permit: Permit, request: Request) -> SiteTrainer:
     return SiteTrainer(
         study=permit.study,
         cohort=permit.cohort,
-        preprocessor=Preprocessor.from_json(unpacked(str(request.config["preprocessor"]))),
+        preprocessor=_preprocessor(str(request.config["preprocessor"])),
         site=permit.manifest.name,
         round_=permit.round_,
     )
+
+
+@lru_cache(maxsize=16)
+def _preprocessor(packed: str) -> Preprocessor:
+    """The preprocessor that comes with every request of a study, the same each time."""
+    return Preprocessor.from_json(unpacked(packed))
 
 
 def _arrays(request: Request) -> Arrays:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,12 @@ STRATEGIES = sorted(path.stem for path in (configs_folder() / "strategy").glob("
 
 def spec_of(stem: str, **settings) -> dict[str, Any]:
     """A strategy's config, as a study holds it."""
-    return resolved(composed([f"strategy={stem}"]))["strategy"] | settings
+    return _plain_spec_of(stem) | settings
+
+
+@cache
+def _plain_spec_of(stem: str) -> dict[str, Any]:
+    return resolved(composed([f"strategy={stem}"]))["strategy"]
 
 
 def targets() -> dict[str, str]:

@@ -73,6 +73,7 @@ def test_scaffold_is_its_algorithm(option):
     np.testing.assert_allclose(flat(found), scaffold(population(SIZES), 4, 0.3, 5, option), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["scaffold", "feddyn"])
 def test_it_reaches_the_pooled_fit_where_fedavg_stays_short(stem):
     training = LocalTraining(batch_size=1000, epochs=10, learning_rate=0.3)
@@ -84,6 +85,7 @@ def test_it_reaches_the_pooled_fit_where_fedavg_stays_short(stem):
     assert far(plain, people) > 20 * far(corrected, people)
 
 
+@pytest.mark.slow
 def test_fednova_stays_at_the_pooled_fit_where_uneven_steps_pull_fedavg_away():
     # Mini-batches of equal size: the larger hospital takes more steps, and FedAvg leans to it.
     sizes, training = (20, 200), LocalTraining(batch_size=20, epochs=1, learning_rate=0.005)
@@ -139,6 +141,7 @@ def test_feddyn_is_its_algorithm():
     np.testing.assert_allclose(flat(found), w, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_afl_serves_the_worst_hospital_better_than_the_mean_does():
     training = LocalTraining(batch_size=1000, epochs=1, learning_rate=0.3)
     people = population(SIZES, drift=1.2)
