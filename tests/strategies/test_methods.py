@@ -360,3 +360,17 @@ def test_a_method_never_asks_the_network_for_what_was_not_sent():
         assert set(found.personal(0)) == set(found.benches[0].first_weights())
         assert np.isfinite(flat(found.run(1)) if model is not DEEP else found.run(1)["0.weight"]).all()
         assert isinstance(Received(found.weights).weights, dict)
+
+
+# --- running statistics ---
+
+NORMALISED = Mlp(hidden=(4,), normalisation="batch")
+
+
+@pytest.mark.parametrize("stem", ["fedavg", "scaffold", "fedper", "fedmedian"])
+def test_a_count_of_batches_travels_as_the_single_number_it_is(stem):
+    found = Federation(stem, benches(SIZES, STEPS, model=NORMALISED))
+    found.run(3)
+    assert found.weights["1.num_batches_tracked"].shape == ()
+    # Whole batches and five passes a round: each hospital counts five, and so does their mean.
+    assert found.weights["1.num_batches_tracked"] == 15
