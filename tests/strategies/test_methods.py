@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from federation import Bench, Federation, benches, flat, pooled_fit, population
+from federation import Bench, Federation, benches, failed, flat, pooled_fit, population
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -348,6 +348,16 @@ def test_newton_halves_a_step_that_raised_the_loss():
     start = {"weight": np.array([[9.0, -9.0, 9.0]]), "bias": np.array([9.0])}
     found = Federation("newton", [Bench(x, y, STEPS) for x, y in people], weights=start).run(60)
     np.testing.assert_allclose(flat(found), pooled_fit(people), atol=1e-5)
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_newton_goes_on_to_the_fit_of_those_who_answer_when_a_hospital_falls_out(gone):
+    # Without it the loss may be higher for good, which is no fault of the step.
+    found, people = Federation("newton", benches(SIZES)), population(SIZES)
+    found.run(3)
+    found.run(8, mend=lambda replies: [failed(r) if k == gone else r for k, r in enumerate(replies)])
+    left = [hospital for k, hospital in enumerate(people) if k != gone]
+    np.testing.assert_allclose(flat(found.weights), pooled_fit(left), atol=1e-6)
 
 
 def test_a_method_never_asks_the_network_for_what_was_not_sent():
