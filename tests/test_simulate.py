@@ -214,6 +214,13 @@ def test_a_folder_that_exists_is_refused(smoke):
         open_run(checked(smoke()))
 
 
+def test_a_fraction_of_the_hospitals_is_asked_where_every_one_asked_must_answer(smoke):
+    store = finished(smoke("rules.fraction=0.4", "rules.quorum=null", "rounds=8"))
+    asked = [len(row["trained_by"]) for row in store.read_history()]
+    # All three in all eight rounds has a chance of 0.4 ** 24; never fewer than one.
+    assert 1 <= min(asked) < 3
+
+
 def test_early_stopping_ends_the_rounds_and_keeps_the_best_model(smoke):
     # So large a step that the validation loss soon grows.
     store = finished(smoke("rounds=40", "rules.patience=2", "training.learning_rate=3.0", "model=mlp"))

@@ -62,6 +62,12 @@ class Rules:
         if self.grace_s is not None and self.grace_s < 0:
             raise SettingError(f"`rules.grace_s` must be 0 or more seconds, found {self.grace_s}. Use null to wait.")
 
+    def least_asked(self, hospitals: int) -> int:
+        """How many of so many hospitals are asked in every round: the quorum, else all or, of a fraction, one."""
+        if self.quorum is not None:
+            return self.quorum
+        return hospitals if self.fraction == 1 else 1
+
 
 @settings
 class Study:

@@ -59,7 +59,7 @@ def plan_for(study: Study) -> Plan:
                 f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
                 "use rules.fraction, which chooses them by hash."
             )
-    quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
+    quorum = study.rules.least_asked(len(study.roster))
     for key in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
         least = getattr(strategy, key, 0)
         if least > quorum:

@@ -160,8 +160,8 @@ def _round(
     """The next round: its row of the history, the new model, and the server optimiser's memory."""
     model, number = progress.model, progress.done + 1
     study, started = plan.study, time.perf_counter()
-    quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
-    asked = chosen(study.roster, study.rules.fraction, seed=study.seed, round_=number, at_least=quorum)
+    least = study.rules.least_asked(len(study.roster))
+    asked = chosen(study.roster, study.rules.fraction, seed=study.seed, round_=number, at_least=least)
     grid.exchanges()
     grid.ask(asked)
     messages = plan.strategy.configure_train(number, array_record(model), _config(preprocessor), cast("Any", grid))

@@ -57,7 +57,7 @@ def spread(permit: Permit, request: Request) -> Update:
 
 def train(permit: Permit, request: Request) -> Update:
     """This hospital's half of a round, by the study's method; its memory is kept before anything leaves."""
-    trainer = _trainer(permit, request)
+    trainer = _trainer(permit, request, permit.round_)
     counted = int(request.config.get("memory-round", permit.round_ - 1))
     memory = permit.memory.before(min(permit.round_, counted + 1))
     found = method_of(permit.study.strategy).train(trainer, Received(_arrays(request), request.config), memory)
@@ -69,11 +69,14 @@ def train(permit: Permit, request: Request) -> Update:
 def evaluate(permit: Permit, request: Request) -> Update:
     """The score sums of the model, or of this hospital's own, on one part of the split, groups where asked for.
 
-    The request names the round whose model it is: the memory is that round's.
+    The request names the round whose model it is: the memory is that round's, and so are the
+    learning rate and the shuffle of a method that trains before use. The round that
+    validation chose is then tested as it was validated.
     """
     study, name = permit.study, str(request.config["part"])
-    part, trainer = permit.cohort.part(name), _trainer(permit, request)
-    memory = permit.memory.before(int(request.config["of-round"]) + 1)
+    of_round = int(request.config["of-round"])
+    part, trainer = permit.cohort.part(name), _trainer(permit, request, of_round)
+    memory = permit.memory.before(of_round + 1)
     received = Received(_arrays(request), request.config)
     load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
     probability = trainer.engine.predict(trainer.network, part.matrix(trainer.preprocessor))
@@ -117,13 +120,13 @@ def _members(study: Study, part: Part) -> dict[str, NDArray[np.bool_]]:
     }
 
 
-def _trainer(permit: Permit, request: Request) -> SiteTrainer:
+def _trainer(permit: Permit, request: Request, round_: int) -> SiteTrainer:
     return SiteTrainer(
         study=permit.study,
         cohort=permit.cohort,
         preprocessor=_preprocessor(str(request.config["preprocessor"])),
         site=permit.manifest.name,
-        round_=permit.round_,
+        round_=round_,
     )
 
 

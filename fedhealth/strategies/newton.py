@@ -26,7 +26,8 @@ class Newton(Method):
 
     The gradient and Hessian of the log-likelihood of all patients are the sums of the
     hospitals', so each round is a Newton step of the pooled fit itself, and a handful of
-    rounds reach it. A step that raised the loss is halved in the next round.
+    rounds reach it. A step that raised the loss is halved in the next round; where other
+    hospitals answered than before, their losses can't be compared and a whole step is taken.
 
     Attributes:
         ridge: strength of an L2 penalty on the mean loss, the intercept left out; 0 for none.
@@ -75,7 +76,7 @@ class NewtonServer(SumServer):
     def __init__(self, ridge: float) -> None:
         super().__init__()
         self.ridge = ridge
-        self.lowest = float("inf")
+        self.lowest, self.total = float("inf"), 0.0
         self.at: NDArray[np.float64] = np.empty(0)
         self.step: NDArray[np.float64] = np.empty(0)
 
@@ -86,11 +87,12 @@ class NewtonServer(SumServer):
 
     def update(self, mean: Arrays, total: float) -> Arrays:
         """The weights of the next step."""
-        del total
         here = flat(self.weights)
         penalty = np.full(len(here), self.ridge)
         penalty[-1] = 0.0
         loss = float(mean[LOSS][0]) + float(penalty @ here**2) / 2
+        if total != self.total:
+            self.lowest, self.total = float("inf"), total
         # Float32 weights move the loss by some 1e-7 of itself; that is no rise.
         if loss > self.lowest + 1e-6 * abs(self.lowest) and len(self.step):
             self.step = self.step / 2

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from federation import Bench, Federation, benches, flat, pooled_fit, population
+from federation import Bench, Federation, benches, failed, flat, pooled_fit, population
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -353,6 +353,16 @@ def test_newton_halves_a_step_that_raised_the_loss():
     np.testing.assert_allclose(flat(found), pooled_fit(people), atol=1e-5)
 
 
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_newton_goes_on_to_the_fit_of_those_who_answer_when_a_hospital_falls_out(gone):
+    # Without it the loss may be higher for good, which is no fault of the step.
+    found, people = Federation("newton", benches(SIZES)), population(SIZES)
+    found.run(3)
+    found.run(8, mend=lambda replies: [failed(r) if k == gone else r for k, r in enumerate(replies)])
+    left = [hospital for k, hospital in enumerate(people) if k != gone]
+    np.testing.assert_allclose(flat(found.weights), pooled_fit(left), atol=1e-6)
+
+
 def test_a_method_never_asks_the_network_for_what_was_not_sent():
     # A hospital that joins late has no memory: it begins as everybody did.
     for stem in ("fedper", "fedrep", "ditto", "apfl", "scaffold", "feddyn", "afl"):
@@ -363,3 +373,17 @@ def test_a_method_never_asks_the_network_for_what_was_not_sent():
         assert set(found.personal(0)) == set(found.benches[0].first_weights())
         assert np.isfinite(flat(found.run(1)) if model is not DEEP else found.run(1)["0.weight"]).all()
         assert isinstance(Received(found.weights).weights, dict)
+
+
+# --- running statistics ---
+
+NORMALISED = Mlp(hidden=(4,), normalisation="batch")
+
+
+@pytest.mark.parametrize("stem", ["fedavg", "scaffold", "fedper", "fedmedian"])
+def test_a_count_of_batches_travels_as_the_single_number_it_is(stem):
+    found = Federation(stem, benches(SIZES, STEPS, model=NORMALISED))
+    found.run(3)
+    assert found.weights["1.num_batches_tracked"].shape == ()
+    # Whole batches and five passes a round: each hospital counts five, and so does their mean.
+    assert found.weights["1.num_batches_tracked"] == 15
