@@ -13,6 +13,8 @@ from fedhealth.simulate import checked
         (["strategy=bulyan"], "must have at least 7 hospitals, found 3"),
         (["strategy=fedtrimmedavg", "strategy.beta=0.7"], "`beta` must be in the range"),
         (["strategy=multikrum"], "must have at least 5 hospitals"),
+        (["strategy=multikrum", "strategy.num_malicious_nodes=0", "strategy.num_nodes_to_select=4"], "must have at least 4 hospitals, found 3"),
+        (["strategy=fedtrimmedavg"], "FedTrimmedAvg with beta=0.2 must have at least 5 hospitals, found 3"),
         (["strategy=newton", "model=mlp"], "newton needs a linear model"),
         (["strategy=fedper"], "fedper must share some layers"),
         (["strategy=fedper", "model=mlp", "strategy.personal_layers=[nose.*]"], "a pattern must match a weight of the model, found 'nose"),
