@@ -23,6 +23,8 @@ from fedhealth.simulate import checked
         (["strategy=finetune", "strategy.layers=[head]"], "a pattern must match a weight of the model"),
         (["strategy=fedbn", "model=mlp"], "fedbn must keep some layers at the hospital, found none"),
         (["strategy=scaffold", "optimiser=adamw"], "scaffold's option II needs plain gradient descent, found training with adamw"),
+        (["strategy=scaffold", "training.momentum=0.5"], "found training with momentum or decay"),
+        (["strategy=scaffold", "strategy.option=I", "training.clip_norm=1"], "corrects a step by whole gradients, found training.clip_norm=1"),
         (["strategy=scaffold", "strategy.option=III"], "option"),
         (["strategy=fednova", "optimiser=adamw"], "fednova must know how far a hospital's steps reach, found adamw"),
         (["strategy=fednova", "strategy.mu=0.1", "optimiser=momentum"], "momentum with a proximal term"),
