@@ -29,6 +29,13 @@ FLOWER: dict[str, Needs] = {
     "FedXgbCyclic": "each",
 }
 
+#: Strategies that step beyond the hospitals' mean or choose by distance: a running variance may fall below 0 under
+#: the first, and a count of batches outweighs every weight of the model in the second.
+MORE_THAN_MEAN = (
+    "FedDynServer", "FedNovaServer", "FedAvgM", "FedAdagrad", "FedAdam", "FedYogi", "QFedAvg", "Krum", "MultiKrum",
+    "Bulyan",
+)  # fmt: skip
+
 
 def needs_of(strategy: object) -> Needs:
     """What the strategy needs; "each" where nothing is declared."""

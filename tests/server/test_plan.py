@@ -36,9 +36,22 @@ from fedhealth.simulate import checked
         (["strategy=fedrep", "strategy.head_epochs=0"], "`head_epochs` must be at least 1"),
         (["strategy=newton", "strategy.ridge=-1"], "`ridge` must be 0 or more"),
         (["strategy=fedadam", "server_optimiser=adam"], "FedAdam holds a server optimiser of its own"),
+        *[
+            ([f"strategy={stem}", "model=mlp", "model.normalisation=batch"], "running statistics must be averaged and no more, found")
+            for stem in ("feddyn", "fednova", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "qfedavg")
+        ],
+        (["server_optimiser=adam", "model=mlp", "model.normalisation=batch"], "found server_optimiser=adaptive"),
         (["strategy=fedavg", "server_optimiser=adam", "server_optimiser.tau=0"], "`tau` must be above 0"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_the_remedy(smoke, words, said):
     with pytest.raises(SettingError, match=said):
         checked(smoke("run.folder=null", *words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["strategy=fedavg"], ["strategy=scaffold"], ["strategy=fedmedian"], ["strategy=fedbn", "server_optimiser=adam"]],
+)
+def test_running_statistics_that_are_averaged_or_stay_at_home_fit(smoke, words):
+    checked(smoke("run.folder=null", "model=mlp", "model.normalisation=batch", *words))
