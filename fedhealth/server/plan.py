@@ -13,7 +13,7 @@ from fedhealth.models.weights import names_of
 from fedhealth.runtime.codec import ARRAYS, CONFIG, COUNT
 from fedhealth.server.optimisers.plain import Plain
 from fedhealth.strategies.method import method_of, strategy_of
-from fedhealth.strategies.needs import least_sites, needs_of, tolerated
+from fedhealth.strategies.needs import MORE_THAN_MEAN, least_sites, needs_of, tolerated
 
 if TYPE_CHECKING:
     from fedhealth.core.study import Study
@@ -85,7 +85,8 @@ def plan_for(study: Study) -> Plan:
         )
     model: Model = build(study.model, where="model", room="fedhealth.models", does="network")
     method = method_of(study.strategy)
-    method.check(names_of(model.network(1)), study.training)
+    names = names_of(model.network(1))
+    method.check(names, study.training)
     optimiser: ServerOptimiser = build(
         study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers", does="step"
     )
@@ -95,6 +96,8 @@ def plan_for(study: Study) -> Plan:
             f"server_optimiser={type(optimiser).__name__.lower()} beside it. Use strategy=fedavg with that one, or "
             "server_optimiser=plain."
         )
+    if method.shared(names) - frozenset(names.trained):
+        _check_statistics(type(strategy).__name__, optimiser)
     return Plan(
         study=study,
         strategy=strategy,
@@ -104,3 +107,13 @@ def plan_for(study: Study) -> Plan:
         mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise"),
         sealing=sealing,
     )
+
+
+def _check_statistics(strategy: str, optimiser: ServerOptimiser) -> None:
+    """Refuse what would make more of running statistics than their mean."""
+    beside = "" if isinstance(optimiser, Plain) else f"server_optimiser={type(optimiser).__name__.lower()}"
+    if strategy in MORE_THAN_MEAN or beside:
+        raise SettingError(
+            f"a model's running statistics must be averaged and no more, found {beside or strategy}. Use "
+            "model.normalisation=layer, or strategy=fedbn, which leaves them at the hospitals."
+        )

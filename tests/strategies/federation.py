@@ -121,12 +121,13 @@ class Federation:
         if isinstance(self.strategy, SumServer):
             self.strategy.begin(float(sum(len(bench.y) for bench in self.benches)))
 
-    def asked(self):
-        """The messages of the next round."""
+    def asked(self, hospitals=None):
+        """The messages of the next round, to some hospitals or all."""
         self.round += 1
         record, config = array_record(self.weights), ConfigRecord()
         messages = list(self.strategy.configure_train(self.round, record, config, Nodes(len(self.benches))))
-        return sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        messages.sort(key=lambda message: message.metadata.dst_node_id)
+        return messages if hospitals is None else [messages[k] for k in hospitals]
 
     def answered(self, message) -> Message:
         """One hospital's reply; its memory is kept."""
@@ -137,10 +138,12 @@ class Federation:
         self.memories[k] = found.memory if found.memory is not None else self.memories[k]
         return reply(message, found.arrays, found.weight, found.metrics)
 
-    def run(self, rounds: int = 1, mend: Callable[[list[Message]], list[Message]] = lambda replies: replies):
-        """The weights after some more rounds; `mend` may change the replies."""
+    def run(
+        self, rounds: int = 1, mend: Callable[[list[Message]], list[Message]] = lambda replies: replies, hospitals=None
+    ):
+        """The weights after some more rounds with some hospitals or all; `mend` may change the replies."""
         for _ in range(rounds):
-            replies = mend([self.answered(message) for message in self.asked()])
+            replies = mend([self.answered(message) for message in self.asked(hospitals)])
             arrays, _ = self.strategy.aggregate_train(self.round, replies)
             self.weights = {name: arrays[name].numpy() for name in self.weights}
         return self.weights

@@ -165,6 +165,8 @@ def overrides(stem: str) -> list[str]:
         words.append("strategy.num_malicious_nodes=0")
     if "num_nodes_to_select" in spec_of(stem):
         words.append("strategy.num_nodes_to_select=2")
+    if "beta" in spec_of(stem):
+        words.append("strategy.beta=0.4")
     return words
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from federation import Bench, Federation, benches, failed, flat, pooled_fit, population
+from federation import Bench, Federation, Still, benches, failed, flat, pooled_fit, population
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -180,6 +180,26 @@ def test_afl_weights_are_the_exponentiated_losses():
         mixture = np.exp(tilt) / np.exp(tilt).sum()
         w = sum(m * (w - 0.3 * slope(x, y, w)) for m, (x, y) in zip(mixture, people, strict=True))
     np.testing.assert_allclose(flat(found.run(3)), w, rtol=1e-5)
+
+
+def test_afl_does_not_lean_to_the_hospital_that_is_asked_most():
+    # Two hospitals with the same patients fare alike, though one is asked every other round.
+    found = Federation("afl", benches((60, 60), STEPS), rate=0.1)
+    found.benches[1].x, found.benches[1].y = found.benches[0].x, found.benches[0].y
+    for _ in range(50):
+        found.run(hospitals=[0])
+        found.run()
+    often, seldom = (float(memory["tilt"][0]) for memory in found.memories)
+    assert np.exp(often - seldom) == pytest.approx(1, abs=0.1)
+
+
+def test_afl_counts_a_round_it_missed_by_the_loss_it_finds_on_its_return():
+    # Worked by hand: at weights of 0 every loss is log 2. The third round is the hospital's second.
+    found = Federation("afl", [Still(), Still()], rate=0.5)
+    found.benches[0].gradient = found.benches[1].gradient = lambda weights, rows=None: (np.log(2), {})
+    for hospitals in ([0, 1], [0], [0, 1]):
+        found.run(hospitals=hospitals)
+    assert [memory["tilt"][0] for memory in found.memories] == pytest.approx([1.5 * np.log(2)] * 2)
 
 
 # --- personal models ---
