@@ -1,6 +1,6 @@
 """What does a strategy withstand? Every attack against every strategy, two of twelve hospitals attacking.
 
-    python experiments/robustness/run.py [--seeds 5] [--rounds 20] [--attacks sign_flip] [--strategies fedavg,krum]
+    python experiments/robustness/run.py [--seeds 5] [--rounds 12] [--attacks sign_flip] [--strategies fedavg,krum]
 
 writes table.md, results.csv and robustness.svg beside itself.
 """
@@ -67,7 +67,7 @@ def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
     attackers = [] if attack == "plain" else [f"attack.sites=[{','.join(ATTACKERS)}]"]
     with tempfile.TemporaryDirectory() as place:
         words = [
-            "task=mortality", "model=mlp", "model.hidden=[16]", f"rounds={rounds}", f"seed={seed}",
+            "task=mortality", "model=mlp", "model.hidden=[16]", "training.learning_rate=0.1", f"rounds={rounds}", f"seed={seed}",
             f"strategy={strategy}", *STRATEGIES[strategy], f"attack={attack}", *ATTACKS[attack], *attackers,
             f"sites.folder={sites}", "sites.names=null", "run.baselines=[]", "run.report=false", f"run.folder={place}/run",
         ]  # fmt: skip
@@ -224,7 +224,7 @@ def main(words: list[str] | None = None, out: Path = HERE) -> list[dict[str, obj
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--attacks", default=",".join(ATTACKS))
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--workers", type=int, default=2)

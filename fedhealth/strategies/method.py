@@ -318,4 +318,4 @@ def unprefixed(kind: str, arrays: Mapping[str, NDArray[np.generic]]) -> Arrays:
 
 def record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
     """The arrays as Flower's record."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})

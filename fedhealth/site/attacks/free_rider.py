@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @settings
 class FreeRider:
-    """It sends the weights back as they came, and claims all its patients (Fraboni 2021, arXiv:2006.11901, section 3).
+    """It sends the weights back as they came, and claims all its patients (Fraboni 2021, arXiv:2006.11901).
 
     One that hides by a little noise is attack=gaussian with a small sigma.
 

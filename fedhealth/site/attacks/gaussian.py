@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @settings
 class Gaussian:
-    """It sends received + N(0, sigma^2), fresh in each round and entry (Blanchard 2017, arXiv:1703.02757, section 5).
+    """It sends received + N(0, sigma^2), fresh in each round and entry (Blanchard 2017, arXiv:1703.02757).
 
     Attributes:
         sites: the hospitals that attack.

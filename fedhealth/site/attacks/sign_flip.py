@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @settings
 class SignFlip:
-    """It trains, and sends received - factor (trained - received) (Li 2019, arXiv:1811.03761, section 5).
+    """It trains, and sends received - factor (trained - received) (Li 2019, arXiv:1811.03761).
 
     With `factor` the number of honest hospitals to an attacker, all of one size, the plain
     mean stands still.
