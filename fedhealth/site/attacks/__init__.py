@@ -1,8 +1,8 @@
 """Attacks: what a simulated hospital does in place of its honest share of a round; `plain` is honest.
 
 They are there to measure what a strategy withstands. An attack is how a simulation is run and
-no part of a study: it stands in a node's own config, where the simulation puts it, and a
-hospital reads no message and no study for one. So nobody can tell a hospital to attack.
+no part of a study: it stands in a node's config, where the simulation puts it, and no message
+and no study is read for one. So no client on a network can be told to attack.
 
 An attack is a `@settings` class with one verb, `train`, which has the method's honest one at
 hand. It may change the patients before (`chosen` says which) or the update after (`moved`);
