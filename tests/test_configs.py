@@ -25,6 +25,7 @@ ROOMS = {
     "privacy": "fedhealth.privacy",
     "secagg": "fedhealth.secagg",
     "engine": "fedhealth.site.engines",
+    "attack": "fedhealth.site.attacks",
     "runtime": "fedhealth.runtime",
 }
 #: Groups in which several configs may set one part.

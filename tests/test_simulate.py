@@ -119,9 +119,17 @@ def test_another_seed_gives_another_model(smoke, tmp_path):
     assert weights(one.folder) != weights(two.folder)
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedadagrad"])
-def test_a_study_resumed_from_any_round_ends_bit_equal(smoke, tmp_path, strategy):
-    words = (f"strategy={strategy}", "rounds=4", "model=mlp")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["strategy=fedavg"],
+        ["strategy=fedadagrad"],
+        ["strategy=scaffold", "attack=gaussian", "attack.sites=[port-amity]"],
+    ],
+    ids=" ".join,
+)
+def test_a_study_resumed_from_any_round_ends_bit_equal(smoke, tmp_path, words):
+    words = (*words, "rounds=4", "model=mlp")
     whole = finished(smoke(*words, f"run.folder={tmp_path / 'whole'}"))
     for keep in (0, 1, 3):
         store = finished(smoke(*words, f"run.folder={tmp_path / f'part{keep}'}"))

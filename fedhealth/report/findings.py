@@ -494,11 +494,13 @@ def _notes(
     few: str,
     floor: Floor,
 ) -> list[str]:
+    attacked = _attacked(manifest)
     if few:
-        return [f"Results over all hospitals are {few}."]
+        return [*attacked, f"Results over all hospitals are {few}."]
     hidden = ", ".join(manifest["sites"][name]["title"] for name in why)
     bound = "" if measures.withheld_below(union, floor.cell) else f" Binning moves the AUROC of all patients by at most {measures.auroc_binning_bound(union):.1g}."  # fmt: skip
     return [
+        *attacked,
         *(
             [
                 f"Withheld: {hidden}. Their own results don't follow from what is shown of the others and of all together."
@@ -519,6 +521,19 @@ def _notes(
             else []
         ),
         "Numbers have four significant digits.",
+    ]
+
+
+def _attacked(manifest: Mapping[str, Any]) -> list[str]:
+    """The note on who attacked where the simulation had some do so."""
+    attack = manifest.get("attack") or {}
+    sites = attack.get("sites") or []
+    if not sites:
+        return []
+    titles = ", ".join(manifest["sites"][name]["title"] for name in sites)
+    return [
+        f"In this run {titles} attacked, as the simulation was set to, by {attack['statement']}. "
+        "Their own test patients count like any others."
     ]
 
 

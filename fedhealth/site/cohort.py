@@ -47,7 +47,9 @@ class Part:
     columns: dict[str, Column]
     y: NDArray[np.float32]
     groups: dict[str, NDArray[np.int64]]
-    _matrix: dict[Preprocessor, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
+    _matrix: dict[Preprocessor, NDArray[np.float32]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.y)
@@ -67,7 +69,7 @@ class Cohort:
     patients: NDArray[np.str_]
     everyone: Part
     split: NDArray[np.str_]
-    _parts: dict[str, Part] = field(default_factory=dict, repr=False, compare=False)
+    _parts: dict[str, Part] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, table: Table, *, spec: FeatureSpec, split: Split, seed: int, site: str) -> Cohort:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fedhealth.core.pull import Arrays, Pull
     from fedhealth.core.study import Study
     from fedhealth.core.training import LocalTraining
-    from fedhealth.site.cohort import Cohort
+    from fedhealth.site.cohort import Part
     from fedhealth.site.engines import Engine
 
 
@@ -34,10 +34,17 @@ class SiteTrainer:
 
     The patients' rows are made when they are first asked for: most methods evaluate
     without training.
+
+    Attributes:
+        study: the study.
+        patients: those who train.
+        preprocessor: makes their rows.
+        site: the hospital's name.
+        round_: the round.
     """
 
     study: Study
-    cohort: Cohort
+    patients: Part
     preprocessor: Preprocessor
     site: str
     round_: int
@@ -50,12 +57,12 @@ class SiteTrainer:
     @cached_property
     def x(self) -> NDArray[np.float32]:
         """[n, width]."""
-        return self.cohort.part("train").matrix(self.preprocessor)
+        return self.patients.matrix(self.preprocessor)
 
     @cached_property
     def y(self) -> NDArray[np.float32]:
         """[n]."""
-        return self.cohort.part("train").y
+        return self.patients.y
 
     @cached_property
     def names(self) -> NetworkNames:
@@ -90,7 +97,7 @@ class SiteTrainer:
         load_weights(self.network, weights)
         training = self.training if epochs is None else replace(self.training, epochs=epochs, steps=None)
         loss = self.engine.fit(
-            self.network, self.x, self.y, training, self._rng(purpose), pull=pull,
+            self.network, self.x, self.y, training, self.rng(purpose), pull=pull,
             only=None if only is None else frozenset(only),
         )  # fmt: skip
         return Fitted(weights_of(self.network), loss, training.steps_for(len(self.y)))
@@ -106,16 +113,17 @@ class SiteTrainer:
 
     def batches(self, purpose: str = "batches") -> Iterator[NDArray[np.int64]]:
         """The rows of each mini-batch, as `fit` takes them."""
-        for rows in batches(len(self.y), self.training, self._rng(purpose)):
+        for rows in batches(len(self.y), self.training, self.rng(purpose)):
             yield rows.numpy()
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """This hospital's stream for a purpose in this round."""
+        return rng_of(self.study.seed, round_=self.round_, site=self.site, purpose=purpose)
 
     @cached_property
     def _first(self) -> Arrays:
         model = build(self.study.model, where="model", room="fedhealth.models")
         return weights_of(first_network(model, self.preprocessor.width, seed=self.study.seed))
-
-    def _rng(self, purpose: str) -> np.random.Generator:
-        return rng_of(self.study.seed, round_=self.round_, site=self.site, purpose=purpose)
 
 
 def engine_of(study: Study) -> Engine:

@@ -60,7 +60,8 @@ def train(permit: Permit, request: Request) -> Update:
     trainer = _trainer(permit, request, permit.round_)
     counted = int(request.config.get("memory-round", permit.round_ - 1))
     memory = permit.memory.before(min(permit.round_, counted + 1))
-    found = method_of(permit.study.strategy).train(trainer, Received(_arrays(request), request.config), memory)
+    method, received = method_of(permit.study.strategy), Received(_arrays(request), request.config)
+    found = permit.attack.train(method, trainer, received, memory)
     if found.memory is not None:
         permit.memory.keep(permit.round_, found.memory)
     return Update(found.weight, found.arrays, found.metrics)
@@ -123,7 +124,7 @@ def _members(study: Study, part: Part) -> dict[str, NDArray[np.bool_]]:
 def _trainer(permit: Permit, request: Request, round_: int) -> SiteTrainer:
     return SiteTrainer(
         study=permit.study,
-        cohort=permit.cohort,
+        patients=permit.cohort.part("train"),
         preprocessor=_preprocessor(str(request.config["preprocessor"])),
         site=permit.manifest.name,
         round_=round_,

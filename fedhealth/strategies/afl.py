@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,16 +45,20 @@ class Afl(Method):
 
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """FedAvg's training, weighted by how badly this hospital has fared."""
+        untrained, fitted = self.idle(trainer, received, memory), trainer.fit(received.weights)
+        return replace(untrained, arrays={**untrained.arrays, **fitted.weights}, metrics={"loss": fitted.loss})
+
+    def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """The weights as they came, weighted as training would be."""
         loss, _ = trainer.gradient(received.weights)
         before, counted = (0.0, 0) if memory is None else (float(memory["tilt"][0]), int(memory["round"][0]))
         round_ = int(received.config["server-round"])
         tilt = before + self.rate * loss * (round_ - counted)
         share = math.exp(min(tilt - float(received.arrays[LEVEL][0]), 20.0))
-        fitted = trainer.fit(received.weights)
         return Trained(
-            {**fitted.weights, TILT: np.array([tilt])},
+            {**received.weights, TILT: np.array([tilt])},
             max(share, _LEAST),
-            {"loss": fitted.loss},
+            {"loss": loss},
             memory={"tilt": np.array([tilt]), "round": np.array([round_])},
         )
 

@@ -10,6 +10,7 @@ Weights travel under their own names, whatever goes with them under names with a
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from fedhealth.core.training import LocalTraining
 
 ROOM = "fedhealth.strategies"
+
+#: The loss of a model that gives everybody an even chance, in nats.
+COIN = math.log(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,15 @@ class Method:
         fitted = trainer.fit(received.weights, pull=pull)
         return Trained(fitted.weights, len(trainer.y), {"loss": fitted.loss})
 
+    def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """What a hospital would send that learned nothing from its patients, and claims them all.
+
+        It leaves the model where it is: if every hospital sent this, no weight would move. A
+        hospital that has not trained knows no loss, and claims that of a coin.
+        """
+        del memory
+        return Trained(received.weights, len(trainer.y), {"loss": COIN})
+
     def personal(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Arrays:
         """The weights this hospital would use itself: those that came, or its own."""
         del trainer, memory
@@ -184,6 +197,12 @@ class ReportsFirstLoss(Method):
         """As FedAvg, with "first_loss" among the metrics."""
         first, _ = trainer.gradient(received.weights)
         found = Method.train(self, trainer, received, memory)
+        return Trained(found.arrays, found.weight, {**found.metrics, "first_loss": first})
+
+    def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """As FedAvg, with the true "first_loss": it is not learned."""
+        first, _ = trainer.gradient(received.weights)
+        found = Method.idle(self, trainer, received, memory)
         return Trained(found.arrays, found.weight, {**found.metrics, "first_loss": first})
 
 

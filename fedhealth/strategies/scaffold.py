@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -70,6 +71,12 @@ class Scaffold(Method):
         return Trained(
             {**fitted.weights, **prefixed(CONTROL, change)}, len(trainer.y), {"loss": fitted.loss}, memory=kept
         )
+
+    def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """The weights as they came, and no change of c_k."""
+        found = Method.idle(self, trainer, received, memory)
+        change = {name: np.zeros_like(array) for name, array in received.beside(CONTROL).items()}
+        return replace(found, arrays={**found.arrays, **prefixed(CONTROL, change)})
 
 
 class ScaffoldServer(SumServer):

@@ -129,21 +129,28 @@ class Federation:
         messages.sort(key=lambda message: message.metadata.dst_node_id)
         return messages if hospitals is None else [messages[k] for k in hospitals]
 
-    def answered(self, message) -> Message:
-        """One hospital's reply; its memory is kept."""
+    def answered(self, message, work=None) -> Message:
+        """One hospital's reply, by the method's training or other work; its memory is kept."""
         k = message.metadata.dst_node_id - 100
         arrays = {name: array.numpy() for name, array in message.content["arrays"].items()}
         received = Received(arrays, {**message.content["config"]})
-        found = self.method.train(self.benches[k], received, self.memories[k])
+        found = (work or self.method.train)(self.benches[k], received, self.memories[k])
         self.memories[k] = found.memory if found.memory is not None else self.memories[k]
         return reply(message, found.arrays, found.weight, found.metrics)
 
     def run(
-        self, rounds: int = 1, mend: Callable[[list[Message]], list[Message]] = lambda replies: replies, hospitals=None
+        self,
+        rounds: int = 1,
+        mend: Callable[[list[Message]], list[Message]] = lambda replies: replies,
+        hospitals=None,
+        work=None,
     ):
-        """The weights after some more rounds with some hospitals or all; `mend` may change the replies."""
+        """The weights after some more rounds with some hospitals or all.
+
+        `mend` may change the replies, `work` is done in place of training.
+        """
         for _ in range(rounds):
-            replies = mend([self.answered(message) for message in self.asked(hospitals)])
+            replies = mend([self.answered(message, work) for message in self.asked(hospitals)])
             arrays, _ = self.strategy.aggregate_train(self.round, replies)
             self.weights = {name: arrays[name].numpy() for name in self.weights}
         return self.weights

@@ -52,6 +52,29 @@ def test_a_model_that_no_hospital_changes_stays_as_it_is(stem):
 
 
 @pytest.mark.parametrize("stem", STRATEGIES)
+def test_a_model_that_no_hospital_learned_for_stays_as_it_is(stem):
+    found = federation(stem)
+    found.run(2)
+    # Methods that remember (momentum, control variates) may coast; a fresh server has nothing to coast on.
+    idlers = federation(stem, weights=found.weights)
+    after = idlers.run(2, work=idlers.method.idle)
+    for name, array in found.weights.items():
+        np.testing.assert_allclose(after[name], array, atol=1e-12)
+
+
+@pytest.mark.parametrize("stem", STRATEGIES)
+def test_a_hospital_that_learned_nothing_replies_as_it_would_and_claims_its_patients(stem):
+    found = federation(stem)
+    message = found.asked()[1]
+    honest, idle = (found.answered(message, work) for work in (None, found.method.idle))
+    shapes = [{n: a.numpy().shape for n, a in reply.content["arrays"].items()} for reply in (honest, idle)]
+    assert shapes[0] == shapes[1]
+    assert set(honest.content["metrics"]) == set(idle.content["metrics"])
+    if stem != "afl":
+        assert idle.content["metrics"]["num-examples"] == len(found.benches[1].y)
+
+
+@pytest.mark.parametrize("stem", STRATEGIES)
 def test_a_hospital_changes_neither_what_it_received_nor_what_it_remembers(stem):
     found = federation(stem)
     found.run()
