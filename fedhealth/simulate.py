@@ -350,7 +350,14 @@ def _risk_of(simulation: Simulation, name: str) -> Callable[[], dict[str, float]
     def risk_of() -> dict[str, float]:
         chosen = {key: value for key, value in _source(simulation, name).items() if key != "kind"}
         hospital = read(Hospital, chosen, where=f"{name}: source")
-        made = generate(hospital, name=name, seed=simulation.study.seed, task=simulation.study.task.name)
+        task = simulation.study.task
+        made = generate(
+            hospital,
+            name=name,
+            seed=simulation.study.seed,
+            task=task.name,
+            horizon_days=None if task.follow_up is None else task.follow_up.horizon_days,
+        )
         return dict(zip(made.table.patients.tolist(), made.risk.tolist(), strict=True))
 
     return risk_of
