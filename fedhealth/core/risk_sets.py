@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: [n] 0 or 1; or for a time to an event [n, 3]: 1 with the event, the time, and the number of the stratum.
-Outcome: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+Outcome: TypeAlias = NDArray[np.floating]
 
 #: A score lies at most so far below the highest: exp of less is 0, and a risk set of such patients would be nobody.
 LOWEST = -700.0

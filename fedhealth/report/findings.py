@@ -65,11 +65,11 @@ def findings(
         manifest: `manifest.json`.
         history: the rows of `metrics.jsonl`.
     """
-    layout = SummaryLayout(groups=study.features.group_names)
+    layout, plain = (SummaryLayout.of(study, grouped=grouped) for grouped in (True, False))
     by_site = {site: layout.unpack(np.array(vector)) for site, vector in results["sums"].items()}
     sums = {"federated": {site: overall for site, (overall, _) in by_site.items()}}
     for who, found in baselines.items():
-        sums[who] = {site: ScoreSums.from_vector(np.array(vector)) for site, vector in found.items()}
+        sums[who] = {site: plain.unpack(np.array(vector))[0] for site, vector in found.items()}
     seed = seed_of(study.seed, purpose="bootstrap")
     floor = Floor.of(manifest)
     why = _why_withheld(sums["federated"], manifest, floor)
