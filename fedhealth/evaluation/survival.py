@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -171,6 +172,13 @@ def observed_to_expected(sums: SurvivalSums) -> Measure:
         return Measure(value, note="no interval: no event by the horizon, or no patient left at it")
     factor = math.exp(Z * math.sqrt(sums.variance) / sums.observed)
     return Measure(value, value / factor, value * factor, method="Greenwood, log scale")
+
+
+#: What a report shows of these sums, in its order: what it is called, and how it is worked out.
+SURVIVAL_MEASURES: dict[str, tuple[str, Callable[[SurvivalSums], Measure]]] = {
+    "c_index": ("Harrell's C, within hospitals", c_index),
+    "observed_to_expected": ("Observed to expected events by the horizon", observed_to_expected),
+}
 
 
 def _pairs(
