@@ -114,6 +114,12 @@ class Study:
                 f"a feature must be known before the outcome, found the outcome {self.task.outcome} itself among the "
                 "features. Remove it there."
             )
+        follow_up = self.task.follow_up
+        if follow_up is not None and follow_up.time in (*self.features.names, self.task.outcome):
+            raise SettingError(
+                f"`task.follow_up.time` must be a column of its own, found {follow_up.time}, which is the outcome or a "
+                "feature. Name the column of times, and keep it out of the features."
+            )
         if self.rules.quorum is not None and self.rules.quorum > len(self.roster):
             raise SettingError(
                 f"`rules.quorum` must be at most the number of hospitals {len(self.roster)}, found "

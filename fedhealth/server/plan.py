@@ -84,6 +84,7 @@ def plan_for(study: Study) -> Plan:
             f"{len(study.roster)}. Add hospitals, or lower what it tolerates."
         )
     model: Model = build(study.model, where="model", room="fedhealth.models", does="network")
+    _check_kind(study, model)
     method = method_of(study.strategy)
     names = names_of(model.network(1))
     method.check(names, study.training)
@@ -116,4 +117,15 @@ def _check_statistics(strategy: str, optimiser: ServerOptimiser) -> None:
         raise SettingError(
             f"a model's running statistics must be averaged and no more, found {beside or strategy}. Use "
             "model.normalisation=layer, or strategy=fedbn, which leaves them at the hospitals."
+        )
+
+
+def _check_kind(study: Study, model: Model) -> None:
+    """Refuse a model that learns something else than the task asks: whether it happens, or when."""
+    asked = "event" if study.task.follow_up is None else "time to event"
+    if model.learns != asked:
+        remedy = "model=cox" if asked == "time to event" else "model=logistic"
+        raise SettingError(
+            f"the model must learn what the task asks for, the {asked} of task={study.task.name}, found "
+            f"{type(model).__name__.lower()}, which learns the {model.learns}. Use {remedy}, or another task."
         )

@@ -12,20 +12,16 @@ from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
 from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
-from fedhealth.evaluation.scores import SummaryLayout
 from fedhealth.models.weights import load_weights
+from fedhealth.site.scoring import summarised
 from fedhealth.site.trainer import SiteTrainer
 from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
     from fedhealth.core.pull import Arrays
-    from fedhealth.core.study import Study
     from fedhealth.runtime.codec import Request
-    from fedhealth.site.cohort import Part
     from fedhealth.site.gate import Permit
 
 #: The name under which a vector to be summed travels.
@@ -76,15 +72,15 @@ def evaluate(permit: Permit, request: Request) -> Update:
     """
     study, name = permit.study, str(request.config["part"])
     of_round = int(request.config["of-round"])
-    part, trainer = permit.cohort.part(name), _trainer(permit, request, of_round)
+    trainer = _trainer(permit, request, of_round)
     memory = permit.memory.before(of_round + 1)
     received = Received(_arrays(request), request.config)
     load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
-    probability = trainer.engine.predict(trainer.network, part.matrix(trainer.preprocessor))
-    layout = summary_layout(study, grouped=bool(request.config.get("grouped", False)))
-    vector = layout.summarise(probability, part.y, _members(study, part) if layout.groups else {})
+    grouped = bool(request.config.get("grouped", False))
+    vector = summarised(study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped)
     shared = float(permit.manifest.policy.share_site_results)
-    return Update(len(part.y), {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
+    patients = int((permit.cohort.split == name).sum())
+    return Update(patients, {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
 
 
 WORK: dict[str, Callable[[Permit, Request], Update]] = {
@@ -105,20 +101,6 @@ def work_for(purpose: str) -> Callable[[Permit, Request], Update]:
     if purpose not in WORK:
         raise SettingError(f"a request must have a known purpose, found {purpose!r}. {did_you_mean(purpose, WORK)}")
     return WORK[purpose]
-
-
-def summary_layout(study: Study, *, grouped: bool) -> SummaryLayout:
-    """Where the cohort and its groups lie in the vector of an evaluation."""
-    return SummaryLayout(groups=study.features.group_names if grouped else ())
-
-
-def _members(study: Study, part: Part) -> dict[str, NDArray[np.bool_]]:
-    """Who belongs to each group, by the names of `FeatureSpec.group_names`."""
-    return {
-        f"{name}={title}": part.groups[name] == place
-        for name, group in study.features.groups.items()
-        for place, title in enumerate(group.titles)
-    }
 
 
 def _trainer(permit: Permit, request: Request, round_: int) -> SiteTrainer:

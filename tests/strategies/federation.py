@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedhealth.compose import composed, resolved
 from fedhealth.core.training import LocalTraining
+from fedhealth.models.cox import Cox
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.weights import first_network, load_weights, names_of, weights_of
 from fedhealth.places import configs_folder
@@ -86,7 +87,9 @@ class Still(Bench):
     """A trainer at an optimum: training changes nothing and the gradient is 0."""
 
     def __init__(self, n: int = 4, model: Any = None):
-        Bench.__init__(self, np.zeros((n, 3)), np.arange(n) % 2.0, LocalTraining(), model or Logistic())
+        y = np.arange(n) % 2.0
+        y = followed(y) if isinstance(model, Cox) else y
+        Bench.__init__(self, np.zeros((n, 3)), y, LocalTraining(), model or Logistic())
 
     def fit(self, weights, **_):
         return Fitted({name: array.copy() for name, array in weights.items()}, 0.5, 1)
@@ -199,9 +202,19 @@ def population(sizes, *, d: int = 3, seed: int = 0, drift: float = 1.0):
     return found
 
 
+def followed(y, x=None, seed: int = 0) -> np.ndarray:
+    """The events as [n, 3] times: whole weeks, so that there are ties, sooner where the first column is high."""
+    score = np.zeros(len(y)) if x is None else x[:, 0]
+    weeks = np.ceil(8 * np.random.default_rng([seed, len(y)]).exponential(np.exp(-score)))
+    return np.column_stack([y, weeks, np.zeros(len(y))])
+
+
 def benches(sizes=(30, 50, 20, 40, 35, 25, 45), training=None, model=None, **how):
     training = training or LocalTraining(batch_size=16, learning_rate=0.1, epochs=2)
-    return [Bench(x, y, training, model or Logistic(), seed=k) for k, (x, y) in enumerate(population(sizes, **how))]
+    people = population(sizes, **how)
+    if isinstance(model, Cox):
+        people = [(x, followed(y, x, seed=k)) for k, (x, y) in enumerate(people)]
+    return [Bench(x, y, training, model or Logistic(), seed=k) for k, (x, y) in enumerate(people)]
 
 
 def pooled_fit(found, steps: int = 200) -> np.ndarray:
