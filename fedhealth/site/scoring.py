@@ -78,7 +78,7 @@ def risks(
 
     A score s then gives the risk 1 - exp(-H exp(s)), H being the cumulative baseline hazard
     at the horizon in the patient's stratum. H is Breslow's estimate (1972, in the discussion
-    of Cox, doi:10.1111/j.2517-6161.1972.tb00900.x) from the stratum's training patients,
+    of Cox's paper, J. R. Stat. Soc. B 34, 216-217) from the stratum's training patients,
     with tied events by Efron's way as in the fit. It is 0 where none of them had an event by then.
 
     Args:

@@ -19,7 +19,7 @@ class Weibull:
     """The event's time T of a patient with score s: P(T <= t) = 1 - exp(-exp(s) (t / scale)^shape).
 
     So the hazard of everyone has one shape, and scores multiply it (Bender 2005,
-    doi:10.1002/sim.2059, table II). exp(s) is the cumulative hazard at `scale_days`.
+    doi:10.1002/sim.2059). exp(s) is the cumulative hazard at `scale_days`.
 
     Follow-up ends at a random loss of constant rate, and for everybody on the day when the
     register is read: `open_days` after the last patient of the year came.
