@@ -73,6 +73,17 @@ def test_scaffold_is_its_algorithm(option):
     np.testing.assert_allclose(flat(found), scaffold(population(SIZES), 4, 0.3, 5, option), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("stem", "held"), [("scaffold", "control"), ("feddyn", "h")])
+def test_what_the_server_holds_is_the_mean_of_what_all_hospitals_keep_whoever_took_part(stem, held):
+    # Algorithm 1 of either paper moves c, or h, by the share of the patients that a round had.
+    found = Federation(stem, benches(SIZES, STEPS))
+    for hospitals in ([0, 1], [2], [0, 2], [1]):
+        found.run(hospitals=hospitals)
+    for name in found.weights:
+        expected = sum(share * memory[name] for share, memory in zip(shares(), found.memories, strict=True))
+        np.testing.assert_allclose(getattr(found.strategy, held)[name], expected, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("stem", ["scaffold", "feddyn"])
 def test_it_reaches_the_pooled_fit_where_fedavg_stays_short(stem):
     training = LocalTraining(batch_size=1000, epochs=10, learning_rate=0.3)
@@ -112,13 +123,32 @@ def test_fednova_walks_the_mean_reach_along_the_mean_direction():
     np.testing.assert_allclose(flat(weights), -walked * (shares() @ np.array(ends)), rtol=1e-6)
 
 
+def carried(gradient, steps: int, momentum: float, mu: float, rate: float = 0.1):
+    """Where the local optimiser ends from 0 under this gradient, step by step."""
+    w = velocity = 0.0
+    for _ in range(steps):
+        velocity = momentum * velocity + (gradient(w) + mu * w)
+        w = w - rate * velocity
+    return w
+
+
 @pytest.mark.parametrize(("momentum", "mu"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.4)])
 def test_the_reach_is_how_far_unit_gradients_carry(momentum, mu):
-    w = velocity = 0.0
-    for _ in range(7):
-        velocity = momentum * velocity + (1.0 + mu * w)
-        w -= 0.1 * velocity
-    assert reach(7, 0.1, momentum, mu) == pytest.approx(-w / 0.1, rel=1e-9)
+    assert reach(7, 0.1, momentum, mu) == pytest.approx(-carried(lambda _: 1.0, 7, momentum, mu) / 0.1, rel=1e-9)
+
+
+@pytest.mark.parametrize(("momentum", "mu"), [(0.9, 0.0), (0.0, 0.4)])
+def test_fednova_divides_each_hospitals_change_by_what_its_own_optimiser_reaches(momentum, mu):
+    steps = (5, 2, 9)
+    found = Federation("fednova", benches(SIZES, replace(STEPS, learning_rate=0.1, momentum=momentum)), mu=mu)
+    for bench, epochs in zip(found.benches, steps, strict=True):
+        bench.training = replace(bench.training, epochs=epochs)
+    ends, reaches = [], []
+    for (x, y), k in zip(population(SIZES), steps, strict=True):
+        ends.append(carried(lambda w, x=x, y=y: slope(x, y, np.zeros(4) + w), k, momentum, mu))
+        reaches.append(-carried(lambda _: 1.0, k, momentum, mu) / 0.1)
+    expected = (shares() @ reaches) * sum(s * e / r for s, e, r in zip(shares(), ends, reaches, strict=True))
+    np.testing.assert_allclose(flat(found.run()), expected, rtol=1e-6)
 
 
 def test_feddyn_is_its_algorithm():
