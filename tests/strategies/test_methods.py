@@ -16,6 +16,7 @@ from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.strategies.fednova import reach
 from fedhealth.strategies.method import Received
+from fedhealth.strategies.newton import GRADIENT, HESSIAN, LOSS, NewtonServer
 
 #: Whole-batch steps: the hospital's half is then plain gradient descent on its mean loss.
 STEPS = LocalTraining(batch_size=1000, epochs=5, learning_rate=0.3)
@@ -229,6 +230,21 @@ def test_afl_counts_a_round_it_missed_by_the_loss_it_finds_on_its_return():
     assert [memory["tilt"][0] for memory in found.memories] == pytest.approx([1.5 * np.log(2)] * 2)
 
 
+def test_afls_share_is_the_exponential_even_far_above_the_level():
+    found = Federation("afl", [Still()], rate=0.5)
+    found.benches[0].gradient = lambda weights, rows=None: (np.log(2), {})
+    found.memories[0] = {"tilt": np.array([10.0]), "round": np.array([0])}
+    (answer,) = (found.answered(message) for message in found.asked())
+    assert answer.content["metrics"]["num-examples"] == pytest.approx(np.exp(10 + 0.5 * np.log(2)))
+
+
+def test_qfedavg_hears_the_loss_of_the_model_that_came_and_not_of_the_trained_one():
+    found = Federation("qfedavg", benches(SIZES, STEPS))
+    for message in found.asked():
+        # All weights are 0, so every probability is a half.
+        assert found.answered(message).content["metrics"]["first_loss"] == pytest.approx(np.log(2))
+
+
 # --- personal models ---
 
 DEEP = Mlp(hidden=(5,))
@@ -315,6 +331,16 @@ def test_ditto_without_a_pull_is_training_alone_and_its_global_model_is_fedavgs(
     assert_same(found.personal(1), by_torch(bench, bench.first_weights(), epochs=15))
 
 
+def test_ditto_keeps_the_named_layers_and_takes_the_others_as_they_come():
+    found = Federation("ditto", benches(SIZES, STEPS, model=DEEP), strength=0.8, personal_layers=["2.*"])
+    first, head = dict(found.weights), {"2.weight", "2.bias"}
+    found.run()
+    own = by_torch(found.benches[0], first, only=head, pull=(0.8, first))
+    assert set(found.memories[0]) == head
+    assert_same(found.personal(0), own, head)
+    assert_same(found.personal(0), found.weights, {"0.weight", "0.bias"})
+
+
 def apfl(people, rounds: int, rate: float, steps: int, share: float, *, learns: bool):
     """Algorithm 1 of arXiv:2003.13461, the mixture's share moved once a round."""
     w = np.zeros(4)
@@ -343,6 +369,22 @@ def test_apfl_is_its_algorithm(learns):
     for k in range(3):
         np.testing.assert_allclose(flat(found.personal(k)), personal[k], rtol=1e-5)
         assert found.memories[k]["share"][0] == pytest.approx(mix[k], rel=1e-5)
+
+
+@pytest.mark.parametrize(("turn", "end"), [(1, 0.0), (-1, 1.0)])
+def test_apfls_share_stays_between_0_and_1(turn, end):
+    # One step down a slope of 100 leaves v above w; the next round's slope drives the share far out.
+    found = Federation("apfl", [Still(), Still()])
+    for bench in found.benches:
+        bench.gradient = lambda weights, rows=None: (0.5, {n: np.full_like(a, 100.0) for n, a in weights.items()})
+    found.run()
+    for bench in found.benches:
+        bench.gradient = lambda weights, rows=None: (
+            0.5,
+            {n: np.full_like(a, turn * 100.0) for n, a in weights.items()},
+        )
+    found.run()
+    assert [memory["share"][0] for memory in found.memories] == [end, end]
 
 
 def test_finetuning_trains_the_global_model_further_and_leaves_it_as_it_is():
@@ -398,6 +440,17 @@ def test_newton_halves_a_step_that_raised_the_loss():
     start = {"weight": np.array([[9.0, -9.0, 9.0]]), "bias": np.array([9.0])}
     found = Federation("newton", [Bench(x, y, STEPS) for x, y in people], weights=start).run(60)
     np.testing.assert_allclose(flat(found), pooled_fit(people), atol=1e-5)
+
+
+def test_newton_counts_the_ridge_in_the_loss_that_a_step_may_raise():
+    # By hand: the step is 10 / (1 + ridge) = 5; there the loss fell by 0.19, and the penalty rose by 5 ** 2 / 2.
+    server = NewtonServer(ridge=1.0)
+    server.weights = {"weight": np.zeros((1, 1)), "bias": np.zeros(1)}
+    mean = {GRADIENT: np.array([-10.0, 0.0]), HESSIAN: np.eye(2), LOSS: np.array([0.69])}
+    server.weights = server.update(mean, 100.0)
+    assert server.weights["weight"] == pytest.approx(np.array([[5.0]]))
+    halved = server.update({**mean, LOSS: np.array([0.5])}, 100.0)
+    assert halved["weight"] == pytest.approx(np.array([[2.5]]))
 
 
 @pytest.mark.parametrize("gone", [0, 1, 2])
