@@ -7,9 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import packed
-from fedhealth.evaluation.moments import MomentLayout, first_pass, global_means, global_moments, second_pass
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.weights import first_network, weights_of
 from fedhealth.runtime.codec import Request
@@ -18,18 +16,15 @@ from fedhealth.site.memory import Memory
 
 
 @pytest.fixture
-def asked(smoke, tmp_path):
+def asked(smoke, scaling, tmp_path):
     """The score sums of a model that is tuned before use, as asked for in some round."""
     simulation = checked(
         smoke("strategy=finetune", "training.learning_rate=0.5", "schedule=exponential", "training.schedule.factor=0.5")
     )
     client, study = clients(simulation)["galen-heart"], simulation.study
-    part, layout = client.cohort.part("train"), MomentLayout(study.features)
-    first = first_pass(layout, part.columns, part.y, min_cell=1)
-    second = second_pass(layout, part.columns, global_means(layout, first), min_cell=1)
-    scaling = Preprocessor.from_moments(study.features, global_moments(layout, first, second))
-    config = {"preprocessor": packed(scaling.to_json()), "part": "validation"}
-    weights = weights_of(first_network(Logistic(), scaling.width, seed=study.seed))
+    scaled = scaling(study, client)
+    config = {"preprocessor": packed(scaled.to_json()), "part": "validation"}
+    weights = weights_of(first_network(Logistic(), scaled.width, seed=study.seed))
     request = Request("evaluate", 0, weights, config)
 
     def answer(*, in_round: int, of_round: int) -> np.ndarray:
