@@ -28,7 +28,13 @@ BLOCK_BYTES = 256 * 1024
 
 def keystream(key: bytes, size_bytes: int, *, start: int = 0) -> bytes:
     """Bytes `start` to `start + size_bytes` of the stream of a 32-byte key; `start` is a multiple of 16."""
-    return _cipher(key, start).update(bytes(size_bytes))
+    return cipher_of(key, start).update(bytes(size_bytes))
+
+
+def cipher_of(key: bytes, start: int = 0) -> CipherContext:
+    """The stream of a 32-byte key from byte `start` on, as a cipher that turns zeros into it."""
+    counter = (start // CIPHER_BLOCK).to_bytes(CIPHER_BLOCK, "big")
+    return Cipher(AES(key), CTR(counter)).encryptor()
 
 
 def add_streams(
@@ -75,8 +81,8 @@ def _add(
     block_bytes: int,
 ) -> None:
     """Work on the part of a vector that begins `offset_bytes` into it."""
-    added = [_cipher(key, offset_bytes) for key in plus]
-    taken = [_cipher(key, offset_bytes) for key in minus]
+    added = [cipher_of(key, offset_bytes) for key in plus]
+    taken = [cipher_of(key, offset_bytes) for key in minus]
     block_bytes = min(block_bytes, piece.nbytes)
     zeros = memoryview(bytes(block_bytes))
     stream = bytearray(block_bytes + CIPHER_BLOCK)
@@ -91,8 +97,3 @@ def _add(
         for cipher in taken:
             cipher.update_into(nothing, stream)
             np.subtract(view, now, out=view)
-
-
-def _cipher(key: bytes, offset_bytes: int) -> CipherContext:
-    counter = (offset_bytes // CIPHER_BLOCK).to_bytes(CIPHER_BLOCK, "big")
-    return Cipher(AES(key), CTR(counter)).encryptor()
