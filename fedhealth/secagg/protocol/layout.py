@@ -83,7 +83,10 @@ class Layout:
         for name, least in (("weight_max", 1), ("cohort_max", 1), ("noise_margin", 0)):
             value = getattr(self, name)
             _must(least <= value < 2**63, f"{name} must be at least {least} and below 2^63, found {value}. Correct it.")
-        _must(self.reach > ROUNDING_SLACK, f"{self.bits}-bit words must hold a sum of {self.cohort_max} sites, found no room. Use 64 bits.")  # fmt: skip
+        _must(
+            self.reach > ROUNDING_SLACK,
+            f"{self.bits}-bit words must hold a sum of {self.cohort_max} sites, found no room. Use 64 bits.",
+        )
         names = [slot.name for slot in self.slots]
         _must(len(names) == len(set(names)), "slots must have names of their own, found one twice. Rename it.")
         for slot in (Counts("weight_max", 1, self.weight_max), *self.slots):
