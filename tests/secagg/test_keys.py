@@ -6,7 +6,7 @@ import hashlib
 import hmac
 
 import pytest
-import reference
+import secagg_reference as reference
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
