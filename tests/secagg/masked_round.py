@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -65,6 +66,27 @@ def passed(message):
     return received
 
 
+def refusal(step: Callable[..., object], *given, **more) -> str:
+    """The code with which a step is refused; "" where it is not."""
+    try:
+        step(*given, **more)
+    except Refused as refused:
+        return refused.code
+    return ""
+
+
+@cache
+def _up_to(step: str) -> MaskedRound:
+    masked = MaskedRound(terms_of(5))
+    masked.until(step)
+    return masked
+
+
+def round_at(step: str) -> MaskedRound:
+    """A round of five sites with everything before this step done, to go on with."""
+    return _up_to(step).fork()
+
+
 class MaskedRound:
     """All sessions of a round.
 
@@ -76,6 +98,7 @@ class MaskedRound:
         self.server = ServerSession(terms, threads=threads)
         self.sites = {name: session(terms, name, seed=seed) for name in terms.names}
         self.asked: dict[str, tuple] = dict.fromkeys(terms.names, ())
+        self.total: np.ndarray | None = None
         self.refusals: dict[str, str] = {}
         self.transcript: list[bytes] = []
 
@@ -85,17 +108,24 @@ class MaskedRound:
         Raises:
             Refused: by the coordinator.
         """
-        total = self.until(None, lost)
-        return total.tolist()
+        return self.until(None, lost).tolist()
 
-    def until(self, step: str | None, lost: Mapping[str, Collection[str]] | None = None):
-        """All steps before this one; every step where it is None."""
-        found = None
-        for now in STEPS[: STEPS.index(step) if step else None]:
-            for name, message in self.messages(now, set((lost or {}).get(now, ()))).items():
+    def until(self, step: str | None, lost: Mapping[str, Collection[str]] | None = None, *, tolerant: bool = False):
+        """All steps from here to this one; all that are left, and the sum, where it is None."""
+        for now in STEPS[self.server.phase : STEPS.index(step) if step else None]:
+            self.one(now, (lost or {}).get(now, ()), tolerant=tolerant)
+        return self.total
+
+    def one(self, step: str, without: Collection[str] = (), *, tolerant: bool = False) -> None:
+        """One step of everyone; a tolerant coordinator goes on without whoever it refuses."""
+        for name, message in self.messages(step, without).items():
+            try:
                 self.server.take(name, message)
-            found = self.close()
-        return found
+            except Refused as refused:
+                if not tolerant:
+                    raise
+                self.refusals[name] = refused.code
+        self.close()
 
     def messages(self, step: str, without: Collection[str] = ()) -> dict:
         """One step of every site that is asked for it, but for some; and of each what it sends."""
@@ -114,17 +144,17 @@ class MaskedRound:
         self.transcript.append(message.pack())
         return passed(message)
 
-    def close(self):
-        """Close the coordinator's step and ask the sites for the next one; at the end, the sum."""
+    def close(self) -> None:
+        """Close the coordinator's step and ask the sites for the next one; at the end, keep the sum."""
         step = STEPS[self.server.phase]
         if step == "share":
             self.asked = {name: (passed(inbox),) for name, inbox in self.server.inboxes().items()}
-            return None
-        verb = {"advertise": "cohort", "mask": "survivors", "confirm": "quorum", "reveal": "total"}[step]
-        found = getattr(self.server, verb)()
-        if step != "reveal":
-            self.asked = {name: (passed(found),) for name in self.server.awaited}
-        return found
+            return
+        if step == "reveal":
+            self.total = self.server.total()
+            return
+        found = {"advertise": self.server.cohort, "mask": self.server.survivors, "confirm": self.server.quorum}[step]()
+        self.asked = {name: (passed(found),) for name in self.server.awaited}
 
     def fork(self) -> MaskedRound:
         """The same round again, to go on otherwise; its sites come from their dumps."""
