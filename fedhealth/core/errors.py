@@ -98,6 +98,7 @@ REFUSALS: dict[str, str] = {
     "too_few_shares": "too few sites shared their keys",
     "too_few_survivors": "too few sites sent their vector",
     "too_few_confirms": "too few sites signed the same survivors",
+    "too_few_reveals": "too few sites revealed their shares",
     "no_majority": "the survivors are too few to be the only ones",
     "neighbours_lost": "a survivor lost too many of the sites it shares masks with",
     "out_of_order": "a step was asked for out of order, or twice",

@@ -487,6 +487,15 @@ def test_steps_of_the_coordinator_are_closed_in_their_order():
         assert refusal(server.cohort) == "out_of_order"
 
 
+def test_fewer_reveals_than_the_threshold_open_nothing():
+    masked = round_at("reveal")
+    messages = masked.messages("reveal")
+    for name in (A, B):
+        masked.server.take(name, messages[name])
+    assert refusal(masked.close) == "too_few_reveals"
+    assert refusal(masked.server.take, C, messages[C]) == "out_of_order"
+
+
 # Queries
 
 

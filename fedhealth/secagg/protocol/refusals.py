@@ -41,6 +41,7 @@ RULES: dict[str, tuple[str, str]] = {
     "too_few_shares": ("enough sites must have shared their keys", _WAIT),
     "too_few_survivors": ("enough sites must have sent their vector", _WAIT),
     "too_few_confirms": ("enough sites must have signed the same survivors", _WAIT),
+    "too_few_reveals": ("enough sites must have revealed their shares", _WAIT),
     "no_majority": ("survivors and colluders must leave no room for a second set of survivors", _WAIT),
     "neighbours_lost": ("every survivor must keep enough of the sites it shares masks with", _WAIT),
     # Each step

@@ -191,7 +191,7 @@ class ServerSession:
         """Close the reveals: the sum of the survivors' words, [dimension].
 
         Raises:
-            Refused: `neighbours_lost` where too few revealed; `bad_share`, naming the owner, where
+            Refused: `too_few_reveals`; `bad_share`, naming the owner, where
                 revealed shares are wrong. The round is over.
         """
         taken, now = self._close(Phase.REVEALS), self._now()
@@ -279,7 +279,7 @@ class _Secrets:
         graph = self._now.graph
         revealed = sorted(graph.holders(owner) & set(shares))
         if len(revealed) < graph.threshold:
-            raise refused("neighbours_lost", f"{len(revealed)} of {graph.threshold} shares revealed")
+            raise refused("too_few_reveals", f"{len(revealed)} of {graph.threshold}")
         points = tuple(site + 1 for site in revealed[: graph.threshold])
         if points not in self._weights:
             self._weights[points] = weights_at_zero(points)
