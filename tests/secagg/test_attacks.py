@@ -309,6 +309,16 @@ def test_a_second_reveal_is_refused_and_nothing_is_left_to_reveal():
     assert not any(share in stored for share in first.own_masks.values())
 
 
+def test_a_thief_of_stored_state_finds_only_what_later_steps_need():
+    masked, keys, found = MaskedRound(terms_of(5)), round_keys(seed_of(A)), {}
+    secrets = (seed_of(A), keys.own_mask, keys.mask_key.private_bytes_raw(), keys.share_key.private_bytes_raw())
+    for step in STEPS:
+        masked.one(step)
+        stored = masked.sites[A].dump()
+        found[step] = any(secret in stored for secret in secrets)
+    assert found == {"advertise": True, "share": True, "mask": False, "confirm": False, "reveal": False}
+
+
 def test_state_that_was_rolled_back_is_not_taken_up():
     masked, stored = MaskedRound(terms_of(5)), {}
     for step in STEPS:
