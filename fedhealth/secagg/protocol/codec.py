@@ -103,7 +103,9 @@ def decode(layout: Layout, words: Words, sites: int) -> Total:
                 raise _impossible(slot.name)
             sums[slot.name] = piece.astype(np.int64)
         else:
-            sums[slot.name] = piece / layout.scale(slot)
+            real = piece.astype(np.float64)
+            real /= layout.scale(slot)
+            sums[slot.name] = real
         at += slot.size
     return Total(weight, sites, sums)
 

@@ -4,7 +4,7 @@
     Advert                   Cohort       all adverts
     Shares                   Inbox        the shares sealed for this site
     Masked                   Survivors    whose vectors arrived
-    Confirm                  Quorum       all confirmations
+    Confirm                  Quorum       enough confirmations
     Reveal
 
 A site is named by its place in the roster's sorted names. `pack` has one outcome for equal
@@ -208,7 +208,7 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class Quorum:
-    """All confirmations, by place."""
+    """Enough confirmations, by place."""
 
     confirms: tuple[Confirm, ...]
 

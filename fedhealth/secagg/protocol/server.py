@@ -31,7 +31,7 @@ from fedhealth.secagg.protocol.messages import (
     Survivors,
 )
 from fedhealth.secagg.protocol.refusals import refused
-from fedhealth.secagg.protocol.session import Round, check_advert, check_confirm, round_of, uploaded
+from fedhealth.secagg.protocol.session import Round, check_advert, confirmed, round_of, uploaded
 from fedhealth.secagg.protocol.shamir import combine, weights_at_zero
 from fedhealth.secagg.protocol.streams import add_streams
 from fedhealth.secagg.protocol.terms import Terms, check_floor
@@ -79,6 +79,7 @@ class ServerSession:
         self.phase = Phase.ADVERTS
         self._terms = terms
         self._threads = threads
+        self._names = terms.names
         self._signed = terms.digest()
         self._awaited: set[int] = set(range(len(terms.roster)))
         self._taken: dict[int, FromSite] = {}
@@ -86,12 +87,13 @@ class ServerSession:
         self._agreed = b""
         self._shared: tuple[int, ...] = ()
         self._survivors: tuple[int, ...] = ()
+        self._content = (b"", b"")
         self._sum: Words = np.zeros(0, dtype=word_type(terms.layout))
 
     @property
     def awaited(self) -> frozenset[str]:
         """The names of the sites whose message would be taken now."""
-        return frozenset(self._terms.names[site] for site in self._awaited - set(self._taken))
+        return frozenset(self._names[site] for site in self._awaited - set(self._taken))
 
     def take(self, sender: str, message: FromSite) -> None:
         """Count a site's message of this phase.
@@ -106,7 +108,7 @@ class ServerSession:
         if EXPECTED.get(self.phase) is not type(message):
             raise refused("out_of_order", f"{type(message).__name__} among {self.phase.name}")
         site = message.site
-        if site >= len(self._terms.names) or self._terms.names[site] != sender:
+        if site >= len(self._names) or self._names[site] != sender:
             raise refused("sender_differs", f"place {site}")
         if site in self._taken:
             raise refused("sent_twice", f"another of {sender}")
@@ -121,7 +123,7 @@ class ServerSession:
             self._add(message, sender)
             message = replace(message, words=self._sum[:0])  # added; not to be kept
         elif isinstance(message, Confirm):
-            check_confirm(self._terms, message, self._agreed, self._survivors)
+            self._now().check_confirm(message, self._content, self._survivors)
         else:
             self._check_reveal(message)
         self._taken[site] = message
@@ -156,7 +158,7 @@ class ServerSession:
         self._sum = np.zeros(self._terms.layout.dimension, dtype=word_type(self._terms.layout))
         self._open(Phase.VECTORS, taken)
         return {
-            self._terms.names[to]: Inbox(
+            self._names[to]: Inbox(
                 self._shared, {site: sealed[site][to] for site in sorted(now.graph.neighbours[to] & set(sealed))}
             )
             for to in self._shared
@@ -171,11 +173,12 @@ class ServerSession:
         taken = self._close(Phase.VECTORS)
         self._now().enough(taken, "too_few_survivors")
         self._survivors = tuple(taken)
+        self._content = confirmed(self._agreed, self._survivors)
         self._open(Phase.CONFIRMS, taken)
         return Survivors(self._survivors)
 
     def quorum(self) -> Quorum:
-        """Close the confirmations: all of them, for each site that sent one.
+        """Close the confirmations: as many as are enough, for each site that sent one.
 
         Raises:
             Refused: `too_few_confirms`; the round is over.
@@ -185,7 +188,8 @@ class ServerSession:
         if len(taken) < least:
             raise refused("too_few_confirms", f"{len(taken)} of {least}")
         self._open(Phase.REVEALS, taken)
-        return Quorum(tuple(confirm for confirm in taken.values() if isinstance(confirm, Confirm)))
+        confirms = [confirm for confirm in taken.values() if isinstance(confirm, Confirm)]
+        return Quorum(tuple(confirms[:least]))  # a site checks each, and more would not say more
 
     def total(self) -> Words:
         """Close the reveals: the sum of the survivors' words, [dimension].
@@ -210,7 +214,7 @@ class ServerSession:
         return self._sum
 
     def _check_advert(self, advert: Advert) -> None:
-        check_advert(self._terms, self._signed, advert)
+        check_advert(self._terms, self._names, self._signed, advert)
         known = {key for other in self._taken.values() if isinstance(other, Advert) for key in other.keys}
         if len(known | set(advert.keys)) != len(known) + len(advert.keys):
             raise refused("key_reused", "one of another advert")

@@ -31,12 +31,14 @@ class Round:
 
     Attributes:
         terms: what all signed.
+        names: by place.
         adverts: by place.
         digest: over the terms and all adverts; shares are sealed for it.
         graph: who works with whom.
     """
 
     terms: Terms
+    names: tuple[str, ...]
     adverts: dict[int, Advert]
     digest: bytes
     graph: Graph
@@ -58,6 +60,17 @@ class Round:
         """The digest of the sites that shared: masks are made under it."""
         return digest(b"agreed", self.digest, places(shared))
 
+    def check_confirm(self, confirm: Confirm, content: tuple[bytes, bytes], survivors: Collection[int]) -> None:
+        """Refuse a confirmation that is not a survivor's signature over `content`, of `confirmed`.
+
+        Raises:
+            Refused: `foreign_confirm` or `bad_signature`.
+        """
+        if confirm.site not in survivors:
+            raise refused("foreign_confirm", f"one of place {confirm.site}")
+        name = self.names[confirm.site]
+        verify(self.terms.roster[name], confirm.signature, b"confirm", content, of=name)
+
     def quorum(self) -> int:
         """How many survivors must sign."""
         return self.terms.quorum(len(self.adverts))
@@ -69,7 +82,8 @@ def round_of(terms: Terms, cohort: Cohort) -> Round:
     sites = tuple(sorted(adverts))
     parts = [adverts[site].body() + adverts[site].signature for site in sites]
     cohort_digest = digest(b"cohort", terms.digest(), *parts)
-    return Round(terms, adverts, cohort_digest, graph_of(sites, terms.colluders, terms.losses_percent, cohort_digest))
+    graph = graph_of(sites, terms.colluders, terms.losses_percent, cohort_digest)
+    return Round(terms, terms.names, adverts, cohort_digest, graph)
 
 
 def check_cohort(terms: Terms, cohort: Cohort) -> None:
@@ -84,9 +98,9 @@ def check_cohort(terms: Terms, cohort: Cohort) -> None:
         raise refused("too_few_adverts", f"{n} of {terms.min_cohort}")
     if n > terms.layout.cohort_max:
         raise refused("cohort_over_max", f"{n} of at most {terms.layout.cohort_max}")
-    signed = terms.digest()
+    signed, names = terms.digest(), terms.names
     for advert in cohort.adverts:
-        check_advert(terms, signed, advert)
+        check_advert(terms, names, signed, advert)
     keys = [key for advert in cohort.adverts for key in advert.keys]
     if len(set(keys)) != len(keys):
         raise refused("key_reused", "one twice in a cohort")
@@ -103,29 +117,16 @@ def once(sites: Iterable[int]) -> None:
         raise refused("sent_twice", "one named twice")
 
 
-def check_advert(terms: Terms, signed: bytes, advert: Advert) -> None:
-    """Refuse an advert that its site did not sign for these terms, whose digest is `signed`.
+def check_advert(terms: Terms, names: tuple[str, ...], signed: bytes, advert: Advert) -> None:
+    """Refuse an advert that its site did not sign for these terms, whose names and digest are given.
 
     Raises:
         Refused: `not_on_roster` or `bad_signature`.
     """
-    names = terms.names
     if advert.site >= len(names):
         raise refused("not_on_roster", f"place {advert.site} of {len(names)}")
     name = names[advert.site]
     verify(terms.roster[name], advert.signature, b"advert", (signed, advert.body()), of=name)
-
-
-def check_confirm(terms: Terms, confirm: Confirm, agreed: bytes, survivors: Collection[int]) -> None:
-    """Refuse a confirmation that is not of one of these survivors, over these survivors.
-
-    Raises:
-        Refused: `foreign_confirm` or `bad_signature`.
-    """
-    if confirm.site not in survivors:
-        raise refused("foreign_confirm", f"one of place {confirm.site}")
-    name = terms.names[confirm.site]
-    verify(terms.roster[name], confirm.signature, b"confirm", confirmed(agreed, survivors), of=name)
 
 
 def confirmed(agreed: bytes, survivors: Iterable[int]) -> tuple[bytes, bytes]:

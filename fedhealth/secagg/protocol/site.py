@@ -30,7 +30,6 @@ from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.session import (
     Round,
     check_cohort,
-    check_confirm,
     confirmed,
     once,
     round_of,
@@ -237,10 +236,10 @@ class SiteSession:
         """
         state = self._begin(Stage.DONE)
         now = self._now(state)
-        agreed = now.agreed(state.shared)
         once(confirm.site for confirm in quorum.confirms)
+        content, survivors = confirmed(now.agreed(state.shared), state.survivors), set(state.survivors)
         for confirm in quorum.confirms:
-            check_confirm(state.terms, confirm, agreed, state.survivors)
+            now.check_confirm(confirm, content, survivors)
         if len(quorum.confirms) < now.quorum():
             raise refused("too_few_confirms", f"{len(quorum.confirms)} of {now.quorum()}")
         own_masks = {site: both[:SHARE_BYTES] for site, both in state.held.items() if site in state.survivors}

@@ -37,7 +37,7 @@ def sized(data: bytes) -> bytes:
 def places(sites: Iterable[int]) -> bytes:
     """A set of places in the roster, ascending, after their number."""
     ordered = sorted(sites)
-    return number(len(ordered), 2) + b"".join(number(site, 2) for site in ordered)
+    return struct.pack(f">{1 + len(ordered)}H", len(ordered), *ordered)
 
 
 class Reader:
@@ -85,7 +85,8 @@ class Reader:
 
     def places(self) -> tuple[int, ...]:
         """A set of places in the roster, ascending."""
-        found = tuple(self.number(2) for _ in range(self.number(2)))
+        n = self.number(2)
+        found = struct.unpack(f">{n}H", self.view(2 * n))
         ascending(found)
         return found
 
