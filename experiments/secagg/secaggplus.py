@@ -88,7 +88,7 @@ def cost(n: int, peers: int, threshold: int, lost: int, weight: tuple[int, int],
     ]
     inbox = {Key.SOURCE_LIST: list(range(1, shares)), Key.CIPHERTEXT_LIST: sealed}
     sent = watch.time("site", mask, own, inbox, weight[0], ndarrays_to_parameters([values]))[Key.MASKED_PARAMETERS]
-    alive = shares - min(lost, peers)
+    alive = round(shares * (n - lost) / n)  # of a neighbourhood
     watch.time(
         "site",
         unmask,
@@ -96,7 +96,7 @@ def cost(n: int, peers: int, threshold: int, lost: int, weight: tuple[int, int],
         {Key.ACTIVE_NODE_ID_LIST: list(range(alive)), Key.DEAD_NODE_ID_LIST: list(range(alive, shares))},
     )
     add, stream, end = _server_units(sent, clip)
-    unit, left = units(shares, threshold, round(shares * (n - lost) / n)), n - lost
+    unit, left = units(shares, threshold, alive), n - lost
     server_s = left * (add + stream + unit.open_own) + lost * (unit.open_key + peers * (unit.agree + stream)) + end
     return Cost(watch.seconds["site"], server_s, sum(map(len, sent)))
 
