@@ -26,6 +26,8 @@ HEAVY = {
     "omegaconf": {"compose", "cli"},
     "matplotlib": {"report"},
     "ray": set(),
+    "dp_accounting": {"privacy"},
+    "opacus": {"site"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
