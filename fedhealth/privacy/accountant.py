@@ -49,7 +49,7 @@ def epsilon(events: Iterable[Event], delta: float) -> float:
     if total.is_unbounded:
         return math.inf
     width = total.width()
-    parts = [_sampled(noise, rate, width).self_compose(count) for (noise, rate), count in sorted(total.sampled.items())]
+    parts = [_composed(noise, rate, count, width) for (noise, rate), count in sorted(total.sampled.items())]
     if total.mu:
         parts.append(_gaussian(1 / total.mu, width))
     if not parts:
@@ -149,6 +149,11 @@ class _Total:
         if not variance:
             return COARSEST
         return min(COARSEST, 2.0 ** math.floor(math.log2(math.sqrt(variance / steps) / FINER)))
+
+
+@lru_cache(maxsize=64)
+def _composed(noise: float, rate: float, count: int, width: float) -> pld.PrivacyLossDistribution:
+    return _sampled(noise, rate, width).self_compose(count)
 
 
 @lru_cache(maxsize=64)
