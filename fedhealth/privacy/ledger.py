@@ -35,7 +35,7 @@ from fedhealth.core.study import canonical
 from fedhealth.privacy.ledger_head import GENESIS, Anchor, Head, broken, place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from fedhealth.core.privacy_event import Event, View
@@ -130,10 +130,10 @@ class Ledger:
             connection.execute("BEGIN IMMEDIATE")
             rows = self._verified(connection)
             past = [row for row in rows if row.cohort == entry.cohort]
-            events = [*_events(past), entry.event]
+            events = [*events_of(past), entry.event]
             after = guarantee(events, delta=delta, views=[*(row.view for row in past), entry.view])
             if after.epsilon > epsilon_cap:
-                raise _over_the_cap(entry, _events(past), after, epsilon_cap)
+                raise _over_the_cap(entry, events_of(past), after, epsilon_cap)
             row = self._row(entry, rows[-1] if rows else None)
             connection.execute(f"INSERT INTO events VALUES ({', '.join('?' * len(_COLUMNS))})", astuple(row))  # noqa: S608
             connection.execute("COMMIT")
@@ -166,7 +166,8 @@ class Ledger:
             IntegrityError: the ledger is not as it was written.
         """
         rows = self.rows()
-        if anchor is not None and (len(rows) < anchor.number or rows[anchor.number - 1].hash != anchor.hash):
+        hashes = [GENESIS, *(row.hash for row in rows)]
+        if anchor is not None and (len(rows) < anchor.number or hashes[anchor.number] != anchor.hash):
             raise broken(self.path, f"another history than the anchor's row {anchor.number}")
         return Anchor(rows[-1].number, rows[-1].hash) if rows else None
 
@@ -179,7 +180,7 @@ class Ledger:
         from fedhealth.privacy.guarantee import guarantee
 
         past = [row for row in self.rows() if row.cohort == cohort]
-        return guarantee(_events(past), delta=delta, views=[row.view for row in past])
+        return guarantee(events_of(past), delta=delta, views=[row.view for row in past])
 
     @property
     def _head(self) -> Head:
@@ -268,7 +269,8 @@ class Ledger:
         return self._head.sealed(canonical({"row": list(astuple(row)[:-1])}))
 
 
-def _events(rows: list[Row]) -> list[Event]:
+def events_of(rows: Sequence[Row]) -> list[Event]:
+    """The events of rows, in order."""
     known = {text: event_from(text) for text in {row.event for row in rows}}
     return [known[row.event] for row in rows]
 
