@@ -28,7 +28,18 @@ ROOMS = {
     "runtime": "fedhealth.runtime",
 }
 #: Modules of those rooms that a config does not choose.
-NO_PARTS = {"__init__", "weights", "accountant", "alias_table", "audit", "guarantee", "ledger", "ledger_head", "noise"}
+NO_PARTS = {
+    "__init__",
+    "weights",
+    "accountant",
+    "alias_table",
+    "audit",
+    "gaussian",
+    "guarantee",
+    "ledger",
+    "ledger_head",
+    "noise",
+}
 #: Groups in which several configs may set one part.
 SHARED = {"strategy": "fedhealth.strategies", "server_optimiser": "fedhealth.server.optimisers"}
 PARTS = [

@@ -2,7 +2,8 @@
 
 The unit is one patient with all records, added or removed. Every value errs upwards: the
 distribution is discretised so that it dominates the true one (Doroshenko et al. 2022,
-arXiv 2207.04380), which costs less than 0.1 % of epsilon at the widths chosen here.
+arXiv 2207.04380). That costs less than 0.1 % of epsilon, and more only where a step loses less
+than a thousandth, as with a noise multiplier a thousand times the sampling rate.
 
 Gaussian noise is accounted as continuous; `privacy.noise` says what its lattice adds.
 """
@@ -18,10 +19,10 @@ from dp_accounting import dp_event
 from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.rdp import RdpAccountant
 from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtr
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian, Unbounded
+from fedhealth.privacy.gaussian import mu_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,14 +33,18 @@ if TYPE_CHECKING:
 METHOD = "PLD composition (dp-accounting)"
 #: Below this the convolution's own rounding, some 1e-13, is no longer small beside delta.
 SMALLEST_DELTA = 1e-10
-#: A grid this many times finer than the typical loss of one step is within 0.1 %; none is coarser than the second.
-FINER, COARSEST = 20, 2.0**-8
+#: A grid this many times finer than the typical loss of one step is within 0.1 %.
+FINER = 20
+#: No grid is coarser than the first, nor, since it would take minutes, finer than the second.
+COARSEST, FINEST = 2.0**-8, 2.0**-14
+#: A loss beyond this is no bound in earnest, and would take all memory to work out.
+MOST = 5000.0
 #: How near a solved noise multiplier comes, as a share of itself.
 TOLERANCE = 1e-4
 
 
 def epsilon(events: Iterable[Event], delta: float) -> float:
-    """The epsilon that holds with `delta` after all the events; infinite after an unbounded one.
+    """The epsilon that holds with `delta` after all the events; infinite after an unbounded one, or in the thousands.
 
     Raises:
         SettingError: `delta` is out of range.
@@ -92,7 +97,7 @@ def noise_multiplier(*, epsilon_target: float, delta: float, sampling_rate: floa
 
     def excess(log_noise: float) -> float:
         event = PoissonSampledGaussian(noise_multiplier=math.exp(log_noise), sampling_rate=sampling_rate, count=steps)
-        return math.log(max(epsilon([event], delta), 1e-9) / epsilon_target)
+        return math.log(min(max(epsilon([event], delta), 1e-9), 1e9) / epsilon_target)
 
     # Epsilon falls a little faster than the noise grows, so one step of this length mostly brackets the solution.
     near = math.log(_first_guess(epsilon_target, delta, sampling_rate, steps))
@@ -141,14 +146,27 @@ class _Total:
                 case Unbounded():
                     self.is_unbounded = True
         self.mu = math.sqrt(math.fsum(squares))
+        typical = math.fsum(n * _loss(*kind) for kind, n in self.sampled.items()) + self.mu**2 / 2
+        largest = max((1 / (2 * noise**2) for noise, _ in self.sampled), default=0.0)
+        self.is_unbounded |= max(typical, largest) > MOST
 
     def width(self) -> float:
         """The grid's width: a power of two, so that a history that grows keeps finding its distributions cached."""
         steps = sum(self.sampled.values()) + (self.mu > 0)
-        variance = math.fsum(n * (rate / noise) ** 2 for (noise, rate), n in self.sampled.items()) + self.mu**2
-        if not variance:
+        squares = math.fsum(n * _square_loss(noise, rate) for (noise, rate), n in self.sampled.items()) + self.mu**2
+        if not squares:
             return COARSEST
-        return min(COARSEST, 2.0 ** math.floor(math.log2(math.sqrt(variance / steps) / FINER)))
+        return min(COARSEST, max(FINEST, 2.0 ** math.floor(math.log2(math.sqrt(squares / steps) / FINER))))
+
+
+def _loss(noise: float, rate: float) -> float:
+    """One step's typical loss: many small ones with much noise, a rare large one with little."""
+    return (rate / noise) ** 2 / 2 + rate * max(0.0, 1 / (2 * noise**2) + math.log(rate))
+
+
+def _square_loss(noise: float, rate: float) -> float:
+    """The same of its square."""
+    return (rate / noise) ** 2 + rate * max(0.0, 1 / (2 * noise**2) + math.log(rate)) ** 2
 
 
 @lru_cache(maxsize=64)
@@ -170,13 +188,6 @@ def _first_guess(epsilon_target: float, delta: float, rate: float, steps: int) -
     """A noise multiplier near the solution, by the central limit of sampled Gaussians.
 
     Many steps tend to one Gaussian of mu = q sqrt(T (exp(1/σ²) - 1)) (Bu et al. 2020, arXiv
-    1911.11607, section 3), and one Gaussian's epsilon has a closed form (Balle and Wang 2018,
-    arXiv 1805.06530, theorem 8). It only starts the search.
+    1911.11607, section 3). It only starts the search.
     """
-
-    def excess(mu: float) -> float:
-        left = ndtr(mu / 2 - epsilon_target / mu)
-        return float(left - math.exp(min(700.0, epsilon_target + log_ndtr(-mu / 2 - epsilon_target / mu))) - delta)
-
-    mu = brentq(excess, 1e-6, 2 * math.sqrt(epsilon_target) + 2 * epsilon_target + 40)
-    return 1 / math.sqrt(math.log1p(mu**2 / (rate**2 * steps)))
+    return 1 / math.sqrt(math.log1p((mu_of(epsilon_target, delta) / rate) ** 2 / steps))

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtr
 from scipy.stats import binom, norm
 
 from fedhealth.core.errors import SettingError
+from fedhealth.privacy.gaussian import epsilon_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,7 +134,7 @@ def gaussian_canaries(
         delta: the claim's.
     """
     mu = gaussian_mu_bound(scores, included)
-    return Finding("Gaussian canaries", gaussian_epsilon(mu, delta), epsilon)
+    return Finding("Gaussian canaries", epsilon_of(mu, delta), epsilon)
 
 
 def gaussian_mu_bound(scores: NDArray[np.floating], included: NDArray[np.bool_], *, error: float = ERROR) -> float:
@@ -151,19 +151,6 @@ def gaussian_mu_bound(scores: NDArray[np.floating], included: NDArray[np.bool_],
     if math.isinf(mu):
         return mu
     return float(mu - norm.isf(error) * math.sqrt(1 / n + 1 / m + mu**2 / (2 * (n + m))))
-
-
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """The epsilon of one Gaussian whose shift is mu standard deviations (Balle and Wang 2018, arXiv 1805.06530, thm 8)."""
-    if math.isinf(mu):
-        return math.inf if mu > 0 else 0.0
-
-    def excess(epsilon: float) -> float:
-        return float(ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu)) - delta)
-
-    if mu <= 0 or excess(0.0) <= 0:
-        return 0.0
-    return float(brentq(excess, 0.0, mu**2 / 2 + mu * float(norm.isf(delta)) + 1e-9))
 
 
 def guessed_canaries(

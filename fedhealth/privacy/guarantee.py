@@ -43,7 +43,7 @@ class Guarantee:
     def __str__(self) -> str:
         against = " and ".join(VIEWS[view] for view in self.views) or "nobody: nothing has left"
         if math.isinf(self.epsilon):
-            return f"no bound: something left without noise, seen by {against}"
+            return f"no bound: something left with no noise or next to none, seen by {against}"
         return (
             f"(ε = {_up(self.epsilon)}, δ = {self.delta:g}) for {self.unit}, {self.adjacency}; "
             f"against {against}; {self.sampling}; by {self.method}"

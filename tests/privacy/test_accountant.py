@@ -135,6 +135,24 @@ def test_what_left_without_noise_has_no_bound():
     assert rdp_epsilon([Unbounded()], DELTA) == math.inf
 
 
+@pytest.mark.parametrize("event", [Gaussian(noise_multiplier=1e-6), Gaussian(noise_multiplier=0.1, count=10**6),
+                                   sampled(1e-3, 1e-6), sampled(0.05, 0.5, 10**6)])  # fmt: skip
+def test_next_to_no_noise_is_no_bound_and_takes_no_time(event):
+    assert epsilon([event], DELTA) == math.inf
+
+
+@pytest.mark.parametrize("event", [Gaussian(noise_multiplier=0.03), sampled(0.1, 1e-4, 100)])
+def test_little_noise_has_a_bound_all_the_same(event):
+    assert 50 < epsilon([event], DELTA) < math.inf
+
+
+def test_many_steps_of_next_to_no_loss_are_never_undercut():
+    # The central limit of a million tiny steps is one Gaussian of mu = q sqrt(T (exp(1/σ²) - 1)).
+    noise, rate, count = 200.0, 0.01, 10**6
+    limit = gaussian_epsilon(rate * math.sqrt(count * math.expm1(1 / noise**2)))
+    assert limit <= epsilon([sampled(noise, rate, count)], DELTA) < 2 * limit
+
+
 def test_nothing_costs_nothing():
     assert epsilon([], DELTA) == 0
 

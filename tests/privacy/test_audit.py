@@ -128,19 +128,6 @@ def test_the_mu_of_canaries_is_bounded_from_below():
     assert np.mean(tight) > 1.25
 
 
-@pytest.mark.parametrize("mu", [0.1, 0.395, 1.0, 3.0])
-def test_the_epsilon_of_a_gaussian_is_the_accountants(mu):
-    assert audit.gaussian_epsilon(mu, DELTA) == pytest.approx(
-        epsilon([Gaussian(noise_multiplier=1 / mu)], DELTA), rel=1e-3
-    )
-
-
-def test_no_shift_is_no_epsilon_and_no_noise_is_every_epsilon():
-    assert audit.gaussian_epsilon(0.0, DELTA) == audit.gaussian_epsilon(-1.0, DELTA) == 0.0
-    assert audit.gaussian_epsilon(math.inf, DELTA) == math.inf
-    assert audit.gaussian_epsilon(1e-7, 1e-3) == 0.0
-
-
 # The paper prints these: appendix D, and section 7 for the run on CIFAR-10.
 @pytest.mark.parametrize(
     ("canaries", "guesses", "correct", "delta", "published"),
