@@ -25,9 +25,9 @@ import logging
 import os
 import sqlite3
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedhealth.core.errors import FedHealthError, Refused, SettingError
 from fedhealth.core.privacy_event import as_json, event_from
@@ -48,7 +48,6 @@ PATIENCE_S = 60.0
 #: Why SQLite may fail without anything being wrong with what is stored.
 _PASSING = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR",
             "SQLITE_PERM", "SQLITE_NOMEM"}  # fmt: skip
-_COLUMNS = ("number", "study", "digest", "what", "event", "view", "cohort", "at", "previous", "hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +71,7 @@ class Entry:
     cohort: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """An entry as it is stored: numbered from 1, timed, and tied to the row before."""
 
     number: int
@@ -135,7 +133,7 @@ class Ledger:
             if after.epsilon > epsilon_cap:
                 raise _over_the_cap(entry, events_of(past), after, epsilon_cap)
             row = self._row(entry, rows[-1] if rows else None)
-            connection.execute(f"INSERT INTO events VALUES ({', '.join('?' * len(_COLUMNS))})", astuple(row))  # noqa: S608
+            connection.execute(f"INSERT INTO events VALUES ({', '.join('?' * len(Row._fields))})", row)  # noqa: S608
             connection.execute("COMMIT")
             # Another process may have added a row since; the head takes the last one, under the lock again.
             connection.execute("BEGIN IMMEDIATE")
@@ -205,8 +203,8 @@ class Ledger:
         draft.touch(mode=0o600)
         with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-            kinds = ("INTEGER PRIMARY KEY", *["TEXT NOT NULL"] * (len(_COLUMNS) - 1))
-            columns = ", ".join(f"{name} {kind}" for name, kind in zip(_COLUMNS, kinds, strict=True))
+            kinds = ("INTEGER PRIMARY KEY", *["TEXT NOT NULL"] * (len(Row._fields) - 1))
+            columns = ", ".join(f"{name} {kind}" for name, kind in zip(Row._fields, kinds, strict=True))
             connection.execute(f"CREATE TABLE events ({columns})")
         place(draft, self.path)
 
@@ -230,7 +228,7 @@ class Ledger:
         head = self._head.read()
         rows: list[Row] = []
         previous, at = GENESIS, ""
-        for found in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM events ORDER BY number"):  # noqa: S608
+        for found in connection.execute(f"SELECT {', '.join(Row._fields)} FROM events ORDER BY number"):  # noqa: S608
             row = Row(*found)
             if row.number != len(rows) + 1:
                 raise broken(self.path, f"row {row.number} where row {len(rows) + 1} must stand")
@@ -263,10 +261,10 @@ class Ledger:
             previous=last.hash if last else GENESIS,
             hash="",
         )
-        return replace(row, hash=self._hash(row))
+        return row._replace(hash=self._hash(row))
 
     def _hash(self, row: Row) -> str:
-        return self._head.sealed(canonical({"row": list(astuple(row)[:-1])}))
+        return self._head.sealed(canonical({"row": row[:-1]}))
 
 
 def events_of(rows: Sequence[Row]) -> list[Event]:
