@@ -3,7 +3,8 @@
 What patients have spent outlives a study's run and an update of this program, so the ledger
 lies in neither's folder, nor in the hospital's own one, which may be read-only and in version
 control: `policy.ledger` names the file, and without it a folder of the user's state does. It
-must be on a disk of this machine, since SQLite's locks do not hold over a network.
+must be on a disk of this machine, since SQLite's locks do not hold over a network. Hospitals of
+one name on one machine share that folder, so at most one of them may leave `policy.ledger` out.
 
 A simulation keeps one a run, where the hospital does not name its own: simulated patients
 have nothing to lose, but real data that is only studied in one process has.
