@@ -52,7 +52,7 @@ def read(cls: type[T], found: Mapping[str, Any], *, where: str) -> T:
 
     check_words(found, where=where)
     try:
-        return _checker(cls).validate_python(dict(found))
+        return _checker(cls).validate_python(dict(found))  # type: ignore[arg-type, no-any-return]
     except ValidationError as error:
         raise SettingError(_first_fault(cls, error.errors()[0], where)) from None
     except SettingError as error:
