@@ -7,6 +7,7 @@ coordinator, together.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import resource
@@ -212,6 +213,8 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
         FedHealthError: as `server.app.conduct`.
     """
     flower.quiet()
+    # Some of Flower's strategies collect garbage once a reply; what is loaded by now is none.
+    gc.freeze()
     with contextlib.contextmanager(store.lock)():
         stopwatch = Stopwatch()
         runtime = _runtime(simulation)
@@ -354,19 +357,18 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
     if "local" in wanted:
         models = {name: baselines.local(study, client) for name, client in present.items()}
         sums["local"] = {
-            name: baselines.scored(study, present[name], own, network).to_vector().tolist()
+            name: baselines.scored(study, present[name], own, network).tolist()
             for name, (own, network) in models.items()
         }
     if "pooled" in wanted:
         network = baselines.pooled(study, present, preprocessor)
         sums["pooled"] = {
-            name: baselines.scored(study, client, preprocessor, network).to_vector().tolist()
-            for name, client in present.items()
+            name: baselines.scored(study, client, preprocessor, network).tolist() for name, client in present.items()
         }
     simulated = [name for name in present if _source(simulation, name)["kind"] == "synthetic"]
     if "oracle" in wanted and simulated:
         sums["oracle"] = {
-            name: baselines.against_truth(present[name], _risk_of(simulation, name)).to_vector().tolist()
+            name: baselines.against_truth(study, present[name], _risk_of(simulation, name)).tolist()
             for name in simulated
         }
     store.write_json("baselines.json", sums)
@@ -378,7 +380,14 @@ def _risk_of(simulation: Simulation, name: str) -> Callable[[], dict[str, float]
     def risk_of() -> dict[str, float]:
         chosen = {key: value for key, value in _source(simulation, name).items() if key != "kind"}
         hospital = read(Hospital, chosen, where=f"{name}: source")
-        made = generate(hospital, name=name, seed=simulation.study.seed, task=simulation.study.task.name)
+        task = simulation.study.task
+        made = generate(
+            hospital,
+            name=name,
+            seed=simulation.study.seed,
+            task=task.name,
+            horizon_days=None if task.follow_up is None else task.follow_up.horizon_days,
+        )
         return dict(zip(made.table.patients.tolist(), made.risk.tolist(), strict=True))
 
     return risk_of

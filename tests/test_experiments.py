@@ -101,3 +101,28 @@ def test_the_robustness_experiment_made_small_writes_its_table_and_its_plot(robu
     assert f"| fedavg | {rows[0]['auroc']:.3f} | {rows[1]['auroc']:.3f} |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "robustness.svg").read_text().count("backdoor") >= 2
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+
+
+@pytest.fixture
+def newton(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "newton"))
+    yield importlib.import_module("run")
+    for name in ("run", "pooled"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.slow
+def test_newton_reaches_the_pooled_fit_of_both_models_in_rounds_where_fedavg_and_scaffold_do_not(newton, tmp_path):
+    found = newton.main(["--rounds", "10", "--sites", "smoke"], out=tmp_path)
+    for model in newton.MODELS:
+        ends = {strategy: found[model, strategy][0][-1] for strategy in newton.STRATEGIES}
+        assert ends["newton"] < 1e-6
+        assert min(ends["fedavg"], ends["scaffold"]) > 1e-3
+    assert (tmp_path / "table.md").read_text().count("| newton |") == 2
+    assert (tmp_path / "newton.svg").stat().st_size > 1000
+
+
+def test_the_round_that_counts_is_the_one_from_which_on_it_stays_near(newton):
+    assert newton.first_within([0.5, 0.05, 0.2, 0.05, 0.01], 0.1) == "4"
+    assert newton.first_within([0.05, 0.01], 0.1) == "1"
+    assert newton.first_within([0.5, 0.2], 0.1) == "not in 2"

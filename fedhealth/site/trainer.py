@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fedhealth.core.network_names import NetworkNames
     from fedhealth.core.preprocessor import Preprocessor
     from fedhealth.core.pull import Arrays, Pull
+    from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.study import Study
     from fedhealth.core.training import LocalTraining
     from fedhealth.site.cohort import Part
@@ -52,17 +53,17 @@ class SiteTrainer:
     @cached_property
     def training(self) -> LocalTraining:
         """The study's, with this round's learning rate."""
-        return self.study.training.at(self.round_, self.study.rounds)
+        return training_of(self.study, self.round_, len(self.y))
 
     @cached_property
     def x(self) -> NDArray[np.float32]:
         """[n, width]."""
-        return self.preprocessor.apply(self.patients.columns)
+        return self.patients.matrix(self.preprocessor)
 
     @cached_property
-    def y(self) -> NDArray[np.float32]:
-        """[n]."""
-        return self.patients.y
+    def y(self) -> Outcome:
+        """[n], or [n, 3] for times."""
+        return self.patients.outcome
 
     @cached_property
     def names(self) -> NetworkNames:
@@ -124,6 +125,15 @@ class SiteTrainer:
     def _first(self) -> Arrays:
         model = build(self.study.model, where="model", room="fedhealth.models")
         return weights_of(first_network(model, self.preprocessor.width, seed=self.study.seed))
+
+
+def training_of(study: Study, round_: int, n: int) -> LocalTraining:
+    """The study's local training in a round; where it learns times, of all `n` patients at once.
+
+    A risk set is of all who were followed for so long, and a mini-batch would cut it short.
+    """
+    training = study.training.at(round_, study.rounds)
+    return training if study.task.follow_up is None else replace(training, batch_size=n)
 
 
 def engine_of(study: Study) -> Engine:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedhealth.core.network_names import NetworkNames
+    from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
 
 ROOM = "fedhealth.strategies"
@@ -55,7 +56,7 @@ class Trainer(Protocol):
         names: of the network's weights.
         training: the settings of this round, its learning rate already scheduled.
         x: [n, width] the training patients' rows.
-        y: [n] 0 or 1.
+        y: [n] 0 or 1, or [n, 3] for times (`core.risk_sets.Outcome`).
     """
 
     @property
@@ -65,7 +66,7 @@ class Trainer(Protocol):
     @property
     def x(self) -> NDArray[np.float32]: ...  # noqa: D102
     @property
-    def y(self) -> NDArray[np.float32]: ...  # noqa: D102
+    def y(self) -> Outcome: ...  # noqa: D102
 
     def first_weights(self) -> Arrays:
         """The weights before any training, the same at every hospital."""

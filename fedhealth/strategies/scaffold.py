@@ -40,14 +40,17 @@ class Scaffold(Method):
         return ScaffoldServer()
 
     def check(self, names: NetworkNames, training: LocalTraining) -> None:
-        """Option II reads the gradient off the steps, so they must be gradient steps."""
+        """Option II reads the gradient off the steps, so they must be gradient steps; neither goes with clipping."""
         del names
-        if self.option == "II" and (
-            training.optimiser != "sgd" or training.momentum or training.weight_decay or training.clip_norm
-        ):
+        if training.clip_norm:
+            raise SettingError(
+                f"scaffold corrects a step by whole gradients, found training.clip_norm={training.clip_norm}, which "
+                "cuts the step alone and turns the correction against it. Use clip_norm=null."
+            )
+        if self.option == "II" and (training.optimiser != "sgd" or training.momentum or training.weight_decay):
             raise SettingError(
                 "scaffold's option II needs plain gradient descent, found training with "
-                f"{'adamw' if training.optimiser == 'adamw' else 'momentum, decay or clipping'}. "
+                f"{'adamw' if training.optimiser == 'adamw' else 'momentum or decay'}. "
                 "Use optimiser=sgd alone, or strategy.option=I."
             )
 
