@@ -35,7 +35,8 @@ class Ditto(Method):
     def check(self, names: NetworkNames, training: LocalTraining) -> None:
         """The named layers must be there."""
         del training
-        names.matching(self.personal_layers)
+        if self.personal_layers:
+            names.trainable(self.personal_layers)
 
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """FedAvg's training, which leaves, and the personal model's, which stays."""

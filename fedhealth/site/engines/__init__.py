@@ -33,8 +33,8 @@ class Engine(Protocol):
         *,
         pull: Pull | None = None,
         only: Collection[str] | None = None,
-    ) -> float:
-        """The mean training loss, after changing the network's weights in place.
+    ) -> tuple[float, int]:
+        """The mean training loss and the steps taken, after changing the network's weights in place.
 
         `pull` is added to each mini-batch's gradient; of the parameters only those in
         `only` move, all where it is None.
