@@ -62,22 +62,18 @@ def test_flambys_protocol_gives_flambys_published_accuracy(heart, real_data):
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "ditto"])
-def test_the_share_scored_as_the_event_is_what_the_hospitals_own_histograms_say(
-    robustness, smoke, monkeypatch, strategy
-):
-    monkeypatch.setattr(robustness, "THRESHOLD", 0.2)
+def test_patients_without_a_trigger_score_as_in_the_hospitals_own_histograms(robustness, smoke, monkeypatch, strategy):
     monkeypatch.setattr(robustness, "ATTACKERS", ("harrow-fen",))
     simulation = checked(smoke(f"strategy={strategy}", "model=mlp"))
     store = open_run(simulation)
     run(simulation, store, lambda row: None)
-    clean, _ = robustness.scored_as_event(simulation, store)
-    vectors = store.read_json("results.json")["sums"]
-    sums = [
-        ScoreSums.from_vector(np.array(v[: ScoreSums.width()])) for name, v in vectors.items() if name != "harrow-fen"
-    ]
-    negatives = sum(each.negatives for each in sums)
-    assert 0.05 < clean < 0.95
-    assert clean == pytest.approx(negatives[len(negatives) // 5 :].sum() / negatives.sum(), abs=1e-12)
+    clean, triggered = robustness.scores(simulation, store)
+    vectors = [v for name, v in store.read_json("results.json")["sums"].items() if name != "harrow-fen"]
+    negatives = sum(ScoreSums.from_vector(np.array(v[: ScoreSums.width()])).negatives for v in vectors)
+    np.testing.assert_array_equal(np.histogram(clean, bins=len(negatives), range=(0, 1))[0], negatives)
+    assert clean.shape == triggered.shape
+    # Everybody has the same trigger in place of values of their own.
+    assert not np.isclose(clean, triggered).any()
 
 
 @pytest.mark.slow
@@ -101,7 +97,7 @@ def test_the_robustness_experiment_made_small_writes_its_table_and_its_plot(robu
     words = ["--seeds", "1", "--rounds", "2", "--attacks", "plain,backdoor", "--strategies", "fedavg", "--workers", "1"]
     rows = robustness.main(words, out=tmp_path)
     assert [(row["attack"], row["strategy"]) for row in rows] == [("plain", "fedavg"), ("backdoor", "fedavg")]
-    assert all(0 <= row["clean"] <= 1 and 0 <= row["triggered"] <= 1 for row in rows)
+    assert all(0.1 <= row["clean"] < 0.11 and 0 <= row["triggered"] <= 1 for row in rows)
     assert f"| fedavg | {rows[0]['auroc']:.3f} | {rows[1]['auroc']:.3f} |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "robustness.svg").read_text().count("backdoor") >= 2
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
