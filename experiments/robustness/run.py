@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gc
 import itertools
 import math
 import os
@@ -66,8 +65,6 @@ def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
 
     # One run's patients are no other's; kept, they would fill the memory.
     client_of.cache_clear()
-    # Flower's Bulyan collects garbage after every reply, and would walk through all of torch each time.
-    gc.freeze()
     attackers = [] if attack == "plain" else [f"attack.sites=[{','.join(ATTACKERS)}]"]
     with tempfile.TemporaryDirectory() as place:
         words = [
