@@ -47,12 +47,13 @@ class Units:
 
 
 @cache
-def units(shares: int, threshold: int) -> Units:
+def units(shares: int, threshold: int, revealed: int) -> Units:
+    """Its workflow opens a secret with every share that was revealed."""
     secret, public = mod.generate_key_pairs()
     key = mod.private_key_to_bytes(secret)
     watch = Watch()
     for kind, value in (("own", os.urandom(32)), ("key", key)):
-        watch.time(kind, combine_shares, create_shares(value, threshold, shares))
+        watch.time(kind, combine_shares, create_shares(value, threshold, shares)[:revealed])
     for _ in range(5):
         watch.time("agree", generate_shared_key, mod.bytes_to_private_key(key), public)
     return Units(watch.seconds["own"], watch.seconds["key"], watch.seconds["agree"] / 5)
@@ -87,7 +88,7 @@ def cost(n: int, peers: int, threshold: int, lost: int, weight: tuple[int, int],
     ]
     inbox = {Key.SOURCE_LIST: list(range(1, shares)), Key.CIPHERTEXT_LIST: sealed}
     sent = watch.time("site", mask, own, inbox, weight[0], ndarrays_to_parameters([values]))[Key.MASKED_PARAMETERS]
-    alive = shares - min(lost, peers)
+    alive = round(shares * (n - lost) / n)  # of a neighbourhood
     watch.time(
         "site",
         unmask,
@@ -95,7 +96,7 @@ def cost(n: int, peers: int, threshold: int, lost: int, weight: tuple[int, int],
         {Key.ACTIVE_NODE_ID_LIST: list(range(alive)), Key.DEAD_NODE_ID_LIST: list(range(alive, shares))},
     )
     add, stream, end = _server_units(sent, clip)
-    unit, left = units(shares, threshold), n - lost
+    unit, left = units(shares, threshold, alive), n - lost
     server_s = left * (add + stream + unit.open_own) + lost * (unit.open_key + peers * (unit.agree + stream)) + end
     return Cost(watch.seconds["site"], server_s, sum(map(len, sent)))
 
