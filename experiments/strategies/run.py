@@ -88,7 +88,7 @@ def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
     model = ["model=logistic"] if strategy == "newton" else ["model=mlp", "model.hidden=[16]"]
     with tempfile.TemporaryDirectory() as place:
         words = [
-            "task=mortality", *model, "training.learning_rate=0.1", f"rounds={rounds}", f"seed={seed}", f"strategy={strategy}",
+            "task=mortality", *model, "training.learning_rate=0.3", f"rounds={rounds}", f"seed={seed}", f"strategy={strategy}",
             f"sites.folder={sites}", "sites.names=null", "run.baselines=[]", "run.report=false", f"run.folder={place}/run",
         ]  # fmt: skip
         simulation = checked(resolved(composed([*words, *WITH.get(strategy, [])])))
