@@ -126,3 +126,53 @@ def test_the_round_that_counts_is_the_one_from_which_on_it_stays_near(newton):
     assert newton.first_within([0.5, 0.05, 0.2, 0.05, 0.01], 0.1) == "4"
     assert newton.first_within([0.05, 0.01], 0.1) == "1"
     assert newton.first_within([0.5, 0.2], 0.1) == "not in 2"
+
+
+@pytest.fixture
+def strategies(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "strategies"))
+    yield importlib.import_module("run")
+    sys.modules.pop("run", None)
+
+
+def measured(setting: str, strategy: str, gains) -> list[dict]:
+    """Runs of a strategy that reaches 0.7 and so much more, seed by seed."""
+    return [
+        {"setting": setting, "strategy": strategy, "seed": seed, "bytes": 1e6}
+        | dict.fromkeys(("union", "mean", "worst"), 0.7 + gain)
+        for seed, gain in enumerate(gains)
+    ]
+
+
+def test_a_strategy_is_marked_only_where_its_gain_over_fedavg_is_told_from_chance(strategies, tmp_path):
+    steady, scattered = [0.021, 0.02, 0.019, 0.02, 0.02], [0.06, -0.03, 0.05, -0.02, 0.04]
+    rows = [
+        row
+        for setting in strategies.SETTINGS
+        for name, gains in (
+            ("fedavg", [0.0] * 5),
+            ("afl", steady),
+            ("krum", [-g for g in steady]),
+            ("ditto", scattered),
+        )
+        for row in measured(setting, name, gains)
+    ]
+    names = ["fedavg", "afl", "krum", "ditto"]
+    lines = {line.split(" | ")[0].strip("| "): line for line in strategies.table(rows, names).splitlines()[2:]}
+    assert {name: (lines[name].count("▲"), lines[name].count("▼")) for name in names} == {
+        "fedavg": (0, 0), "afl": (6, 0), "krum": (0, 6), "ditto": (0, 0),
+    }  # fmt: skip
+    strategies.draw(rows, names, tmp_path / "strategies.svg")
+    assert (tmp_path / "strategies.svg").read_text().count("quantity skew") >= 1
+
+
+@pytest.mark.slow
+def test_a_stopped_comparison_of_strategies_goes_on_with_the_runs_it_lacks(strategies, tmp_path):
+    words = ["--seeds", "1", "--rounds", "2", "--settings", "label skew", "--workers", "1"]
+    first = strategies.main([*words, "--only", "fedavg"], out=tmp_path)
+    both = strategies.main([*words, "--only", "fedavg,newton", "--go-on"], out=tmp_path)
+    assert [(row["setting"], row["strategy"]) for row in both] == [("label skew", "fedavg"), ("label skew", "newton")]
+    assert both[0]["mean"] == pytest.approx(first[0]["mean"], abs=1e-4)
+    assert all(0.4 < row["mean"] < 1 for row in both)
+    kept = strategies.stored(tmp_path / "results.csv")
+    assert [row["worst"] for row in kept] == pytest.approx([row["worst"] for row in both], rel=1e-4)
