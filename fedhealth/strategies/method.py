@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -145,6 +145,11 @@ class Method:
     """
 
     __slots__ = ()
+
+    #: The names of the numbers that leave beside the arrays, where only their mean is to be seen.
+    told: ClassVar[tuple[str, ...]] = ("loss",)
+    #: Whether an update is weighted by the hospital's patients.
+    is_by_patients: ClassVar[bool] = True
 
     @property
     def is_personal(self) -> bool:
