@@ -105,6 +105,12 @@ class Masked:
             shapes, metrics, is_by_patients, self.value_bound, self.metric_bound, self.weight_max, self.bits
         )
 
+    def grain(self, sites: int, patients: float) -> float:
+        """How far at most a mean over so many hospitals and patients is off, for the rounding of its terms."""
+        layout = self.averages({"model": (1,)}, ()).layout(sites)
+        (slot,) = (slot for slot in layout.slots if isinstance(slot, Reals))
+        return sites / (layout.scale(slot) * patients) if patients else 0.0
+
     def sums(self, spans: tuple[Span, ...]) -> Sums:
         """What an answer that is a sum already puts in it."""
         return Sums(spans, self.weight_max)

@@ -106,7 +106,9 @@ def conduct(
     grid.need(plan.least)
     statistics = _statistics(study, study_digest, grid, store)
     if isinstance(plan.strategy, SumServer):
-        plan.strategy.begin(float(sum(shape.train for shape in statistics.shapes.values())))
+        patients = float(sum(shape.train for shape in statistics.shapes.values()))
+        grain = plan.sealing.grain(len(study.roster), patients) if isinstance(plan.sealing, Masked) else 0.0
+        plan.strategy.begin(patients, grain)
     checkpoint = store.load()
     if checkpoint is None:
         network = first_network(plan.model, statistics.preprocessor.width, seed=study.seed)

@@ -54,7 +54,7 @@ class Averages:
         """A slot for each array and metric."""
         largest = 1.0 if self.is_by_patients else LARGEST_SHARE
         slots: list[Slot] = [] if self.is_by_patients else [Reals(WEIGHT, 1, LARGEST_SHARE, weighted=False)]
-        pieces = {name: (math.prod(shape), self.value_bound) for name, shape in self._filled.items()}
+        pieces = {f"array {name}": (math.prod(shape), self.value_bound) for name, shape in self._filled.items()}
         pieces |= {f"metric {name}": (1, self.metric_bound) for name in self.metrics}
         slots += [
             Reals(name, size, bound * largest, weighted=self.is_by_patients) for name, (size, bound) in pieces.items()
@@ -70,7 +70,7 @@ class Averages:
         shapes = {name: np.shape(array) for name, array in update.arrays.items()}
         if shapes != dict(self.shapes) or set(update.metrics) != set(self.metrics):
             raise wrong_shape("training must give the arrays and numbers of the study's strategy", "others")
-        flat = {name: np.ravel(update.arrays[name]).astype(np.float64) for name in self._filled}
+        flat = {f"array {name}": np.ravel(update.arrays[name]).astype(np.float64) for name in self._filled}
         flat |= {f"metric {name}": np.array([float(update.metrics[name])]) for name in self.metrics}
         if self.is_by_patients:
             if update.weight != int(update.weight):
@@ -85,7 +85,7 @@ class Averages:
         # Shares that all but vanish are as good as equal to the grain of a word.
         divisor = weight if weight > 0 else 1.0
         arrays = {
-            name: total.sums[name].astype(np.float64).reshape(shape) / divisor
+            name: total.sums[f"array {name}"].astype(np.float64).reshape(shape) / divisor
             if name in self._filled
             else np.zeros(shape)
             for name, shape in self.shapes.items()
