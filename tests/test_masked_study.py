@@ -98,7 +98,7 @@ def test_hospitals_lost_at_any_stage_leave_what_the_plain_study_without_them_giv
 
 
 def test_nothing_of_one_hospital_travels_in_clear(four, tmp_path):
-    plain, before = conducted(four("rounds=1"), tmp_path / "plain")
+    _, before = conducted(four("rounds=1"), tmp_path / "plain")
     _, grid = conducted(four("rounds=1", "secagg=masked"), tmp_path / "masked")
     kinds = {message.metadata.message_type for _, message in grid.sent}
     assert kinds == {"query.shape", "query.moments", "query.spread", "train", "evaluate", *STEPS}
@@ -132,6 +132,24 @@ def test_every_hospital_is_asked_the_same(four, tmp_path):
     assert all(config == configs[0] for configs in asked.values() for config in configs)
     # The one whose update of round 1 got lost goes on from what it had before that round.
     assert asked[2][0][f"memory-round:{LOST}"] == 0
+
+
+def test_a_hospital_lost_between_the_two_passes_of_the_statistics_ends_them(four, tmp_path):
+    with pytest.raises(QuorumError, match=f"sums over the same hospitals, found {LOST} lost in between"):
+        conducted(
+            four("secagg=masked"),
+            tmp_path / "run",
+            lambda name, question, round_, kind: name == LOST and (question, kind) == ("query.spread", "query.mask"),
+        )
+
+
+def test_a_hospital_that_missed_the_first_pass_is_not_asked_for_the_second(four, tmp_path):
+    store, _ = conducted(
+        four("secagg=masked", "rounds=1"),
+        tmp_path / "run",
+        lambda name, question, round_, kind: name == LOST and question == kind == "query.moments",
+    )
+    assert store.read_history()[0]["trained_by"] == SITES
 
 
 def test_the_round_ends_where_too_few_stay(four, tmp_path):
