@@ -11,10 +11,11 @@ import yaml
 from masked_study import STEPS, conducted
 from safetensors.numpy import load as load_tensors
 
+from fedhealth import cli
 from fedhealth.core.errors import QuorumError, SettingError
 from fedhealth.core.update import ALL
 from fedhealth.places import builtin_sites
-from fedhealth.simulate import checked
+from fedhealth.simulate import checked, open_run, run
 
 SITES = ["galen-heart", "harrow-fen", "norrvik", "port-amity"]
 FOUR = f"sites.names=[{','.join(SITES)}]"
@@ -229,6 +230,32 @@ def test_narrow_words_do_where_the_bounds_are_near(four, tmp_path):
 def test_a_hospital_refuses_what_does_not_fit_by_its_reason(four, tmp_path, words, reason):
     with pytest.raises(QuorumError, match=reason):
         conducted(four("secagg=masked", *words), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_the_report_of_a_masked_run_shows_all_hospitals_together_and_none_alone(smoke):
+    simulation = checked(smoke("secagg=masked", "rounds=2", "run.report=true", "run.baselines=[local,pooled,oracle]"))
+    store = open_run(simulation)
+    run(simulation, store, lambda row: None)
+    report = cli._write_report(simulation, store.folder)
+    assert report["union"]["federated"]["auroc"]["value"] > 0.6
+    assert {row["who"] for row in report["comparison"]} == {"local", "federated", "pooled", "oracle"}
+    for row in report["comparison"]:
+        assert row["union_auroc"]["value"] is not None
+        assert row["mean_site_auroc"]["value"] is None
+        assert row["worst_site"] is None
+    for site in report["sites"]:
+        assert site["train"] is site["test"] is site["events"] is site["federated"] is site["local"] is None
+    assert report["heterogeneity"] is None
+    assert [row["hospitals"] for row in report["masking"]["rounds"]] == [3, 3]
+    assert report["groups"]
+    page = (store.folder / "report.html").read_text()
+    assert "no hospital&#39;s own result exists" in page
+    assert 'id="masking"' in page
+    for name in ("results.json", "baselines.json", "statistics.json"):
+        content = store.read_json(name)
+        own = [part for part in content.values() if isinstance(part, dict) and set(part) & set(simulation.study.roster)]
+        assert not own, name
 
 
 @pytest.fixture
