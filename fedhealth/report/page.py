@@ -77,6 +77,7 @@ def html(report: Mapping[str, Any]) -> str:
             pictures=draw(report),
             tiles=tiles(report),
             failures=failures(report),
+            lost=lost(report),
             methods=methods(report),
             without=inestimable(report),
             titles=titles,
@@ -167,6 +168,17 @@ def failures(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             rounds.setdefault((failed["site"], failed["reason"]), []).append(row["round"])
     titles = titles_of(report)
     return [(titles.get(site, site), reason, words.rounds_listed(at)) for (site, reason), at in rounds.items()]
+
+
+def lost(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Of a masked run: hospital, exchange and rounds of every loss."""
+    titles, found = titles_of(report), (report.get("masking") or {}).get("lost") or []
+    rows = []
+    for row in found:
+        at = words.rounds_listed([number for number in row["rounds"] if number is not None])
+        after = "the last evaluation" if None in row["rounds"] else ""
+        rows.append((titles.get(row["site"], row["site"]), row["stage"], ", ".join(filter(None, (at, after)))))
+    return rows
 
 
 def titles_of(report: Mapping[str, Any]) -> dict[str, str]:

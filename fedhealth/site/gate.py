@@ -70,20 +70,7 @@ def open_round(
     """
     policy = manifest.policy
     n = len(cohort.part("train").y)
-    if digest != approved:
-        raise Refused(
-            "study_changed",
-            rule="the study must be the approved one",
-            found=digest[:12],
-            remedy=f"Approve it anew; {approved[:12]} is approved.",
-        )
-    if policy.paused:
-        raise Refused(
-            "paused",
-            rule="the client must not be paused",
-            found="policy.paused=true",
-            remedy="Unpause it in site.yaml.",
-        )
+    go_on(manifest, digest=digest, approved=approved)
     if policy.require_masking and not is_masked:
         raise Refused(
             "masking_required",
@@ -107,3 +94,25 @@ def open_round(
         )
     log.info("opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose)
     return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_)
+
+
+def go_on(manifest: SiteManifest, *, digest: str, approved: str) -> None:
+    """Do nothing where the study is the approved one and the hospital is not paused: what each message needs.
+
+    Raises:
+        Refused: one of them does not hold.
+    """
+    if digest != approved:
+        raise Refused(
+            "study_changed",
+            rule="the study must be the approved one",
+            found=digest[:12],
+            remedy=f"Approve it anew; {approved[:12]} is approved.",
+        )
+    if manifest.policy.paused:
+        raise Refused(
+            "paused",
+            rule="the client must not be paused",
+            found="policy.paused=true",
+            remedy="Unpause it in site.yaml.",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class Afl(Method):
     """
 
     rate: float = 0.1
+    is_by_patients: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not self.rate > 0:
