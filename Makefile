@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check
+SPREAD := --numprocesses auto --dist loadfile
 export FEDHEALTH_DATA ?= $(abspath ../shared/data)
 export OMP_NUM_THREADS ?= 1
 
@@ -35,10 +36,10 @@ check: $(VENV)/installed-test  ## style and types
 	$(BIN)/mypy
 
 test: check  ## style, types and every test
-	$(BIN)/pytest --quiet --durations=15
+	$(BIN)/pytest --quiet --durations=15 $(SPREAD)
 
 test-fast: $(VENV)/installed-test  ## the tests that need neither minutes nor processes
-	$(BIN)/pytest --quiet -m "not slow and not process"
+	$(BIN)/pytest --quiet -m "not slow and not process" $(SPREAD)
 
 format: $(VENV)/installed-test  ## put the code in its format
 	$(BIN)/ruff check --fix .

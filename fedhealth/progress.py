@@ -64,8 +64,9 @@ def rounds_shown(title: str, planned: int, hospitals: int) -> Iterator[Callable[
 def result_table(report: Mapping[str, Any]) -> Table:
     """The AUROC of every hospital, alone and together, with 95 % intervals."""
     shown = [(who, title) for who, title in WHO if any(row["who"] == who for row in report["comparison"])]
+    at = f" at {report['follow_up']['horizon']}" if report.get("follow_up") else ""
     table = Table(
-        title="AUROC on each hospital's own test patients, with the federation's 95 % interval",
+        title=f"AUROC{at} on each hospital's own test patients, with the federation's 95 % interval",
         title_justify="left",
         box=None,
     )
@@ -84,6 +85,9 @@ def result_table(report: Mapping[str, Any]) -> Table:
     table.add_row(
         "all patients together", "", *(_cell(by_who[who]["union_auroc"], who) for who, _ in shown), style="bold"
     )
+    if at:
+        found = [_cell((report["union"].get(who) or {}).get("c_index"), who) for who, _ in shown]
+        table.add_row("Harrell's C, within hospitals", "", *found, style="bold")
     return table
 
 

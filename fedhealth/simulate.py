@@ -7,6 +7,7 @@ coordinator, together.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import resource
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Context, RecordDict
 
 from fedhealth import __version__
-from fedhealth.core.errors import FedHealthError, SettingError
+from fedhealth.core.errors import FedHealthError, SettingError, did_you_mean
 from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.settings import check_words, read, settings
@@ -35,11 +36,14 @@ from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import Store
 from fedhealth.site.app import app as client_app
 from fedhealth.site.app import client_of
+from fedhealth.site.attacks import ROOM as ATTACKS
+from fedhealth.site.attacks.plain import Plain
 from fedhealth.synthetic import Hospital, generate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fedhealth.site.attacks import Attack
     from fedhealth.site.client import Client
 
 BASELINES = ("local", "pooled", "oracle")
@@ -88,6 +92,7 @@ class Simulation:
     folders: dict[str, Path]
     manifests: dict[str, SiteManifest]
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    attack: Attack = field(default_factory=Plain)
 
     @property
     def digest(self) -> str:
@@ -101,15 +106,15 @@ def checked(config: dict[str, Any]) -> Simulation:
     Raises:
         SettingError: anything in the config or in a hospital's manifest is wrong.
     """
-    known = {*STUDY_KEYS, "sites", "source", "runtime", "run", "experiment", "optimiser", "schedule"}
+    known = {*STUDY_KEYS, "sites", "source", "attack", "runtime", "run", "experiment", "optimiser", "schedule"}
     for key in config.keys() - known:
         raise SettingError(f"`{key}` must be a key of the config, found {key}={config[key]!r}. Remove it.")
-    for key in {*STUDY_KEYS, "sites", "source", "runtime", "run"} - config.keys():
+    for key in {*STUDY_KEYS, "sites", "source", "attack", "runtime", "run"} - config.keys():
         raise SettingError(
             f"`{key}` must be in the config, found nothing. Leave it in; see fedhealth simulate --cfg job."
         )
     check_words(config, where="the config")
-    for key in ("sites", "source", "runtime", "run"):
+    for key in ("sites", "source", "attack", "runtime", "run"):
         if not isinstance(config[key], dict):
             raise SettingError(
                 f"`{key}` must be a group of keys, found {config[key]!r}. Leave it as fedhealth simulate --cfg job shows it."
@@ -142,6 +147,7 @@ def checked(config: dict[str, Any]) -> Simulation:
         folders={name: folders[name] for name in study.roster},
         manifests={name: load_manifest(folders[name]) for name in study.roster},
         sources=_sources(config["source"], study.roster),
+        attack=_attack(config["attack"], study),
     )
 
 
@@ -175,7 +181,7 @@ def clients(simulation: Simulation) -> dict[str, Client]:
     """Every hospital's client, by name."""
     study = packed(simulation.document)
     return {
-        name: client_of(str(node["site-folder"]), study, str(node["approved"]), str(node.get("source", "")))
+        name: client_of(node["site-folder"], study, node["approved"], node.get("source", ""), node.get("attack", ""))
         for name, node in _nodes(simulation, Path()).items()
     }
 
@@ -207,6 +213,8 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
         FedHealthError: as `server.app.conduct`.
     """
     flower.quiet()
+    # Some of Flower's strategies collect garbage once a reply; what is loaded by now is none.
+    gc.freeze()
     with contextlib.contextmanager(store.lock)():
         stopwatch = Stopwatch()
         runtime = _runtime(simulation)
@@ -295,13 +303,35 @@ def _sources(found: Mapping[str, Any], roster: tuple[str, ...]) -> dict[str, dic
     }
 
 
+def _attack(found: Mapping[str, Any], study: Study) -> Attack:
+    """The attack, known to fit the study; it is no part of the study.
+
+    Raises:
+        SettingError: nobody attacks, a hospital that is not in the study, or a wrong setting.
+    """
+    attack: Attack = build(found, where="attack", room=ATTACKS, does="train")
+    if not attack.sites and not isinstance(attack, Plain):
+        raise SettingError(
+            "`attack.sites` must name at least one hospital of the study, found none. Name it, or use attack=plain."
+        )
+    for name in attack.sites:
+        if name not in study.roster:
+            raise SettingError(
+                f"`attack.sites` must name hospitals of the study, found {name!r}. {did_you_mean(name, study.roster)}"
+            )
+    if len(set(attack.sites)) < len(attack.sites):
+        raise SettingError(f"`attack.sites` must name each hospital once, found {list(attack.sites)}. Remove doubles.")
+    attack.check(study.features)
+    return attack
+
+
 def _source(simulation: Simulation, name: str) -> dict[str, Any]:
     return simulation.sources.get(name, simulation.manifests[name].source)
 
 
 def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]]:
     """By hospital, what its node knows from the start, in the order of the roster."""
-    approved, sources = simulation.digest, simulation.sources
+    approved, sources, attack = simulation.digest, simulation.sources, packed(simulation.config["attack"])
     return {
         name: {
             "site-folder": str(simulation.folders[name].resolve()),
@@ -309,6 +339,7 @@ def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]
             "memory-folder": str((run_folder / "memory" / name).resolve()),
         }
         | ({"source": packed(sources[name])} if name in sources else {})
+        | ({"attack": attack} if name in simulation.attack.sites else {})
         for name in simulation.study.roster
     }
 
@@ -326,19 +357,18 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
     if "local" in wanted:
         models = {name: baselines.local(study, client) for name, client in present.items()}
         sums["local"] = {
-            name: baselines.scored(study, present[name], own, network).to_vector().tolist()
+            name: baselines.scored(study, present[name], own, network).tolist()
             for name, (own, network) in models.items()
         }
     if "pooled" in wanted:
         network = baselines.pooled(study, present, preprocessor)
         sums["pooled"] = {
-            name: baselines.scored(study, client, preprocessor, network).to_vector().tolist()
-            for name, client in present.items()
+            name: baselines.scored(study, client, preprocessor, network).tolist() for name, client in present.items()
         }
     simulated = [name for name in present if _source(simulation, name)["kind"] == "synthetic"]
     if "oracle" in wanted and simulated:
         sums["oracle"] = {
-            name: baselines.against_truth(present[name], _risk_of(simulation, name)).to_vector().tolist()
+            name: baselines.against_truth(study, present[name], _risk_of(simulation, name)).tolist()
             for name in simulated
         }
     store.write_json("baselines.json", sums)
@@ -350,7 +380,14 @@ def _risk_of(simulation: Simulation, name: str) -> Callable[[], dict[str, float]
     def risk_of() -> dict[str, float]:
         chosen = {key: value for key, value in _source(simulation, name).items() if key != "kind"}
         hospital = read(Hospital, chosen, where=f"{name}: source")
-        made = generate(hospital, name=name, seed=simulation.study.seed, task=simulation.study.task.name)
+        task = simulation.study.task
+        made = generate(
+            hospital,
+            name=name,
+            seed=simulation.study.seed,
+            task=task.name,
+            horizon_days=None if task.follow_up is None else task.follow_up.horizon_days,
+        )
         return dict(zip(made.table.patients.tolist(), made.risk.tolist(), strict=True))
 
     return risk_of
@@ -379,6 +416,7 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
             "seeds": "SHA-256 of (seed, round, site, purpose), first 8 bytes",
             "cohorts": _fingerprints(statistics),
             "sites": roster_table(simulation),
+            "attack": {**simulation.config["attack"], "statement": simulation.attack.statement()},
             **stopwatch.read(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),

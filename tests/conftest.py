@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fedhealth.compose import composed, resolved
 from fedhealth.core.study import study_from
 from fedhealth.simulate import STUDY_KEYS
+
+# A busy machine fails no test.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

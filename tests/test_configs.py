@@ -25,6 +25,7 @@ ROOMS = {
     "privacy": "fedhealth.privacy",
     "secagg": "fedhealth.secagg",
     "engine": "fedhealth.site.engines",
+    "attack": "fedhealth.site.attacks",
     "runtime": "fedhealth.runtime",
 }
 #: Modules of those rooms that a config does not choose.

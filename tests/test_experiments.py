@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from fedhealth.evaluation import measures
+from fedhealth.evaluation.scores import ScoreSums
+from fedhealth.simulate import checked, open_run, run
+from fedhealth.synthetic.folders import write_sites
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -25,6 +28,13 @@ def heart(monkeypatch):
     yield importlib.import_module("run"), importlib.import_module("flamby")
     for name in ("run", "flamby"):
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def robustness(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "robustness"))
+    yield importlib.import_module("run")
+    sys.modules.pop("run", None)
 
 
 @pytest.mark.slow
@@ -49,3 +59,74 @@ def test_flambys_protocol_gives_flambys_published_accuracy(heart, real_data):
     assert means["FedAdagrad"] == pytest.approx(0.731, abs=0.015)
     assert means["FedAvg"] == pytest.approx(0.685, abs=0.03)
     assert means["each hospital alone"] == pytest.approx(0.730, abs=0.03)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "ditto"])
+def test_the_share_scored_as_the_event_is_what_the_hospitals_own_histograms_say(
+    robustness, smoke, monkeypatch, strategy
+):
+    monkeypatch.setattr(robustness, "THRESHOLD", 0.2)
+    monkeypatch.setattr(robustness, "ATTACKERS", ("harrow-fen",))
+    simulation = checked(smoke(f"strategy={strategy}", "model=mlp"))
+    store = open_run(simulation)
+    run(simulation, store, lambda row: None)
+    clean, _ = robustness.scored_as_event(simulation, store)
+    vectors = store.read_json("results.json")["sums"]
+    sums = [
+        ScoreSums.from_vector(np.array(v[: ScoreSums.width()])) for name, v in vectors.items() if name != "harrow-fen"
+    ]
+    negatives = sum(each.negatives for each in sums)
+    assert 0.05 < clean < 0.95
+    assert clean == pytest.approx(negatives[len(negatives) // 5 :].sum() / negatives.sum(), abs=1e-12)
+
+
+@pytest.mark.slow
+def test_a_label_flip_costs_fedavg_its_auroc_and_krum_nothing(robustness, monkeypatch, tmp_path):
+    write_sites(tmp_path / "sites", h=0.0, n=11, seed=1, size=600)
+    monkeypatch.setattr(robustness, "ATTACKERS", tuple(f"hospital-{k:02d}" for k in range(1, 5)))
+    monkeypatch.setitem(robustness.STRATEGIES, "krum", ["strategy.num_malicious_nodes=4"])
+    found = {
+        (attack, strategy): robustness.one((attack, strategy, 1, 8, str(tmp_path / "sites")))["auroc"]
+        for attack in ("plain", "label_flip")
+        for strategy in ("fedavg", "krum")
+    }
+    assert found["label_flip", "fedavg"] < found["plain", "fedavg"] - 0.05
+    assert found["label_flip", "krum"] > found["plain", "krum"] - 0.02
+    assert found["label_flip", "krum"] > found["label_flip", "fedavg"] + 0.05
+
+
+@pytest.mark.slow
+def test_the_robustness_experiment_made_small_writes_its_table_and_its_plot(robustness, monkeypatch, tmp_path):
+    monkeypatch.setattr(robustness, "ATTACKS", {name: robustness.ATTACKS[name] for name in ("plain", "backdoor")})
+    words = ["--seeds", "1", "--rounds", "2", "--attacks", "plain,backdoor", "--strategies", "fedavg", "--workers", "1"]
+    rows = robustness.main(words, out=tmp_path)
+    assert [(row["attack"], row["strategy"]) for row in rows] == [("plain", "fedavg"), ("backdoor", "fedavg")]
+    assert all(0 <= row["clean"] <= 1 and 0 <= row["triggered"] <= 1 for row in rows)
+    assert f"| fedavg | {rows[0]['auroc']:.3f} | {rows[1]['auroc']:.3f} |" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "robustness.svg").read_text().count("backdoor") >= 2
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
+
+
+@pytest.fixture
+def newton(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "newton"))
+    yield importlib.import_module("run")
+    for name in ("run", "pooled"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.slow
+def test_newton_reaches_the_pooled_fit_of_both_models_in_rounds_where_fedavg_and_scaffold_do_not(newton, tmp_path):
+    found = newton.main(["--rounds", "10", "--sites", "smoke"], out=tmp_path)
+    for model in newton.MODELS:
+        ends = {strategy: found[model, strategy][0][-1] for strategy in newton.STRATEGIES}
+        assert ends["newton"] < 1e-6
+        assert min(ends["fedavg"], ends["scaffold"]) > 1e-3
+    assert (tmp_path / "table.md").read_text().count("| newton |") == 2
+    assert (tmp_path / "newton.svg").stat().st_size > 1000
+
+
+def test_the_round_that_counts_is_the_one_from_which_on_it_stays_near(newton):
+    assert newton.first_within([0.5, 0.05, 0.2, 0.05, 0.01], 0.1) == "4"
+    assert newton.first_within([0.05, 0.01], 0.1) == "1"
+    assert newton.first_within([0.5, 0.2], 0.1) == "not in 2"

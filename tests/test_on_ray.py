@@ -76,8 +76,10 @@ def rounds(said: str) -> list[str]:
 
 def test_a_study_on_ray_gives_the_bits_of_one_in_this_process(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
-    expected = finished(*STUDY, f"run.folder={here}")
-    process = fedhealth(*STUDY, "runtime=ray", f"run.folder={there}")
+    # One hospital attacks, which its node on Ray must learn too.
+    study = (*STUDY, "attack=gaussian", "attack.sites=[port-amity]")
+    expected = finished(*study, f"run.folder={here}")
+    process = fedhealth(*study, "runtime=ray", f"run.folder={there}")
     seen = until(process, lambda: False)
     said, wrong = process.communicate()
     assert (process.returncode, wrong) == (0, "")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load as load_tensors
 
 from fedhealth import cli
 from fedhealth.compose import composed, resolved
@@ -119,9 +120,17 @@ def test_another_seed_gives_another_model(smoke, tmp_path):
     assert weights(one.folder) != weights(two.folder)
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedadagrad"])
-def test_a_study_resumed_from_any_round_ends_bit_equal(smoke, tmp_path, strategy):
-    words = (f"strategy={strategy}", "rounds=4", "model=mlp")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["strategy=fedavg"],
+        ["strategy=fedadagrad"],
+        ["strategy=scaffold", "attack=gaussian", "attack.sites=[port-amity]"],
+    ],
+    ids=" ".join,
+)
+def test_a_study_resumed_from_any_round_ends_bit_equal(smoke, tmp_path, words):
+    words = (*words, "rounds=4", "model=mlp")
     whole = finished(smoke(*words, f"run.folder={tmp_path / 'whole'}"))
     for keep in (0, 1, 3):
         store = finished(smoke(*words, f"run.folder={tmp_path / f'part{keep}'}"))
@@ -214,6 +223,13 @@ def test_a_folder_that_exists_is_refused(smoke):
         open_run(checked(smoke()))
 
 
+def test_a_fraction_of_the_hospitals_is_asked_where_every_one_asked_must_answer(smoke):
+    store = finished(smoke("rules.fraction=0.4", "rules.quorum=null", "rounds=8"))
+    asked = [len(row["trained_by"]) for row in store.read_history()]
+    # All three in all eight rounds has a chance of 0.4 ** 24; never fewer than one.
+    assert 1 <= min(asked) < 3
+
+
 def test_early_stopping_ends_the_rounds_and_keeps_the_best_model(smoke):
     # So large a step that the validation loss soon grows.
     store = finished(smoke("rounds=40", "rules.patience=2", "training.learning_rate=3.0", "model=mlp"))
@@ -223,6 +239,23 @@ def test_early_stopping_ends_the_rounds_and_keeps_the_best_model(smoke):
     assert results["best_round"] == best
     assert results["rounds_done"] == best + 2 < 40
     assert "no better validation log_loss for 2 rounds" in results["stopped_because"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fedavg", "ditto", "finetune"])
+def test_a_study_that_stops_early_ends_as_one_planned_to_its_best_round(smoke, tmp_path, strategy):
+    words = (f"strategy={strategy}", "rules.patience=2", "training.learning_rate=3.0", "model=mlp")
+    long = finished(smoke(*words, "rounds=40", f"run.folder={tmp_path / 'long'}"))
+    found = long.read_json("results.json")
+    assert found["best_round"] < found["rounds_done"] < 40
+
+    short = finished(smoke(*words, f"rounds={found['best_round']}", f"run.folder={tmp_path / 'short'}"))
+
+    expected = short.read_json("results.json")
+    assert expected["best_round"] == expected["rounds_done"] == found["best_round"]
+    assert found["sums"] == expected["sums"]
+    ours, theirs = (load_tensors(weights(store.folder)) for store in (long, short))
+    assert all(np.array_equal(array, ours[name]) for name, array in theirs.items())
 
 
 def test_the_final_results_are_those_of_the_stored_best_model(smoke):

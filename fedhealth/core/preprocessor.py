@@ -81,6 +81,11 @@ class Scaled:
         missing = np.isnan(values)
         return (np.where(missing, 0.0, values - self.mean) / self.sd)[:, None], missing
 
+    def unscaled(self, scaled: float) -> float:
+        """The value that becomes `scaled` in the matrix."""
+        value = self.mean + self.sd * scaled
+        return math.exp(value) if self.transform == "log" else value
+
 
 @settings
 class OneHot:

@@ -62,6 +62,12 @@ class Rules:
         if self.grace_s is not None and self.grace_s < 0:
             raise SettingError(f"`rules.grace_s` must be 0 or more seconds, found {self.grace_s}. Use null to wait.")
 
+    def least_asked(self, hospitals: int) -> int:
+        """How many of so many hospitals are asked in every round: the quorum, else all or, of a fraction, one."""
+        if self.quorum is not None:
+            return self.quorum
+        return hospitals if self.fraction == 1 else 1
+
 
 @settings
 class Study:
@@ -107,6 +113,12 @@ class Study:
             raise SettingError(
                 f"a feature must be known before the outcome, found the outcome {self.task.outcome} itself among the "
                 "features. Remove it there."
+            )
+        follow_up = self.task.follow_up
+        if follow_up is not None and follow_up.time in (*self.features.names, self.task.outcome):
+            raise SettingError(
+                f"`task.follow_up.time` must be a column of its own, found {follow_up.time}, which is the outcome or a "
+                "feature. Name the column of times, and keep it out of the features."
             )
         if self.rules.quorum is not None and self.rules.quorum > len(self.roster):
             raise SettingError(

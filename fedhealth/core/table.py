@@ -23,6 +23,8 @@ class Table:
         outcome: [n] float64, 1 positive, 0 negative, NaN unknown.
         consent: [n] bool, whether the patient allows research use.
         split: [n] str ("train", "validation" or "test") where the source itself says so.
+        days: [n] float64 days to the event or to the end of follow-up, NaN where missing and
+            infinite where unreadable; None where the task has no follow-up.
     """
 
     patients: NDArray[np.str_]
@@ -30,6 +32,7 @@ class Table:
     outcome: NDArray[np.float64]
     consent: NDArray[np.bool_]
     split: NDArray[np.str_] | None = None
+    days: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.patients)
@@ -42,4 +45,5 @@ class Table:
             outcome=self.outcome[keep],
             consent=self.consent[keep],
             split=None if self.split is None else self.split[keep],
+            days=None if self.days is None else self.days[keep],
         )

@@ -19,7 +19,7 @@ class Schedule:
             down half a cosine to `factor` times the rate in the last planned round.
         factor: see `kind`; in (0, 1].
         every: rounds between two falls of the exponential.
-        warmup: rounds of linear rise before the schedule counts from its full rate.
+        warmup: rounds of linear rise before the first at the full rate, from which `kind` counts.
     """
 
     kind: Literal["constant", "exponential", "cosine"] = "constant"
@@ -37,13 +37,15 @@ class Schedule:
 
     def at(self, round_: int, rounds: int) -> float:
         """What the learning rate is multiplied by in `round_` of `rounds`, the first being 1."""
-        rise = min(round_ / (self.warmup + 1), 1.0)
+        if round_ <= self.warmup:
+            return round_ / (self.warmup + 1)
+        past = round_ - 1 - self.warmup
         if self.kind == "exponential":
-            return rise * self.factor ** ((round_ - 1) // self.every)
+            return self.factor ** (past // self.every)
         if self.kind == "cosine":
-            way = min((round_ - 1) / max(rounds - 1, 1), 1.0)
-            return rise * (self.factor + (1 - self.factor) * (1 + math.cos(math.pi * way)) / 2)
-        return rise
+            way = min(past / max(rounds - 1 - self.warmup, 1), 1.0)
+            return self.factor + (1 - self.factor) * (1 + math.cos(math.pi * way)) / 2
+        return 1.0
 
 
 @settings

@@ -12,9 +12,9 @@ def withheld(sizes: Mapping[str, tuple[int, ...]], own: Collection[str], *, floo
     """The rows of a table with a total that may not be shown, those of `own` among them.
 
     What is withheld is the total less what is shown. So others are withheld with it, the
-    smallest first, until for each row of `own` the rest of what is withheld reaches the
-    floor in every count: then neither that row nor a few patients are what is left
-    (complementary suppression: Cox 1980, doi:10.1080/01621459.1980.10477481).
+    smallest first and none that is not needed in the end, until for each row of `own` the
+    rest of what is withheld reaches the floor in every count: then neither that row nor a
+    few patients are what is left (complementary suppression: Cox 1980, doi:10.1080/01621459.1980.10477481).
 
     It stops a reader of the table, who must not be told which row went for its own sake.
     It does NOT stop a hospital that takes its own row off.
@@ -28,6 +28,10 @@ def withheld(sizes: Mapping[str, tuple[int, ...]], own: Collection[str], *, floo
     hidden = set(small)
     while hidden and hidden != sizes.keys() and not _hides_each(small, hidden, sizes, floor):
         hidden.add(min(sizes.keys() - hidden, key=lambda name: (min(sizes[name]), name)))
+    # What a larger row came to hide alone needs no smaller one beside it.
+    for name in sorted(hidden - small, key=lambda name: (min(sizes[name]), name)):
+        if _hides_each(small, hidden - {name}, sizes, floor):
+            hidden.remove(name)
     return hidden
 
 

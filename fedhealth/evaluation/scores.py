@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedhealth.core.errors import DataError, SettingError
+from fedhealth.evaluation.grain import rounded
+from fedhealth.evaluation.survival import SurvivalSums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from fedhealth.core.study import Study
 
 #: Equal-width cells on the probability scale, for the whole cohort and for each group.
 BINS = 1000
@@ -22,11 +26,6 @@ GROUP_BINS = 200
 #: the resolution of a float32 probability near 1, which is what a network gives, and the
 #: clip of scikit-learn's `log_loss` for float32. A logit so lies within ±15.94.
 CLIP = 2.0**-23
-
-#: Every patient's term is rounded to a whole multiple of this before it is summed. A sum
-#: of such terms is exact in float64 (below 2**33, some 33 million patients), so it does
-#: not depend on the order of patients or on which hospital holds them.
-GRAIN = 2.0**-20
 
 _SCALARS = 4
 
@@ -92,17 +91,17 @@ class ScoreSums:
         happened = y == 1
         cell = np.minimum((p * bins).astype(np.int64), bins - 1)
         clipped = np.clip(p, CLIP, 1 - CLIP)
-        logit = _rounded(np.log(clipped) - np.log1p(-clipped))
+        logit = rounded(np.log(clipped) - np.log1p(-clipped))
         loss = -np.log(np.where(happened, clipped, 1 - clipped))
         square = (p - y) ** 2
         return ScoreSums(
             positives=np.bincount(cell[happened], minlength=bins).astype(np.int64),
             negatives=np.bincount(cell[~happened], minlength=bins).astype(np.int64),
             logits=np.bincount(cell, weights=logit, minlength=bins).astype(np.float64),
-            log_loss=float(_rounded(loss).sum()),
-            log_loss_sq=float(_rounded(loss**2).sum()),
-            brier=float(_rounded(square).sum()),
-            brier_sq=float(_rounded(square**2).sum()),
+            log_loss=float(rounded(loss).sum()),
+            log_loss_sq=float(rounded(loss**2).sum()),
+            brier=float(rounded(square).sum()),
+            brier_sq=float(rounded(square**2).sum()),
         )
 
     @staticmethod
@@ -208,33 +207,44 @@ class ScoreSums:
 class SummaryLayout:
     """Where the whole cohort and each group lie in the one vector a site sends.
 
-    The whole cohort comes first, then the groups in the order given. Both sides build the
-    layout from the study, so the vector carries no names.
+    The whole cohort comes first, then the groups in the order given, then the survival sums
+    where patients are followed. Both sides build the layout from the study, so the vector
+    carries no names.
 
     Attributes:
         groups: each group's name, such as "sex=female".
         bins: cells for the whole cohort.
         group_bins: cells for each group; fewer, since groups are many and small.
+        is_followed: whether patients are followed over time. The histograms are then of those
+            whose status at the horizon is known.
     """
 
     groups: tuple[str, ...] = ()
     bins: int = BINS
     group_bins: int = GROUP_BINS
+    is_followed: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.groups)) < len(self.groups):
             raise SettingError(f"a group must be named once, found {', '.join(self.groups)}. Rename one.")
 
+    @classmethod
+    def of(cls, study: Study, *, grouped: bool) -> SummaryLayout:
+        """The layout of a study's evaluations, with or without its groups."""
+        return cls(groups=study.features.group_names if grouped else (), is_followed=study.task.follow_up is not None)
+
     @property
     def width(self) -> int:
         """The length of the vector."""
-        return ScoreSums.width(self.bins) + len(self.groups) * ScoreSums.width(self.group_bins)
+        followed = SurvivalSums.width() if self.is_followed else 0
+        return ScoreSums.width(self.bins) + len(self.groups) * ScoreSums.width(self.group_bins) + followed
 
     def summarise(
         self,
         probability: NDArray[np.floating],
         outcome: NDArray[np.generic],
         members: Mapping[str, NDArray[np.bool_]] | None = None,
+        survival: SurvivalSums | None = None,
     ) -> NDArray[np.float64]:
         """[width] the vector of one site's patients.
 
@@ -243,6 +253,7 @@ class SummaryLayout:
             outcome: [n] 0 or 1.
             members: by group, [n] whether the patient belongs to it. A group that is left
                 out has nobody here (the site may not record it, or withholds it).
+            survival: of these patients and those whose status at the horizon is not known.
 
         Raises:
             DataError: as `ScoreSums.of`.
@@ -253,9 +264,11 @@ class SummaryLayout:
             name: ScoreSums.of(probability[inside], outcome[inside], bins=self.bins).coarser(self.group_bins)
             for name, inside in (members or {}).items()
         }
-        return self.pack(ScoreSums.of(probability, outcome, bins=self.bins), parts)
+        return self.pack(ScoreSums.of(probability, outcome, bins=self.bins), parts, survival)
 
-    def pack(self, overall: ScoreSums, groups: Mapping[str, ScoreSums]) -> NDArray[np.float64]:
+    def pack(
+        self, overall: ScoreSums, groups: Mapping[str, ScoreSums], survival: SurvivalSums | None = None
+    ) -> NDArray[np.float64]:
         """[width] the vector of these sums; a group that is left out is sent as nobody."""
         if unknown := sorted(set(groups) - set(self.groups)):
             raise SettingError(
@@ -264,7 +277,11 @@ class SummaryLayout:
             )
         nobody = ScoreSums.empty(self.group_bins)
         return np.concatenate(
-            [overall.to_vector(), *(groups.get(name, nobody).to_vector() for name in self.groups)],
+            [
+                overall.to_vector(),
+                *(groups.get(name, nobody).to_vector() for name in self.groups),
+                *([(survival or SurvivalSums()).to_vector()] if self.is_followed else []),
+            ],
         )
 
     def unpack(self, vector: NDArray[np.float64]) -> tuple[ScoreSums, dict[str, ScoreSums]]:
@@ -280,19 +297,33 @@ class SummaryLayout:
             )
         first, each = ScoreSums.width(self.bins), ScoreSums.width(self.group_bins)
         overall = ScoreSums.from_vector(vector[:first], bins=self.bins)
-        rows = vector[first:].reshape(len(self.groups), each)
+        rows = vector[first : first + len(self.groups) * each].reshape(len(self.groups), each)
         return overall, {
             name: ScoreSums.from_vector(row, bins=self.group_bins) for name, row in zip(self.groups, rows, strict=True)
         }
+
+    def survival(self, vector: NDArray[np.float64]) -> SurvivalSums | None:
+        """The survival sums in a site's vector or a sum of them; None where patients are not followed.
+
+        Raises:
+            DataError: they can't be such sums.
+        """
+        return SurvivalSums.from_vector(vector[-SurvivalSums.width() :]) if self.is_followed else None
 
     def check(self, vector: NDArray[np.float64]) -> None:
         """Refuse a vector that can't be counts of patients.
 
         Raises:
-            DataError: it is not of this layout, or the groups of a grouping hold more
-                patients than the cohort.
+            DataError: it is not of this layout, the groups of a grouping hold more patients
+                than the cohort, or those of unknown status are not the rest of the patients.
         """
         overall, groups = self.unpack(vector)
+        survival = self.survival(vector)
+        if survival is not None and overall.n + survival.censored != survival.patients:
+            raise DataError(
+                "the patients must be those of known and of unknown status at the horizon, found others. "
+                "Count each patient once."
+            )
         for grouping in {name.partition("=")[0] for name in groups}:
             members = [sums for name, sums in groups.items() if name.partition("=")[0] == grouping]
             total = sum(members[1:], members[0])
@@ -302,7 +333,3 @@ class SummaryLayout:
                     f"the groups of {grouping} must hold no more patients than the cohort, found more. "
                     "Each patient belongs to one group of a grouping at most."
                 )
-
-
-def _rounded(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.rint(terms / GRAIN) * GRAIN

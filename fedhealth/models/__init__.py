@@ -1,7 +1,8 @@
 """Models: one network a file, made from settings and the width of the input.
 
 A model is a `@settings` class with one verb, `network(width) -> torch.nn.Module`, whose
-output is one logit a patient. It reads no file, picks no device and computes no loss.
+output is one score a patient: the logit of the outcome, or where `learns` is a time to
+an event the log of the hazard ratio. It reads no file, picks no device and computes no loss.
 The same seed gives the same first weights.
 
 To add one: `models/<name>.py` with its settings class and `configs/model/<name>.yaml`
@@ -10,7 +11,7 @@ with `_target_` and the same defaults; the contract tests then run over it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 class Model(Protocol):
     """What every file of this room offers."""
 
+    learns: ClassVar[Literal["event", "time to event"]]
+
     def network(self, width: int) -> nn.Module:
-        """A fresh network from [n, width] features to [n, 1] logits."""
+        """A fresh network from [n, width] features to [n, 1] scores."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedhealth.core.settings import settings
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 @settings
 class Logistic:
     """Logistic regression, started at zero, where its loss is the same for every seed."""
+
+    learns: ClassVar[Literal["event", "time to event"]] = "event"
 
     def network(self, width: int) -> nn.Module:
         """A linear layer from [n, width] to [n, 1] logits."""

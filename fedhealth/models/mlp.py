@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
@@ -23,6 +23,8 @@ class Mlp:
     `normalisation` stands between a layer and its ReLU: `batch` (running statistics over
     patients, which differential privacy excludes) or `layer` (over a patient's own units).
     """
+
+    learns: ClassVar[Literal["event", "time to event"]] = "event"
 
     hidden: tuple[int, ...] = (32,)
     normalisation: Literal["none", "batch", "layer"] = "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
     from fedhealth.models import Model
 
 
+#: Held while the process's generator is seeded and drawn from.
+_drawing = Lock()
+
+
 def first_network(model: Model, width: int, *, seed: int) -> nn.Module:
-    """The model's network before training, the same for everyone with that seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, purpose="weights"))
+    """The model's network before training, the same for everyone with that seed, in every thread."""
+    # The network's layers draw from torch's one generator of the process. `torch.manual_seed` would also keep a
+    # note of each call for a GPU that may never come.
+    with _drawing, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(seed, purpose="weights"))
         return model.network(width)
 
 

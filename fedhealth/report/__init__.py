@@ -35,6 +35,10 @@ part may be null or absent, except `schema`, `study` and `sites`.
     comparison      [{who, label, mean_site_auroc (M), union_auroc (M), worst_site: {name, auroc (M)}}];
                     the name may be the title
     measure_titles  {measure: words}
+    follow_up       {horizon, patients, censored}: where patients are followed over time, the words of
+                    the horizon, how many test patients there are, and of how many the status at the
+                    horizon is not known, both null where withheld; the measures then begin with those
+                    of `evaluation.survival.SURVIVAL_MEASURES`
     curves          {who: {roc: {x, y}, pr: {x, y},
                            reliability: {predicted, observed, low, high, n},
                            decision: {threshold, model, all, none}}}

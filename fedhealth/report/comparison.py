@@ -314,13 +314,17 @@ def _paired(group: Group, other: Group, outcome: Outcome) -> tuple[Measure, list
 
 
 def _best(named: Mapping[str, Group], outcome: Outcome) -> str | None:
-    """The group with the best mean, where its paired interval against the next excludes 0."""
+    """The group with the best mean, where its paired interval against the next lies on the better side of 0.
+
+    Groups of other seeds may turn around on the seeds that both have; none is best then.
+    """
     means = {label: _over_seeds(group, outcome) for label, group in named.items()}
     if outcome.higher_is_better is None or len(means) < 2 or not all(mean.is_estimable for mean in means.values()):
         return None
     best, second, *_ = sorted(means, key=lambda label: means[label].value, reverse=outcome.higher_is_better)
     difference, _ = _paired(named[best], named[second], outcome)
-    return best if difference.low > 0 or difference.high < 0 else None
+    is_told = difference.low > 0 if outcome.higher_is_better else difference.high < 0
+    return best if is_told else None
 
 
 def _federated(report: Part) -> Part:

@@ -23,9 +23,10 @@ from fedhealth.evaluation.heterogeneity import SiteSums, heterogeneity
 from fedhealth.evaluation.intervals import resample
 from fedhealth.evaluation.moments import MomentLayout
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
+from fedhealth.evaluation.survival import SURVIVAL_MEASURES, SurvivalSums
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -65,15 +66,19 @@ def findings(
         manifest: `manifest.json`.
         history: the rows of `metrics.jsonl`.
     """
-    layout = SummaryLayout(groups=study.features.group_names)
+    layout, plain = (SummaryLayout.of(study, grouped=grouped) for grouped in (True, False))
     by_site = {site: layout.unpack(np.array(vector)) for site, vector in results["sums"].items()}
     sums = {"federated": {site: overall for site, (overall, _) in by_site.items()}}
+    followed = _survival(study, results, baselines)
     for who, found in baselines.items():
-        sums[who] = {site: ScoreSums.from_vector(np.array(vector)) for site, vector in found.items()}
+        sums[who] = {site: plain.unpack(np.array(vector))[0] for site, vector in found.items()}
     seed = seed_of(study.seed, purpose="bootstrap")
     floor = Floor.of(manifest)
     why = _why_withheld(sums["federated"], manifest, floor)
-    union = {who: _union(each, sums["federated"], floor, seed) for who, each in sums.items()}
+    union = {
+        who: _timed(followed[who].values(), found) if who in followed else found
+        for who, found in ((who, _union(each, sums["federated"], floor, seed)) for who, each in sums.items())
+    }
     whole = _summed(list(sums["federated"].values()))
     few = floor.why_few([found.n for found in sums["federated"].values()])
     return rounded(  # type: ignore[no-any-return]
@@ -82,16 +87,17 @@ def findings(
             "study": _study(study, results, manifest),
             "sites": _without_gaps(
                 [
-                    _site(name, sums, why.get(name, ""), results, statistics, manifest, history, seed)
+                    _site(name, sums, followed, why.get(name, ""), results, statistics, manifest, history, seed)
                     for name in study.roster
                 ],
-                _counts(sums["federated"], statistics),
+                _counts(sums["federated"], followed, statistics),
                 floor.cell,
             ),
             "rounds": _rounds(history, floor),
             "union": {who: _json(found) for who, found in union.items()},
             "comparison": [_compared(who, sums[who], union[who]["auroc"], why) for who in LABELS if who in sums],
-            "measure_titles": {name: definition.title for name, definition in measures.MEASURES.items()},
+            "measure_titles": _titles(study),
+            **({"follow_up": _follow_up(study, list(followed["federated"].values()), floor)} if followed else {}),
             "curves": {
                 who: _curves(_summed(list(sums[who].values())), floor.cell) if union[who]["auroc"].is_estimable else {}
                 for who in ("federated", "pooled", "local")
@@ -102,7 +108,7 @@ def findings(
             "cost": _cost(history, manifest),
             "privacy": {"statement": f"{results['privacy']} {results['secagg']}"},
             "preprocessing": _preprocessing(study, statistics, floor),
-            "notes": _notes(whole, results, why, manifest, few, floor),
+            "notes": _notes(study, whole, results, why, manifest, few, floor),
             "manifest": {
                 key: manifest[key]
                 for key in ("config_sha256", "weights_sha256", "packages", "python", "platform", "threads")
@@ -192,6 +198,51 @@ def _union(
     return measures.all_measures(_summed(list(each.values())), seed=seed, floor=floor.cell)
 
 
+def _survival(
+    study: Study, results: Mapping[str, Any], baselines: Mapping[str, Any]
+) -> dict[str, dict[str, SurvivalSums]]:
+    """By who and hospital, the survival sums; empty where patients are not followed."""
+    if study.task.follow_up is None:
+        return {}
+    # They end every vector, whatever groups come before them.
+    return {
+        who: {
+            site: SurvivalSums.from_vector(np.array(vector[-SurvivalSums.width() :])) for site, vector in each.items()
+        }
+        for who, each in {"federated": results["sums"], **baselines}.items()
+    }
+
+
+def _timed(each: Collection[SurvivalSums], found: dict[str, Measure]) -> dict[str, Measure]:
+    """The measures of times, which lack a value for the same reason as the others, and then the others."""
+    reason = found["auroc"].note
+    is_withheld = all(not measure.is_estimable and measure.note == reason for measure in found.values())
+    total = sum(each, SurvivalSums())
+    timed = {name: not_estimable(reason) if is_withheld else of(total) for name, (_, of) in SURVIVAL_MEASURES.items()}
+    return {**timed, **found}
+
+
+def _titles(study: Study) -> dict[str, str]:
+    """What each measure is called; where patients are followed, AUROC is of a horizon."""
+    titles = {name: definition.title for name, definition in measures.MEASURES.items()}
+    if study.task.follow_up is None:
+        return titles
+    timed = {name: title for name, (title, _) in SURVIVAL_MEASURES.items()}
+    return {**timed, **titles, "auroc": f"AUROC at {study.task.follow_up.horizon_title}"}
+
+
+def _follow_up(study: Study, each: list[SurvivalSums], floor: Floor) -> dict[str, Any]:
+    """The horizon, how many test patients there are, and of how many the status at the horizon is not known."""
+    follow_up = study.task.follow_up
+    censored = [int(sums.censored) for sums in each]
+    is_hidden = bool(floor.why_few([int(sums.patients) for sums in each])) or 0 < sum(censored) < floor.cell
+    return {
+        "horizon": "" if follow_up is None else follow_up.horizon_title,
+        "patients": None if is_hidden else sum(int(sums.patients) for sums in each),
+        "censored": None if is_hidden else sum(censored),
+    }
+
+
 def _rounds(history: list[dict[str, Any]], floor: Floor) -> list[dict[str, Any]]:
     """The history, validation measures only where the same hospitals gave them, and enough of them.
 
@@ -218,6 +269,7 @@ def _rounds(history: list[dict[str, Any]], floor: Floor) -> list[dict[str, Any]]
 def _site(
     name: str,
     sums: Mapping[str, Mapping[str, ScoreSums]],
+    followed: Mapping[str, Mapping[str, SurvivalSums]],
     why: str,
     results: Mapping[str, Any],
     statistics: Mapping[str, Any],
@@ -243,9 +295,15 @@ def _site(
     if why:
         gone = not_estimable(why)
         missing = {who: gone.to_json() if name in sums.get(who, {}) else None for who in LABELS}
-        return {**row, **missing, "measures": _json(dict.fromkeys(measures.MEASURES, gone))}
+        timed = SURVIVAL_MEASURES if followed else {}
+        return {**row, **missing, "measures": _json(dict.fromkeys([*timed, *measures.MEASURES], gone))}
     aurocs = {who: measures.auroc(sums[who][name]).to_json() if name in sums.get(who, {}) else None for who in LABELS}
-    return {**row, **aurocs, "measures": _json(measures.all_measures(own, seed=seed))}
+    found = measures.all_measures(own, seed=seed)
+    return {
+        **row,
+        **aurocs,
+        "measures": _json(_timed([followed["federated"][name]], found) if followed else found),
+    }
 
 
 def _shown(count: int | None, floor: int) -> int | None:
@@ -253,11 +311,15 @@ def _shown(count: int | None, floor: int) -> int | None:
     return None if count is not None and 0 < count < floor else count
 
 
-def _counts(sums: Mapping[str, ScoreSums], statistics: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def _counts(
+    sums: Mapping[str, ScoreSums], followed: Mapping[str, Mapping[str, SurvivalSums]], statistics: Mapping[str, Any]
+) -> dict[str, dict[str, int]]:
     """By column of the hospitals' table, each hospital's true count."""
     columns = {part: {name: shape[i] for name, shape in statistics["shapes"].items()} for i, part in enumerate(PARTS)}
     # The totals over test patients are of those who answered the last evaluation.
     columns["test"] = {name: found.n for name, found in sums.items()}
+    if followed:
+        columns["test"] = {name: int(found.patients) for name, found in followed["federated"].items()}
     return {**columns, "events": {name: found.n_positive for name, found in sums.items()}}
 
 
@@ -487,6 +549,7 @@ def _preprocessing(study: Study, statistics: Mapping[str, Any], floor: Floor) ->
 
 
 def _notes(
+    study: Study,
     union: ScoreSums,
     results: Mapping[str, Any],
     why: Mapping[str, str],
@@ -494,11 +557,13 @@ def _notes(
     few: str,
     floor: Floor,
 ) -> list[str]:
+    attacked = _attacked(manifest)
     if few:
-        return [f"Results over all hospitals are {few}."]
+        return [*attacked, f"Results over all hospitals are {few}."]
     hidden = ", ".join(manifest["sites"][name]["title"] for name in why)
     bound = "" if measures.withheld_below(union, floor.cell) else f" Binning moves the AUROC of all patients by at most {measures.auroc_binning_bound(union):.1g}."  # fmt: skip
     return [
+        *attacked,
         *(
             [
                 f"Withheld: {hidden}. Their own results don't follow from what is shown of the others and of all together."
@@ -507,6 +572,7 @@ def _notes(
             else []
         ),
         f"Every number is worked out from sums over hospitals: score histograms of {union.bins} bins and a few totals.{bound}",
+        *_notes_on_times(study),
         "A measure that can't be estimated, such as an AUROC where one outcome never occurs, is said to be so and is never 0.",
         f"The model has {results['parameters']:,} parameters and is the one of round {results['best_round']}, chosen on "
         "validation patients; every result here is on test patients, who took no part in training or choosing.",
@@ -519,6 +585,32 @@ def _notes(
             else []
         ),
         "Numbers have four significant digits.",
+    ]
+
+
+def _attacked(manifest: Mapping[str, Any]) -> list[str]:
+    """The note on who attacked where the simulation had some do so."""
+    attack = manifest.get("attack") or {}
+    sites = attack.get("sites") or []
+    if not sites:
+        return []
+    titles = ", ".join(manifest["sites"][name]["title"] for name in sites)
+    return [
+        f"In this run {titles} attacked, as the simulation was set to, by {attack['statement']}. "
+        "Their own test patients count like any others."
+    ]
+
+
+def _notes_on_times(study: Study) -> list[str]:
+    if study.task.follow_up is None:
+        return []
+    horizon = study.task.follow_up.horizon_title
+    return [
+        f"Patients were followed over time. Whoever was lost before {horizon} without an event is left out of AUROC, "
+        "calibration and every other measure that asks who had an event by then, and not weighted for; since those left "
+        f"out had no event, the share of events is a little high. Harrell's C and observed to expected count everybody.",
+        f"A risk is of an event by {horizon}, from each hospital's own baseline hazard, which stays there: the model's "
+        "coefficients alone give hazard ratios.",
     ]
 
 

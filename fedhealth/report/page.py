@@ -104,9 +104,12 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
     federated = (report.get("union") or {}).get("federated") or {}
     rows = {row["who"]: row for row in report.get("comparison") or []}
     found: list[Tile] = []
-    auroc = words.measure(federated.get("auroc"))
+    auroc, order = (words.measure(federated.get(name)) for name in ("auroc", "c_index"))
+    if order is not None:
+        found.append(_measured("Harrell’s C, federated", order, beside="within hospitals"))
     if auroc is not None:
-        found.append(_measured("AUROC, federated", auroc))
+        at = f" at {report['follow_up']['horizon']}" if report.get("follow_up") else ""
+        found.append(_measured(f"AUROC{at}, federated", auroc))
     found += _gains(rows)
     worst = (rows.get("federated", {}).get("worst_site")) or {}
     lowest = words.measure(worst.get("auroc"))

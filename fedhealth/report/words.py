@@ -124,7 +124,18 @@ def finding(report: Mapping[str, Any]) -> str:
     counts = patients(sites)
     whole = counts and counts["sites"] == len(sites)
     on = counted(counts["test"], "held-out patient") if whole else "the held-out patients"
+    if follow_up := report.get("follow_up"):
+        return f"{lead}, {_over_time(report, auroc, follow_up)}.{_against(report)}"
     return f"{lead}, the model reaches AUROC {with_interval(auroc)} on {on}.{_against(report)}"
+
+
+def _over_time(report: Mapping[str, Any], auroc: Measure, follow_up: Mapping[str, Any]) -> str:
+    """How well the model orders patients by when, and by whether before the horizon."""
+    c = measure(report["union"]["federated"].get("c_index"))
+    order = f"Harrell’s C {with_interval(c)} within hospitals and " if c else ""
+    known = None if follow_up["patients"] is None else follow_up["patients"] - follow_up["censored"]
+    on = f" on the {counted(known, 'held-out patient')} of known status then" if known is not None else ""
+    return f"the model reaches {order}AUROC {with_interval(auroc)} for an event by {follow_up['horizon']}{on}"
 
 
 def _because(found: Measure) -> str:

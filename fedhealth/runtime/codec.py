@@ -104,7 +104,7 @@ def metrics_of(reply: Message) -> dict[str, float]:
 
 def array_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
     """The arrays as Flower's record."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
 
 
 def size_bytes(message: Message) -> int:

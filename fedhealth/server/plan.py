@@ -13,7 +13,7 @@ from fedhealth.models.weights import names_of
 from fedhealth.runtime.codec import ARRAYS, CONFIG, COUNT
 from fedhealth.server.optimisers.plain import Plain
 from fedhealth.strategies.method import method_of, strategy_of
-from fedhealth.strategies.needs import least_sites, needs_of, tolerated
+from fedhealth.strategies.needs import MORE_THAN_MEAN, least_sites, needs_of, tolerated
 
 if TYPE_CHECKING:
     from fedhealth.core.study import Study
@@ -59,7 +59,7 @@ def plan_for(study: Study) -> Plan:
                 f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
                 "use rules.fraction, which chooses them by hash."
             )
-    quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
+    quorum = study.rules.least_asked(len(study.roster))
     for key in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
         least = getattr(strategy, key, 0)
         if least > quorum:
@@ -84,8 +84,10 @@ def plan_for(study: Study) -> Plan:
             f"{len(study.roster)}. Add hospitals, or lower what it tolerates."
         )
     model: Model = build(study.model, where="model", room="fedhealth.models", does="network")
+    _check_kind(study, model)
     method = method_of(study.strategy)
-    method.check(names_of(model.network(1)), study.training)
+    names = names_of(model.network(1))
+    method.check(names, study.training)
     optimiser: ServerOptimiser = build(
         study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers", does="step"
     )
@@ -95,6 +97,8 @@ def plan_for(study: Study) -> Plan:
             f"server_optimiser={type(optimiser).__name__.lower()} beside it. Use strategy=fedavg with that one, or "
             "server_optimiser=plain."
         )
+    if method.shared(names) - frozenset(names.trained):
+        _check_statistics(type(strategy).__name__, optimiser)
     return Plan(
         study=study,
         strategy=strategy,
@@ -104,3 +108,24 @@ def plan_for(study: Study) -> Plan:
         mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise"),
         sealing=sealing,
     )
+
+
+def _check_statistics(strategy: str, optimiser: ServerOptimiser) -> None:
+    """Refuse what would make more of running statistics than their mean."""
+    beside = "" if isinstance(optimiser, Plain) else f"server_optimiser={type(optimiser).__name__.lower()}"
+    if strategy in MORE_THAN_MEAN or beside:
+        raise SettingError(
+            f"a model's running statistics must be averaged and no more, found {beside or strategy}. Use "
+            "model.normalisation=layer, or strategy=fedbn, which leaves them at the hospitals."
+        )
+
+
+def _check_kind(study: Study, model: Model) -> None:
+    """Refuse a model that learns something else than the task asks: whether it happens, or when."""
+    asked = "event" if study.task.follow_up is None else "time to event"
+    if model.learns != asked:
+        remedy = "model=cox" if asked == "time to event" else "model=logistic"
+        raise SettingError(
+            f"the model must learn what the task asks for, the {asked} of task={study.task.name}, found "
+            f"{type(model).__name__.lower()}, which learns the {model.learns}. Use {remedy}, or another task."
+        )

@@ -134,7 +134,7 @@ def evaluated(
     """Each answering hospital's score sums of the model of `of_round`, and the numbers that came with them."""
     more: dict[str, str | bool | int] = {"part": part, "grouped": grouped, "of-round": of_round}
     config = _config(preprocessor, **more)
-    layout = SummaryLayout(groups=plan.study.features.group_names if grouped else ())
+    layout = SummaryLayout.of(plan.study, grouped=grouped)
 
     def fault(found: Mapping[str, NDArray[np.generic]]) -> str | None:
         try:
@@ -160,8 +160,8 @@ def _round(
     """The next round: its row of the history, the new model, and the server optimiser's memory."""
     model, number = progress.model, progress.done + 1
     study, started = plan.study, time.perf_counter()
-    quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
-    asked = chosen(study.roster, study.rules.fraction, seed=study.seed, round_=number, at_least=quorum)
+    least = study.rules.least_asked(len(study.roster))
+    asked = chosen(study.roster, study.rules.fraction, seed=study.seed, round_=number, at_least=least)
     grid.exchanges()
     grid.ask(asked)
     messages = plan.strategy.configure_train(number, array_record(model), _config(preprocessor), cast("Any", grid))
@@ -217,7 +217,7 @@ def _row(
     losses: list[dict[str, float]],
     exchanges: list[Exchange],
 ) -> dict[str, Any]:
-    sums, _ = SummaryLayout().unpack(np.sum([vectors[site] for site in sorted(vectors)], axis=0))
+    sums, _ = SummaryLayout.of(study, grouped=False).unpack(np.sum([vectors[site] for site in sorted(vectors)], axis=0))
     patients = sum(loss[COUNT] for loss in losses)
     train_loss = sum(loss["loss"] * loss[COUNT] for loss in losses) / patients
     auroc, log_loss = measures.auroc(sums), measures.log_loss(sums)

@@ -70,10 +70,11 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
     shapes, second = {site: shapes[site] for site in both}, {site: second[site] for site in both}
     grid.ask(study.roster)
     found = global_moments(layout, total, _total(second))
-    # A class that hospitals withhold, each for being small, is there all the same.
-    if min(found.outcome) == 0 and sum(found.outcome) == sum(shape.train for shape in shapes.values()):
+    # A class that hospitals withhold, each for being small, is there all the same. Everybody may have an event: at times.
+    needed = found.outcome if study.task.follow_up is None else found.outcome[1:]
+    if min(needed) == 0 and sum(found.outcome) == sum(shape.train for shape in shapes.values()):
         raise DataError(
-            f"the training patients must hold both outcomes, found {found.outcome[0]:g} without and "
+            f"the training patients must hold {'both outcomes' if study.task.follow_up is None else 'an event'}, found {found.outcome[0]:g} without and "
             f"{found.outcome[1]:g} with the event. Check task.outcome and task.positive_above."
         )
     return Statistics(shapes, first, second, Preprocessor.from_moments(study.features, found))

@@ -61,6 +61,7 @@ def _answer(message: Message, context: Context) -> Message:
             str(context.run_config["fh-study"]),
             str(context.node_config["approved"]),
             str(context.node_config.get("source", "")),
+            str(context.node_config.get("attack", "")),
         )
         memory = Memory(Path(str(context.node_config["memory-folder"])) / client.digest)
         return write_reply(client.answer(read_request(message), memory), to=message)
@@ -85,6 +86,6 @@ def incident_of(folder: str, kind: str, text: str) -> str:
 
 
 @lru_cache(maxsize=MOST_CLIENTS)
-def client_of(folder: str, packed_study: str, approved: str, packed_source: str) -> Client:
+def client_of(folder: str, packed_study: str, approved: str, packed_source: str, packed_attack: str) -> Client:
     """The client of a hospital's folder for a study, kept with its cohort."""
-    return Client(Path(folder), packed_study, approved, packed_source)
+    return Client(Path(folder), packed_study, approved, packed_source, packed_attack)

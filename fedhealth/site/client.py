@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from fedhealth.core.manifest import load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.study import digest, study_from, unpacked
+from fedhealth.site.attacks import ROOM
+from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.cohort import load_cohort
 from fedhealth.site.gate import open_round
 from fedhealth.site.work import work_for
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from fedhealth.privacy import Mechanism
     from fedhealth.runtime.codec import Request
     from fedhealth.secagg import Sealing
+    from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
     from fedhealth.site.memory import Memory
     from fedhealth.site.quality import QualityReport
@@ -45,12 +48,14 @@ class Client:
         packed_study: the study as it came (`core.study.packed`).
         approved: the digest of the study this hospital approved.
         packed_source: in a simulation, the source that stands in for the manifest's.
+        packed_attack: in a simulation, what this hospital does in place of honest training.
     """
 
     folder: Path
     packed_study: str
     approved: str
     packed_source: str = ""
+    packed_attack: str = ""
 
     def answer(self, request: Request, memory: Memory) -> SealedUpdate:
         """What leaves the hospital for a request.
@@ -74,7 +79,7 @@ class Client:
             round_=request.round_,
             purpose=request.purpose,
         )
-        update = work_for(request.purpose)(permit, request)
+        update = work_for(request.purpose)(replace(permit, attack=self.attack), request)
         private = self.mechanism.privatise(update, what=request.purpose)
         charge(self.manifest, private.spend)
         return self.sealing.seal(private)
@@ -114,6 +119,13 @@ class Client:
     def sealing(self) -> Sealing:
         """The study's secure aggregation, from the installed package only."""
         return build(self.study.secagg, where="secagg", room="fedhealth.secagg")  # type: ignore[no-any-return]
+
+    @cached_property
+    def attack(self) -> Attack:
+        """What the simulation has this hospital do in place of honest training: nothing, but where it says so."""
+        if not self.packed_attack:
+            return Plain()
+        return build(unpacked(self.packed_attack), where="attack", room=ROOM, does="train")  # type: ignore[no-any-return]
 
     @cached_property
     def _loaded(self) -> tuple[Cohort, QualityReport]:

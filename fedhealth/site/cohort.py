@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from fedhealth.core.features import FeatureSpec, Group
     from fedhealth.core.manifest import SiteManifest
-    from fedhealth.core.preprocessor import Column
+    from fedhealth.core.preprocessor import Column, Preprocessor
+    from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.split import Split
     from fedhealth.core.table import Table
     from fedhealth.core.task import Task
@@ -42,14 +43,31 @@ class Part:
         columns: by feature, harmonised, each [n]; see `core.table.Table`.
         y: [n], 1 with the event, else 0.
         groups: by grouping of the spec, the number of each patient's group, [n]; -1 for none.
+        days: [n] until the event or the end of follow-up; None where the task has none.
     """
 
     columns: dict[str, Column]
     y: NDArray[np.float32]
     groups: dict[str, NDArray[np.int64]]
+    days: NDArray[np.float64] | None = None
+    _matrix: dict[Preprocessor, NDArray[np.float32]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def matrix(self, preprocessor: Preprocessor) -> NDArray[np.float32]:
+        """The patients as a model reads them, [n, width]; kept, since a study asks every round. Not to be written to."""
+        if preprocessor not in self._matrix:
+            self._matrix.clear()
+            self._matrix[preprocessor] = preprocessor.apply(self.columns)
+        return self._matrix[preprocessor]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What a model learns from: `y`, or where there is follow-up [n, 3] event, days and stratum 0."""
+        return self.y if self.days is None else np.column_stack([self.y, self.days, np.zeros(len(self))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +77,7 @@ class Cohort:
     patients: NDArray[np.str_]
     everyone: Part
     split: NDArray[np.str_]
+    _parts: dict[str, Part] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, table: Table, *, spec: FeatureSpec, split: Split, seed: int, site: str) -> Cohort:
@@ -67,6 +86,7 @@ class Cohort:
             columns=table.columns,
             y=table.outcome.astype(np.float32),
             groups={name: group_codes(group, table.columns) for name, group in spec.groups.items()},
+            days=table.days,
         )
         parts = split.assign(table.patients, seed=seed, site=site) if table.split is None else table.split
         return cls(table.patients, everyone, parts)
@@ -81,12 +101,15 @@ class Cohort:
             raise SettingError(
                 f"a part of the split must have a known name, found {name!r}. {did_you_mean(name, PARTS)}"
             )
-        keep = self.split == name
-        return Part(
-            columns={feature: column[keep] for feature, column in self.everyone.columns.items()},
-            y=self.everyone.y[keep],
-            groups={group: codes[keep] for group, codes in self.everyone.groups.items()},
-        )
+        if name not in self._parts:
+            keep = self.split == name
+            self._parts[name] = Part(
+                columns={feature: column[keep] for feature, column in self.everyone.columns.items()},
+                y=self.everyone.y[keep],
+                groups={group: codes[keep] for group, codes in self.everyone.groups.items()},
+                days=None if self.everyone.days is None else self.everyone.days[keep],
+            )
+        return self._parts[name]
 
     @property
     def shape(self) -> CohortShape:
@@ -118,7 +141,11 @@ def _check_spelling(manifest: SiteManifest, spec: FeatureSpec, task: Task) -> No
     A hospital serves several studies, so a name that this one does not know may belong to
     another. It counts as misspelt only where a feature that is nearly so spelt goes unnamed.
     """
-    blocks = {"units": (manifest.units, spec.names), "codes": (manifest.codes, (*spec.names, task.outcome))}
+    times = () if task.follow_up is None else (task.follow_up.time,)
+    blocks = {
+        "units": (manifest.units, (*spec.names, *times)),
+        "codes": (manifest.codes, (*spec.names, task.outcome, *times)),
+    }
     for block, (named, known) in blocks.items():
         free = [name for name in known if name not in named]
         for found in named:

@@ -9,14 +9,16 @@ comes later (budgets, quarantine, receipts) is one more rule in `open_round`.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import Refused
+from fedhealth.site.attacks.plain import Plain
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
+    from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
     from fedhealth.site.memory import Memory
 
@@ -25,13 +27,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """One request let through, with the cohort it may use and the memory it may read and write."""
+    """One request let through, with the cohort it may use and the memory it may read and write.
+
+    `attack` is what a simulated hospital does in place of its honest training; see `site.attacks`.
+    """
 
     study: Study
     manifest: SiteManifest
     cohort: Cohort
     memory: Memory
     round_: int
+    attack: Attack = field(default_factory=Plain)
 
 
 def open_round(

@@ -61,7 +61,7 @@ def harmonise(table: Table, spec: FeatureSpec, manifest: SiteManifest) -> tuple[
     """The table in the spec's units and ranges, and what was missing or bad in it.
 
     Raises:
-        DataError: a patient appears twice; a column of numbers holds none; no patient is left.
+        DataError: a patient appears twice; a column of numbers holds none; a time is none; no patient is left.
         SettingError: the manifest names a unit the spec does not know.
     """
     doubled = len(table) - len(np.unique(table.patients))
@@ -71,6 +71,7 @@ def harmonise(table: Table, spec: FeatureSpec, manifest: SiteManifest) -> tuple[
             "Export one row a patient, or correct source.patient."
         )
     known = table.rows(np.isfinite(table.outcome))
+    _check_times(known.days, manifest.name)
     columns: dict[str, Column] = {}
     counts: dict[str, FeatureQuality] = {}
     keep = np.ones(len(known), dtype=np.bool_)
@@ -98,8 +99,25 @@ def harmonise(table: Table, spec: FeatureSpec, manifest: SiteManifest) -> tuple[
             f"{report.rows} ({report.unknown_outcome} without an outcome, {report.rejected} rejected). "
             "Check the outcome column, the units and the ranges."
         )
-    whole = Table(known.patients, columns, known.outcome, known.consent, known.split)
+    whole = Table(known.patients, columns, known.outcome, known.consent, known.split, known.days)
     return whole.rows(keep), report
+
+
+def _check_times(days: NDArray[np.float64] | None, site: str) -> None:
+    """Refuse times that are none: nobody knows what to make of a patient who was followed for less than nothing."""
+    if days is None:
+        return
+    wrong = {
+        "is missing": np.isnan(days),
+        "is not a number": np.isinf(days),
+        "is negative": np.isfinite(days) & (days < 0),
+    }
+    for what, which in wrong.items():
+        if found := int(which.sum()):
+            raise DataError(
+                f"{site}: each patient with a known outcome must have a time of 0 or more, found {found} of {len(days)} "
+                f"whose time {what}. Correct the column that `task.follow_up.time` names, or leave their outcome empty."
+            )
 
 
 class _Checked(NamedTuple):

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from fedhealth.core.network_names import NetworkNames
     from fedhealth.core.preprocessor import Preprocessor
     from fedhealth.core.pull import Arrays, Pull
+    from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.study import Study
     from fedhealth.core.training import LocalTraining
-    from fedhealth.site.cohort import Cohort
+    from fedhealth.site.cohort import Part
     from fedhealth.site.engines import Engine
 
 
@@ -34,10 +35,17 @@ class SiteTrainer:
 
     The patients' rows are made when they are first asked for: most methods evaluate
     without training.
+
+    Attributes:
+        study: the study.
+        patients: those who train.
+        preprocessor: makes their rows.
+        site: the hospital's name.
+        round_: the round.
     """
 
     study: Study
-    cohort: Cohort
+    patients: Part
     preprocessor: Preprocessor
     site: str
     round_: int
@@ -45,17 +53,17 @@ class SiteTrainer:
     @cached_property
     def training(self) -> LocalTraining:
         """The study's, with this round's learning rate."""
-        return self.study.training.at(self.round_, self.study.rounds)
+        return training_of(self.study, self.round_, len(self.y))
 
     @cached_property
     def x(self) -> NDArray[np.float32]:
         """[n, width]."""
-        return self.preprocessor.apply(self.cohort.part("train").columns)
+        return self.patients.matrix(self.preprocessor)
 
     @cached_property
-    def y(self) -> NDArray[np.float32]:
-        """[n]."""
-        return self.cohort.part("train").y
+    def y(self) -> Outcome:
+        """[n], or [n, 3] for times."""
+        return self.patients.outcome
 
     @cached_property
     def names(self) -> NetworkNames:
@@ -90,7 +98,7 @@ class SiteTrainer:
         load_weights(self.network, weights)
         training = self.training if epochs is None else replace(self.training, epochs=epochs, steps=None)
         loss = self.engine.fit(
-            self.network, self.x, self.y, training, self._rng(purpose), pull=pull,
+            self.network, self.x, self.y, training, self.rng(purpose), pull=pull,
             only=None if only is None else frozenset(only),
         )  # fmt: skip
         return Fitted(weights_of(self.network), loss, training.steps_for(len(self.y)))
@@ -106,16 +114,26 @@ class SiteTrainer:
 
     def batches(self, purpose: str = "batches") -> Iterator[NDArray[np.int64]]:
         """The rows of each mini-batch, as `fit` takes them."""
-        for rows in batches(len(self.y), self.training, self._rng(purpose)):
+        for rows in batches(len(self.y), self.training, self.rng(purpose)):
             yield rows.numpy()
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """This hospital's stream for a purpose in this round."""
+        return rng_of(self.study.seed, round_=self.round_, site=self.site, purpose=purpose)
 
     @cached_property
     def _first(self) -> Arrays:
         model = build(self.study.model, where="model", room="fedhealth.models")
         return weights_of(first_network(model, self.preprocessor.width, seed=self.study.seed))
 
-    def _rng(self, purpose: str) -> np.random.Generator:
-        return rng_of(self.study.seed, round_=self.round_, site=self.site, purpose=purpose)
+
+def training_of(study: Study, round_: int, n: int) -> LocalTraining:
+    """The study's local training in a round; where it learns times, of all `n` patients at once.
+
+    A risk set is of all who were followed for so long, and a mini-batch would cut it short.
+    """
+    training = study.training.at(round_, study.rounds)
+    return training if study.task.follow_up is None else replace(training, batch_size=n)
 
 
 def engine_of(study: Study) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,20 +12,16 @@ from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
 from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
-from fedhealth.evaluation.scores import SummaryLayout
 from fedhealth.models.weights import load_weights
+from fedhealth.site.scoring import summarised
 from fedhealth.site.trainer import SiteTrainer
 from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
     from fedhealth.core.pull import Arrays
-    from fedhealth.core.study import Study
     from fedhealth.runtime.codec import Request
-    from fedhealth.site.cohort import Part
     from fedhealth.site.gate import Permit
 
 #: The name under which a vector to be summed travels.
@@ -56,10 +53,11 @@ def spread(permit: Permit, request: Request) -> Update:
 
 def train(permit: Permit, request: Request) -> Update:
     """This hospital's half of a round, by the study's method; its memory is kept before anything leaves."""
-    trainer = _trainer(permit, request)
+    trainer = _trainer(permit, request, permit.round_)
     counted = int(request.config.get("memory-round", permit.round_ - 1))
     memory = permit.memory.before(min(permit.round_, counted + 1))
-    found = method_of(permit.study.strategy).train(trainer, Received(_arrays(request), request.config), memory)
+    method, received = method_of(permit.study.strategy), Received(_arrays(request), request.config)
+    found = permit.attack.train(method, trainer, received, memory)
     if found.memory is not None:
         permit.memory.keep(permit.round_, found.memory)
     return Update(found.weight, found.arrays, found.metrics)
@@ -68,18 +66,21 @@ def train(permit: Permit, request: Request) -> Update:
 def evaluate(permit: Permit, request: Request) -> Update:
     """The score sums of the model, or of this hospital's own, on one part of the split, groups where asked for.
 
-    The request names the round whose model it is: the memory is that round's.
+    The request names the round whose model it is: the memory is that round's, and so are the
+    learning rate and the shuffle of a method that trains before use. The round that
+    validation chose is then tested as it was validated.
     """
     study, name = permit.study, str(request.config["part"])
-    part, trainer = permit.cohort.part(name), _trainer(permit, request)
-    memory = permit.memory.before(int(request.config["of-round"]) + 1)
+    of_round = int(request.config["of-round"])
+    trainer = _trainer(permit, request, of_round)
+    memory = permit.memory.before(of_round + 1)
     received = Received(_arrays(request), request.config)
     load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
-    probability = trainer.engine.predict(trainer.network, trainer.preprocessor.apply(part.columns))
-    layout = summary_layout(study, grouped=bool(request.config.get("grouped", False)))
-    vector = layout.summarise(probability, part.y, _members(study, part) if layout.groups else {})
+    grouped = bool(request.config.get("grouped", False))
+    vector = summarised(study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped)
     shared = float(permit.manifest.policy.share_site_results)
-    return Update(len(part.y), {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
+    patients = int((permit.cohort.split == name).sum())
+    return Update(patients, {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
 
 
 WORK: dict[str, Callable[[Permit, Request], Update]] = {
@@ -102,28 +103,20 @@ def work_for(purpose: str) -> Callable[[Permit, Request], Update]:
     return WORK[purpose]
 
 
-def summary_layout(study: Study, *, grouped: bool) -> SummaryLayout:
-    """Where the cohort and its groups lie in the vector of an evaluation."""
-    return SummaryLayout(groups=study.features.group_names if grouped else ())
-
-
-def _members(study: Study, part: Part) -> dict[str, NDArray[np.bool_]]:
-    """Who belongs to each group, by the names of `FeatureSpec.group_names`."""
-    return {
-        f"{name}={title}": part.groups[name] == place
-        for name, group in study.features.groups.items()
-        for place, title in enumerate(group.titles)
-    }
-
-
-def _trainer(permit: Permit, request: Request) -> SiteTrainer:
+def _trainer(permit: Permit, request: Request, round_: int) -> SiteTrainer:
     return SiteTrainer(
         study=permit.study,
-        cohort=permit.cohort,
-        preprocessor=Preprocessor.from_json(unpacked(str(request.config["preprocessor"]))),
+        patients=permit.cohort.part("train"),
+        preprocessor=_preprocessor(str(request.config["preprocessor"])),
         site=permit.manifest.name,
-        round_=permit.round_,
+        round_=round_,
     )
+
+
+@lru_cache(maxsize=16)
+def _preprocessor(packed: str) -> Preprocessor:
+    """The preprocessor that comes with every request of a study, the same each time."""
+    return Preprocessor.from_json(unpacked(packed))
 
 
 def _arrays(request: Request) -> Arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class Afl(Method):
     moves as in group DRO (Sagawa 2020, arXiv:1911.08731, algorithm 1): hospital k's share is
     proportional to exp(rate times the sum of its losses so far). Each hospital keeps that
     sum itself and weights its own update by it, so the coordinator needs the mean alone.
+    For rounds that it missed, the loss that it finds on its return stands: else the mixture
+    would lean to whoever is asked most.
 
     Attributes:
         rate: how fast the mixture leans to the hospitals that fare worst.
@@ -42,15 +45,21 @@ class Afl(Method):
 
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """FedAvg's training, weighted by how badly this hospital has fared."""
+        untrained, fitted = self.idle(trainer, received, memory), trainer.fit(received.weights)
+        return replace(untrained, arrays={**untrained.arrays, **fitted.weights}, metrics={"loss": fitted.loss})
+
+    def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """The weights as they came, weighted as training would be."""
         loss, _ = trainer.gradient(received.weights)
-        tilt = (0.0 if memory is None else float(memory["tilt"][0])) + self.rate * loss
+        before, counted = (0.0, 0) if memory is None else (float(memory["tilt"][0]), int(memory["round"][0]))
+        round_ = int(received.config["server-round"])
+        tilt = before + self.rate * loss * (round_ - counted)
         share = math.exp(min(tilt - float(received.arrays[LEVEL][0]), 20.0))
-        fitted = trainer.fit(received.weights)
         return Trained(
-            {**fitted.weights, TILT: np.array([tilt])},
+            {**received.weights, TILT: np.array([tilt])},
             max(share, _LEAST),
-            {"loss": fitted.loss},
-            memory={"tilt": np.array([tilt])},
+            {"loss": loss},
+            memory={"tilt": np.array([tilt]), "round": np.array([round_])},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,9 +56,19 @@ class FedNova(Method):
         del memory
         start = received.weights
         fitted = trainer.fit(start, pull=Pull(strength=self.mu, anchor=start) if self.mu else None)
-        steps = reach(fitted.steps, trainer.training.learning_rate, trainer.training.momentum, self.mu)
+        steps = self._reach(trainer, fitted.steps)
         change = {name: (start[name].astype(np.float64) - end) / steps for name, end in fitted.weights.items()}
         return Trained({**change, REACH: np.array([steps])}, len(trainer.y), {"loss": fitted.loss})
+
+    def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """No change, over as many steps as training takes."""
+        found = Method.idle(self, trainer, received, memory)
+        change = {name: np.zeros(array.shape) for name, array in received.weights.items()}
+        steps = self._reach(trainer, trainer.training.steps_for(len(trainer.y)))
+        return replace(found, arrays={**change, REACH: np.array([steps])})
+
+    def _reach(self, trainer: Trainer, steps: int) -> float:
+        return reach(steps, trainer.training.learning_rate, trainer.training.momentum, self.mu)
 
 
 class FedNovaServer(SumServer):

@@ -43,7 +43,7 @@ class KeepsLayers(Method):
 
     def remedy(self) -> str:
         """What to do where no layer would stay."""
-        return "Name them in strategy.personal."
+        return "Name them in strategy.personal_layers."
 
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """Training of all layers; the hospital's own are kept."""

@@ -10,6 +10,7 @@ Weights travel under their own names, whatever goes with them under names with a
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedhealth.core.network_names import NetworkNames
+    from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
 
 ROOM = "fedhealth.strategies"
+
+#: The loss of a model that gives everybody an even chance, in nats.
+COIN = math.log(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ class Trainer(Protocol):
         names: of the network's weights.
         training: the settings of this round, its learning rate already scheduled.
         x: [n, width] the training patients' rows.
-        y: [n] 0 or 1.
+        y: [n] 0 or 1, or [n, 3] for times (`core.risk_sets.Outcome`).
     """
 
     @property
@@ -61,7 +66,7 @@ class Trainer(Protocol):
     @property
     def x(self) -> NDArray[np.float32]: ...  # noqa: D102
     @property
-    def y(self) -> NDArray[np.float32]: ...  # noqa: D102
+    def y(self) -> Outcome: ...  # noqa: D102
 
     def first_weights(self) -> Arrays:
         """The weights before any training, the same at every hospital."""
@@ -169,6 +174,15 @@ class Method:
         fitted = trainer.fit(received.weights, pull=pull)
         return Trained(fitted.weights, len(trainer.y), {"loss": fitted.loss})
 
+    def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """What a hospital would send that learned nothing from its patients, and claims them all.
+
+        It leaves the model where it is: if every hospital sent this, no weight would move. A
+        hospital that has not trained knows no loss, and claims that of a coin.
+        """
+        del memory
+        return Trained(received.weights, len(trainer.y), {"loss": COIN})
+
     def personal(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Arrays:
         """The weights this hospital would use itself: those that came, or its own."""
         del trainer, memory
@@ -184,6 +198,12 @@ class ReportsFirstLoss(Method):
         """As FedAvg, with "first_loss" among the metrics."""
         first, _ = trainer.gradient(received.weights)
         found = Method.train(self, trainer, received, memory)
+        return Trained(found.arrays, found.weight, {**found.metrics, "first_loss": first})
+
+    def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """As FedAvg, with the true "first_loss": it is not learned."""
+        first, _ = trainer.gradient(received.weights)
+        found = Method.idle(self, trainer, received, memory)
         return Trained(found.arrays, found.weight, {**found.metrics, "first_loss": first})
 
 
@@ -299,4 +319,4 @@ def unprefixed(kind: str, arrays: Mapping[str, NDArray[np.generic]]) -> Arrays:
 
 def record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
     """The arrays as Flower's record."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})

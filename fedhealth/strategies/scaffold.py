@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -39,14 +40,17 @@ class Scaffold(Method):
         return ScaffoldServer()
 
     def check(self, names: NetworkNames, training: LocalTraining) -> None:
-        """Option II reads the gradient off the steps, so they must be gradient steps."""
+        """Option II reads the gradient off the steps, so they must be gradient steps; neither goes with clipping."""
         del names
-        if self.option == "II" and (
-            training.optimiser != "sgd" or training.momentum or training.weight_decay or training.clip_norm
-        ):
+        if training.clip_norm:
+            raise SettingError(
+                f"scaffold corrects a step by whole gradients, found training.clip_norm={training.clip_norm}, which "
+                "cuts the step alone and turns the correction against it. Use clip_norm=null."
+            )
+        if self.option == "II" and (training.optimiser != "sgd" or training.momentum or training.weight_decay):
             raise SettingError(
                 "scaffold's option II needs plain gradient descent, found training with "
-                f"{'adamw' if training.optimiser == 'adamw' else 'momentum, decay or clipping'}. "
+                f"{'adamw' if training.optimiser == 'adamw' else 'momentum or decay'}. "
                 "Use optimiser=sgd alone, or strategy.option=I."
             )
 
@@ -67,6 +71,12 @@ class Scaffold(Method):
         return Trained(
             {**fitted.weights, **prefixed(CONTROL, change)}, len(trainer.y), {"loss": fitted.loss}, memory=kept
         )
+
+    def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
+        """The weights as they came, and no change of c_k."""
+        found = Method.idle(self, trainer, received, memory)
+        change = {name: np.zeros_like(array) for name, array in received.beside(CONTROL).items()}
+        return replace(found, arrays={**found.arrays, **prefixed(CONTROL, change)})
 
 
 class ScaffoldServer(SumServer):

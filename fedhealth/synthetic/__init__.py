@@ -4,7 +4,8 @@
     generator.py    the chain: who comes -> how ill -> body -> treatment -> risk -> outcome
                     -> devices, missing values, local units
     physiology.py   what is measured, around the medians of a real intensive care unit
-    outcomes/       one file a task: the logit of its outcome
+    outcomes/       one file a task: the logit of its outcome, or the log of its hazard
+    weibull.py      times to an event from that hazard, and when follow-up ends
     between.py      hospitals drawn from one knob h of between-hospital difference
     partition.py    parts of any pooled table
     folders.py      both of these written as `sites/<name>/` folders

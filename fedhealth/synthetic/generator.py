@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedhealth.core.errors import SettingError
 from fedhealth.core.seeds import rng_of
 from fedhealth.core.table import Table
-from fedhealth.synthetic.outcomes import Outcome, outcome_named
+from fedhealth.synthetic.outcomes import Outcome, outcome_named, times_of
 from fedhealth.synthetic.patients import Patients
 from fedhealth.synthetic.physiology import COMORBIDITIES, MEASUREMENTS, PANELS, Column
 
@@ -44,7 +45,8 @@ class Generated:
 
     Attributes:
         table: what the hospital's records hold, in its own units.
-        risk: [n] the true probability from which each outcome was drawn.
+        risk: [n] the true probability from which each outcome was drawn, for times that of an
+            event by the horizon.
         severity: [n] the latent severity, mean 0 and variance 1 in the average hospital.
         treated: [n] whether the patient got the aggressive treatment.
     """
@@ -56,7 +58,13 @@ class Generated:
 
 
 def generate(
-    hospital: Hospital, *, name: str, seed: int, task: str, units: Mapping[str, Conversion] | None = None
+    hospital: Hospital,
+    *,
+    name: str,
+    seed: int,
+    task: str,
+    units: Mapping[str, Conversion] | None = None,
+    horizon_days: float | None = None,
 ) -> Generated:
     """The year's patients of the hospital called `name`.
 
@@ -69,11 +77,18 @@ def generate(
         seed: the study's seed; `hospital.seed` stands in for it where given.
         task: a module of `fedhealth.synthetic.outcomes`.
         units: by column, how the hospital's local unit becomes the generator's.
+        horizon_days: when the true risk of a time to an event is told; None for an outcome without times.
 
     Raises:
-        SettingError: the task is not known.
+        SettingError: the task is not known, or has times and no horizon or a horizon and no times.
     """
     outcome = outcome_named(task)
+    times = times_of(outcome)
+    if (times is None) != (horizon_days is None):
+        raise SettingError(
+            f"a task must have a follow_up where its simulated outcome has times and nowhere else, found task={task} "
+            f"{'with' if times is None else 'without'} one. {'Remove' if times is None else 'Add'} task.follow_up."
+        )
     seed = seed if hospital.seed is None else hospital.seed
     rng = rng_of(seed, site=name, purpose=f"patients/{task}")
     law = _law(outcome, hospital, name)
@@ -82,6 +97,7 @@ def generate(
     admission = np.empty(n, dtype=np.int8)
     risk, severity = np.empty(n), np.empty(n)
     treated, event, consent = np.empty(n, dtype=bool), np.empty(n), np.empty(n, dtype=bool)
+    days = None if times is None else np.empty(n)
     for start in range(0, n, _CHUNK):
         rows = slice(start, min(start + _CHUNK, n))
         size = rows.stop - rows.start
@@ -90,9 +106,13 @@ def generate(
         extra = outcome.history(patients, rng)
         if extra:
             patients = replace(patients, values={**patients.values, **extra})
-        chance = _risk(outcome, law, hospital, patients, when)
-        risk[rows] = chance
-        event[rows] = rng.random(size, dtype=np.float32) < chance
+        score = _score(outcome, law, hospital, patients, when)
+        if times is None or days is None or horizon_days is None:
+            risk[rows] = _sigmoid(score).astype(np.float64)
+            event[rows] = rng.random(size, dtype=np.float32) < risk[rows]
+        else:
+            risk[rows] = times.risk(score, horizon_days)
+            event[rows], days[rows] = times.follow(score, when, rng)
         consent[rows] = rng.random(size, dtype=np.float32) < hospital.consent_rate
         severity[rows], treated[rows], admission[rows] = patients.severity, patients.treated, patients.admission
         for column in ("age", "female", *COMORBIDITIES, *extra):
@@ -105,7 +125,7 @@ def generate(
             numbers[column] /= conversion.factor
     columns: dict[str, NDArray[np.float64] | NDArray[np.object_]] = dict(numbers)
     columns["admission"] = np.array(ADMISSIONS, dtype=object)[admission]
-    table = Table(patients=_pseudonyms(n, rng), columns=columns, outcome=event, consent=consent)
+    table = Table(patients=_pseudonyms(n, rng), columns=columns, outcome=event, consent=consent, days=days)
     return Generated(table=table, risk=risk, severity=severity, treated=treated)
 
 
@@ -181,14 +201,12 @@ def _law(outcome: Outcome, hospital: Hospital, name: str) -> list[float]:
     return [1 + hospital.concept.scale * drawn for drawn in rng.standard_normal(outcome.TERMS).tolist()]
 
 
-def _risk(
-    outcome: Outcome, law: list[float], hospital: Hospital, patients: Patients, when: Column
-) -> NDArray[np.float64]:
-    """[n] the true probability of the outcome."""
-    logit = outcome.INTERCEPT + hospital.prevalence.intercept + hospital.drift.intercept * when
+def _score(outcome: Outcome, law: list[float], hospital: Hospital, patients: Patients, when: Column) -> Column:
+    """[n] the logit of the outcome, or the log of its hazard."""
+    score = outcome.INTERCEPT + hospital.prevalence.intercept + hospital.drift.intercept * when
     for factor, (coefficient, term) in zip(law, outcome.terms(patients), strict=True):
-        logit += coefficient * factor * term
-    return _sigmoid(logit).astype(np.float64)
+        score += coefficient * factor * term
+    return score
 
 
 def _observe(hospital: Hospital, patients: Patients, rng: np.random.Generator) -> dict[str, Column]:

@@ -22,6 +22,14 @@ def test_a_warm_up_rises_to_the_full_rate():
     assert rates(Schedule(warmup=3), 5) == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
 
 
+def test_after_a_warm_up_the_schedule_begins_at_its_full_rate():
+    # Three rounds of rise, then what the schedule would give from its first round on.
+    exponential = Schedule(kind="exponential", factor=0.5, every=2, warmup=3)
+    assert rates(exponential, 8) == pytest.approx([0.5, 1.0, 1.5, 2, 2, 1, 1, 0.5])
+    cosine = Schedule(kind="cosine", factor=0.1, warmup=3)
+    assert rates(cosine, 6) == pytest.approx([0.5, 1.0, 1.5, 2, 2 * (0.1 + 0.9 / 2), 0.2])
+
+
 def test_a_cosine_ends_at_its_factor_whatever_the_number_of_rounds():
     assert Schedule(kind="cosine", factor=0.25).at(1, 1) == 1
     assert Schedule(kind="cosine", factor=0.25).at(40, 40) == pytest.approx(0.25)

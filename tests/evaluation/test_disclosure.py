@@ -11,13 +11,14 @@ from fedhealth.evaluation.disclosure import is_lone, withheld
     ("own", "hidden"),
     [
         ([], set()),
-        (["d"], {"a", "b", "c", "d"}),  # beside d are 4, then 4 + 5, then 4 + 5 + 20 events
-        (["a"], {"a", "b", "c"}),  # beside a are 5, then 5 + 20
+        (["d"], {"c", "d"}),  # beside d are 4, then 4 + 5, then 4 + 5 + 20 events, of which 20 are enough
+        (["a"], {"a", "c"}),  # beside a are 5, then 5 + 20
+        (["b", "d"], {"b", "c", "d"}),  # beside d are 5, then 5 + 4, then 5 + 4 + 20
         (["c", "d"], {"c", "d"}),  # beside c are 30, beside d 20
         (["a", "b", "c", "d"], {"a", "b", "c", "d"}),
     ],
 )
-def test_the_smallest_others_are_withheld_until_the_rest_is_not_few(own, hidden):
+def test_the_smallest_others_that_are_needed_are_withheld_until_the_rest_is_not_few(own, hidden):
     sizes = {"a": (4, 50), "b": (5, 60), "c": (20, 70), "d": (30, 80)}
     assert withheld(sizes, own, floor=10) == hidden
 

@@ -36,7 +36,7 @@ bin_counts = st.sampled_from([10, GROUP_BINS, 1000])
 
 
 @given(found=wards, bins=bin_counts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_auroc_lies_within_its_binning_bound_of_scikit_learns(found, bins):
     p, y = found
     sums = ScoreSums.of(p, y, bins=bins)
@@ -45,7 +45,7 @@ def test_auroc_lies_within_its_binning_bound_of_scikit_learns(found, bins):
 
 
 @given(found=wards, bins=bin_counts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_auprc_lies_between_scikit_learns_for_the_worst_and_the_best_order_within_a_cell(found, bins):
     p, y = found
     cell = np.minimum(np.floor(p * bins), bins - 1)
@@ -67,7 +67,7 @@ def test_ranking_measures_of_a_ward_are_scikit_learns_to_the_stated_error(bins, 
 
 
 @given(found=wards, bins=bin_counts)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_brier_and_log_loss_are_scikit_learns_whatever_the_bins(found, bins):
     p, y = found
     sums = ScoreSums.of(p, y, bins=bins)
@@ -198,7 +198,7 @@ def test_with_one_class_what_compares_the_classes_is_not_estimable_and_the_rest_
     scores=st.lists(st.sampled_from([0.0, 5e-324, 0.001, 0.0015, 0.3, 0.5, 0.999, 1.0]), min_size=1, max_size=12),
     seed=st.integers(0, 999),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_few_patients_give_a_value_inside_its_interval_or_a_reason(scores, seed):
     outcome = np.random.default_rng(seed).integers(2, size=len(scores))
 
@@ -213,7 +213,7 @@ def test_any_few_patients_give_a_value_inside_its_interval_or_a_reason(scores, s
 
 
 @given(found=wards, sites=st.integers(1, 6), seed=st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_measures_of_the_sum_over_sites_are_those_of_the_pooled_patients(found, sites, seed):
     p, y = found
     site = np.random.default_rng(seed).integers(sites, size=len(y))

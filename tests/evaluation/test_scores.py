@@ -17,7 +17,7 @@ def outcomes_of(probability, seed):
 
 
 @given(probability=probabilities, seed=st.integers(0, 99), sites=st.integers(1, 5), bins=st.integers(1, 50))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_sum_over_sites_is_the_sum_of_their_patients_bit_for_bit(probability, seed, sites, bins):
     outcome = outcomes_of(probability, seed)
     site = np.random.default_rng(seed).integers(sites, size=len(probability))
@@ -30,7 +30,7 @@ def test_the_sum_over_sites_is_the_sum_of_their_patients_bit_for_bit(probability
 
 
 @given(probability=probabilities, seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_of_patients_changes_no_bit(probability, seed):
     outcome = outcomes_of(probability, seed)
     order = np.random.default_rng(seed).permutation(len(probability))
@@ -41,7 +41,7 @@ def test_the_order_of_patients_changes_no_bit(probability, seed):
 
 
 @given(probability=probabilities, seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_vector_returns_what_it_was_made_of(probability, seed):
     sums = ScoreSums.of(probability, outcomes_of(probability, seed), bins=20)
 

@@ -1,5 +1,7 @@
 """The contract of every model."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,13 @@ def test_a_row_of_features_becomes_one_logit(model):
 def test_the_same_seed_gives_the_same_first_weights(model):
     one, two = (weights_of(first_network(model, 7, seed=3)) for _ in range(2))
     assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_threads_that_make_networks_at_once_give_each_the_same_first_weights(model):
+    alone = weights_of(first_network(model, 7, seed=3))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: weights_of(first_network(model, 7, seed=3)), range(200)))
+    assert all(np.array_equal(each[name], alone[name]) for each in found for name in alone)
 
 
 def test_first_weights_leave_the_global_generator_as_it_was(model):

@@ -71,6 +71,31 @@ def test_the_best_is_named_only_where_it_is_told_from_the_next(run_of, study):
     assert compared(close)["best"]["union_auroc"] is None
 
 
+def test_the_best_must_be_told_from_the_next_and_not_from_the_last(run_of):
+    values = {"FedAvg": (0.70, 0.71, 0.73), "FedAdam": (0.80, 0.82, 0.85), "FedYogi": (0.82, 0.81, 0.86)}
+    runs = [run_of(seed, strategy=s, union=v) for s, found in values.items() for seed, v in enumerate(found, 1)]
+    assert compared(runs)["best"]["union_auroc"] is None
+
+
+def test_a_value_withheld_in_the_group_that_is_held_against_leaves_no_difference(run_of):
+    runs = [run_of(s, strategy=k, union=0.7 + s / 90) for k in ("FedAvg", "FedAdam") for s in (1, 2, 3)]
+    runs[0].report["union"]["federated"]["auroc"] = None
+    (row,) = compared(runs)["differences"]["union_auroc"]
+    assert (row["pairs"], row["p"], row["difference"]["note"]) == (0, None, "withheld, in 1 of 6 runs")
+
+
+@pytest.mark.parametrize(("outcome", "sign"), [("union", 1), ("log_loss", -1)])
+def test_a_group_that_loses_on_the_seeds_in_common_is_not_the_best(run_of, outcome, sign):
+    # Three easy seeds that only FedAvg ran lift its mean; on the three that both ran, FedAdam wins by about 0.05.
+    values = {"FedAvg": (0.50, 0.51, 0.52, 0.75, 0.75, 0.76), "FedAdam": (0.55, 0.562, 0.571)}
+    runs = [
+        run_of(seed, strategy=strategy, **{outcome: value if sign > 0 else 1 - value})
+        for strategy, found in values.items()
+        for seed, value in enumerate(found, 1)
+    ]
+    assert compared(runs)["best"]["union_auroc" if sign > 0 else "log_loss"] is None
+
+
 def test_of_log_losses_the_lowest_is_best_and_no_slope_is(run_of):
     runs = [
         run_of(seed, strategy=strategy, log_loss=0.4 + seed / 50 - shift, slope=1 + seed / 9 + shift)

@@ -10,6 +10,7 @@ from fedhealth.runtime import flower
 from fedhealth.server.optimisers.adaptive import Adaptive
 from fedhealth.server.optimisers.plain import Plain
 from fedhealth.server.optimisers.sgd import Sgd
+from fedhealth.simulate import checked, open_run, run
 
 DIRECTIONS = [np.array([0.3, -0.2, 0.0]), np.array([-0.1, 0.4, 0.2]), np.array([0.2, 0.1, -0.3])]
 
@@ -53,6 +54,23 @@ def test_momentum_is_flowers_fedavgm():
         found, _ = strategy.aggregate_train(1, [Message(content, reply_to=asked)])
         at = found["w"].numpy()
     np.testing.assert_allclose(walked(Sgd(learning_rate=0.7, momentum=0.6)), at)
+
+
+def test_over_the_rounds_of_a_study_momentum_is_flowers_fedavgm(smoke, tmp_path):
+    found = []
+    for stem, words in (
+        ("fedavgm", ["strategy.server_learning_rate=0.8"]),
+        (
+            "fedavg",
+            ["server_optimiser=momentum", "server_optimiser.learning_rate=0.8", "server_optimiser.momentum=0.9"],
+        ),
+    ):
+        simulation = checked(smoke(f"strategy={stem}", f"run.folder={tmp_path / stem}", "rounds=4", *words))
+        store = open_run(simulation)
+        run(simulation, store, lambda row: None)
+        found.append(store.load().model)
+    for name, array in found[0].items():
+        np.testing.assert_allclose(found[1][name], array, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""Which round is the best, and when waiting for a better one ends."""
+"""Which round is the best, when waiting for a better one ends, and what a hospital is told to remember."""
 
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
 
-from fedhealth.server.rounds import Progress
+from fedhealth.runtime import flower
+from fedhealth.server.rounds import Progress, _reminded
 
 ALL, FEWER = ["ash", "elm", "oak"], ["ash", "oak"]
 
@@ -37,3 +39,29 @@ def test_where_nothing_is_scored_the_last_round_counts(rounds):
     found = progress(*rounds)
     assert found.best_round == len(rounds)
     assert found.waited == 0
+
+
+class Names:
+    """As much of a grid as a reminder asks for."""
+
+    def name_of(self, node):
+        return {1: "ash", 2: "elm", 3: "oak"}[node]
+
+
+@pytest.mark.parametrize(
+    ("trained_by", "remembered"),
+    [
+        ([ALL, ALL, FEWER], {1: None, 2: 2, 3: None}),
+        ([ALL, FEWER, FEWER], {1: None, 2: 1, 3: None}),
+        ([FEWER, FEWER], {1: None, 2: 0, 3: None}),
+        ([], {1: None, 2: None, 3: None}),
+    ],
+)
+def test_a_hospital_that_the_last_round_did_not_count_is_told_the_last_one_that_did(trained_by, remembered):
+    flower.begin_run(1)
+    past = Progress(model={}, history=[{"round": k, "trained_by": who} for k, who in enumerate(trained_by, start=1)])
+    for node, expected in remembered.items():
+        message = Message(RecordDict({"config": ConfigRecord({"server-round": 4})}), node, "train")
+        config = _reminded(message, Names(), past).content["config"]
+        assert config.get("memory-round") == expected
+        assert "memory-round" not in message.content["config"]

@@ -10,7 +10,7 @@ from fedhealth.core.errors import DataError, FedHealthError, SettingError
 from fedhealth.core.features import Conversion, Feature, FeatureSpec
 from fedhealth.core.manifest import load_manifest
 from fedhealth.core.split import Split
-from fedhealth.core.task import Task
+from fedhealth.core.task import FollowUp, Task
 from fedhealth.site.cohort import load_cohort
 
 SPEC = FeatureSpec(
@@ -140,3 +140,34 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "ash" / "patients.csv").write_bytes(b"\xff\xfe\x00\x01" * 50)
     with pytest.raises(FedHealthError, match="must be CSV in UTF-8"):
         cohort(tmp_path, None)
+
+
+TIMES = Task(name="death", title="Death", outcome="died", follow_up=FollowUp(time="followed", horizon=365))
+SURVIVAL = "age,creatinine,ward,died,followed\n40,0.9,a,0,400\n50,,b,1,0\n60,1.4,c,1,12.5\n70,2.0,a,,\n"
+
+
+def test_times_are_read_beside_the_outcome_and_kept_in_days(tmp_path):
+    found, _ = cohort(tmp_path, SURVIVAL, task=TIMES)
+    assert found.everyone.outcome.tolist() == [[0, 400, 0], [1, 0, 0], [1, 12.5, 0]]
+    months, _ = cohort(tmp_path, SURVIVAL, task=TIMES, units={"followed": "months"})
+    np.testing.assert_allclose(months.everyone.days, np.array([400, 0, 12.5]) * 365.25 / 12)
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [("", "found 1 of 3 whose time is missing"), ("-2", "found 1 of 3 whose time is negative"), ("long", "is not a number"), ("-inf", "is not a number")],
+)  # fmt: skip
+def test_a_time_that_is_none_is_refused_without_its_value(tmp_path, cell, said):
+    with pytest.raises(DataError, match=rf"must have a time of 0 or more, .*{said}") as fault:
+        cohort(tmp_path, SURVIVAL.replace("12.5", cell), task=TIMES)
+    assert "60" not in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_times_in_an_unknown_unit_or_under_a_misspelt_name_are_refused(tmp_path):
+    with pytest.raises(SettingError, match="known unit, found 'mnths'. Did you mean months?"):
+        cohort(tmp_path, SURVIVAL, task=TIMES, units={"followed": "mnths"})
+    with pytest.raises(SettingError, match="found 'folowed', which this study does not have. Did you mean followed?"):
+        cohort(tmp_path, SURVIVAL, task=TIMES, units={"folowed": "months"})
+    with pytest.raises(DataError, match="must have one column 'followed' for followed, found 0"):
+        cohort(tmp_path, GOOD, task=TIMES)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
@@ -11,3 +13,9 @@ def a_run():
     """Messages can be made in a run only."""
     flower.begin_run(1)
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_loaded_is_garbage():
+    """As in a run: some of Flower's strategies collect garbage once a reply."""
+    gc.freeze()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedhealth.compose import composed, resolved
 from fedhealth.core.training import LocalTraining
+from fedhealth.models.cox import Cox
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.weights import first_network, load_weights, names_of, weights_of
 from fedhealth.places import configs_folder
@@ -25,7 +27,12 @@ STRATEGIES = sorted(path.stem for path in (configs_folder() / "strategy").glob("
 
 def spec_of(stem: str, **settings) -> dict[str, Any]:
     """A strategy's config, as a study holds it."""
-    return resolved(composed([f"strategy={stem}"]))["strategy"] | settings
+    return _plain_spec_of(stem) | settings
+
+
+@cache
+def _plain_spec_of(stem: str) -> dict[str, Any]:
+    return resolved(composed([f"strategy={stem}"]))["strategy"]
 
 
 def targets() -> dict[str, str]:
@@ -80,7 +87,9 @@ class Still(Bench):
     """A trainer at an optimum: training changes nothing and the gradient is 0."""
 
     def __init__(self, n: int = 4, model: Any = None):
-        Bench.__init__(self, np.zeros((n, 3)), np.arange(n) % 2.0, LocalTraining(), model or Logistic())
+        y = np.arange(n) % 2.0
+        y = followed(y) if isinstance(model, Cox) else y
+        Bench.__init__(self, np.zeros((n, 3)), y, LocalTraining(), model or Logistic())
 
     def fit(self, weights, **_):
         return Fitted({name: array.copy() for name, array in weights.items()}, 0.5, 1)
@@ -115,26 +124,36 @@ class Federation:
         if isinstance(self.strategy, SumServer):
             self.strategy.begin(float(sum(len(bench.y) for bench in self.benches)))
 
-    def asked(self):
-        """The messages of the next round."""
+    def asked(self, hospitals=None):
+        """The messages of the next round, to some hospitals or all."""
         self.round += 1
         record, config = array_record(self.weights), ConfigRecord()
         messages = list(self.strategy.configure_train(self.round, record, config, Nodes(len(self.benches))))
-        return sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        messages.sort(key=lambda message: message.metadata.dst_node_id)
+        return messages if hospitals is None else [messages[k] for k in hospitals]
 
-    def answered(self, message) -> Message:
-        """One hospital's reply; its memory is kept."""
+    def answered(self, message, work=None) -> Message:
+        """One hospital's reply, by the method's training or other work; its memory is kept."""
         k = message.metadata.dst_node_id - 100
         arrays = {name: array.numpy() for name, array in message.content["arrays"].items()}
         received = Received(arrays, {**message.content["config"]})
-        found = self.method.train(self.benches[k], received, self.memories[k])
+        found = (work or self.method.train)(self.benches[k], received, self.memories[k])
         self.memories[k] = found.memory if found.memory is not None else self.memories[k]
         return reply(message, found.arrays, found.weight, found.metrics)
 
-    def run(self, rounds: int = 1, mend: Callable[[list[Message]], list[Message]] = lambda replies: replies):
-        """The weights after some more rounds; `mend` may change the replies."""
+    def run(
+        self,
+        rounds: int = 1,
+        mend: Callable[[list[Message]], list[Message]] = lambda replies: replies,
+        hospitals=None,
+        work=None,
+    ):
+        """The weights after some more rounds with some hospitals or all.
+
+        `mend` may change the replies, `work` is done in place of training.
+        """
         for _ in range(rounds):
-            replies = mend([self.answered(message) for message in self.asked()])
+            replies = mend([self.answered(message, work) for message in self.asked(hospitals)])
             arrays, _ = self.strategy.aggregate_train(self.round, replies)
             self.weights = {name: arrays[name].numpy() for name in self.weights}
         return self.weights
@@ -183,9 +202,19 @@ def population(sizes, *, d: int = 3, seed: int = 0, drift: float = 1.0):
     return found
 
 
+def followed(y, x=None, seed: int = 0) -> np.ndarray:
+    """The events as [n, 3] times: whole weeks, so that there are ties, sooner where the first column is high."""
+    score = np.zeros(len(y)) if x is None else x[:, 0]
+    weeks = np.ceil(8 * np.random.default_rng([seed, len(y)]).exponential(np.exp(-score)))
+    return np.column_stack([y, weeks, np.zeros(len(y))])
+
+
 def benches(sizes=(30, 50, 20, 40, 35, 25, 45), training=None, model=None, **how):
     training = training or LocalTraining(batch_size=16, learning_rate=0.1, epochs=2)
-    return [Bench(x, y, training, model or Logistic(), seed=k) for k, (x, y) in enumerate(population(sizes, **how))]
+    people = population(sizes, **how)
+    if isinstance(model, Cox):
+        people = [(x, followed(y, x, seed=k)) for k, (x, y) in enumerate(people)]
+    return [Bench(x, y, training, model or Logistic(), seed=k) for k, (x, y) in enumerate(people)]
 
 
 def pooled_fit(found, steps: int = 200) -> np.ndarray:

@@ -18,6 +18,7 @@ from federation import (
 )
 
 from fedhealth.core.training import LocalTraining
+from fedhealth.models.cox import Cox
 from fedhealth.models.mlp import Mlp
 from fedhealth.server.store import Store
 from fedhealth.simulate import checked, open_run, run
@@ -30,11 +31,19 @@ MODELS = {"fedper": Mlp(hidden=(4,)), "fedrep": Mlp(hidden=(4,)), "fedbn": Mlp(h
 MEANS = ["fedavg", "fedavgm", "fedprox", "scaffold", "fednova", "ditto", "apfl", "finetune"]
 
 
-def federation(stem: str, found=None, **settings) -> Federation:
-    return Federation(stem, found or benches(model=MODELS.get(stem)), **settings)
+#: Every strategy with a model of events, and some that must also do with one of times.
+CASES = [*STRATEGIES, *(f"{stem} of cox" for stem in ("newton", "fedavg", "scaffold", "fednova", "fedadam", "afl"))]
 
 
-@pytest.mark.parametrize("stem", STRATEGIES)
+def model_of(case: str):
+    return Cox() if case.endswith(" of cox") else MODELS.get(case)
+
+
+def federation(case: str, found=None, **settings) -> Federation:
+    return Federation(case.partition(" of ")[0], found or benches(model=model_of(case)), **settings)
+
+
+@pytest.mark.parametrize("stem", CASES)
 def test_the_order_of_the_hospitals_changes_nothing(stem):
     one = federation(stem).run(2)
     other = federation(stem).run(2, mend=lambda replies: replies[::-1])
@@ -42,16 +51,39 @@ def test_the_order_of_the_hospitals_changes_nothing(stem):
         np.testing.assert_allclose(array, other[name], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("stem", STRATEGIES)
+@pytest.mark.parametrize("stem", CASES)
 def test_a_model_that_no_hospital_changes_stays_as_it_is(stem):
-    still = federation(stem, [Still(model=MODELS.get(stem)) for _ in range(7)])
+    still = federation(stem, [Still(model=model_of(stem)) for _ in range(7)])
     before = {name: array.copy() for name, array in still.weights.items()}
     after = still.run(3)
     for name, array in before.items():
         np.testing.assert_allclose(after[name], array, atol=1e-12)
 
 
-@pytest.mark.parametrize("stem", STRATEGIES)
+@pytest.mark.parametrize("stem", CASES)
+def test_a_model_that_no_hospital_learned_for_stays_as_it_is(stem):
+    found = federation(stem)
+    found.run(2)
+    # Methods that remember (momentum, control variates) may coast; a fresh server has nothing to coast on.
+    idlers = federation(stem, weights=found.weights)
+    after = idlers.run(2, work=idlers.method.idle)
+    for name, array in found.weights.items():
+        np.testing.assert_allclose(after[name], array, atol=1e-12)
+
+
+@pytest.mark.parametrize("stem", CASES)
+def test_a_hospital_that_learned_nothing_replies_as_it_would_and_claims_its_patients(stem):
+    found = federation(stem)
+    message = found.asked()[1]
+    honest, idle = (found.answered(message, work) for work in (None, found.method.idle))
+    shapes = [{n: a.numpy().shape for n, a in reply.content["arrays"].items()} for reply in (honest, idle)]
+    assert shapes[0] == shapes[1]
+    assert set(honest.content["metrics"]) == set(idle.content["metrics"])
+    if not stem.startswith("afl"):
+        assert idle.content["metrics"]["num-examples"] == len(found.benches[1].y)
+
+
+@pytest.mark.parametrize("stem", CASES)
 def test_a_hospital_changes_neither_what_it_received_nor_what_it_remembers(stem):
     found = federation(stem)
     found.run()
@@ -67,7 +99,7 @@ def test_a_hospital_changes_neither_what_it_received_nor_what_it_remembers(stem)
             np.testing.assert_array_equal(message.content["arrays"][name].numpy(), array)
 
 
-@pytest.mark.parametrize("stem", STRATEGIES)
+@pytest.mark.parametrize("stem", CASES)
 def test_a_strategy_leaves_the_old_model_as_it_was(stem):
     found = federation(stem)
     before = {name: array.copy() for name, array in found.weights.items()}
@@ -77,7 +109,7 @@ def test_a_strategy_leaves_the_old_model_as_it_was(stem):
         np.testing.assert_array_equal(held[name], array)
 
 
-@pytest.mark.parametrize("stem", STRATEGIES)
+@pytest.mark.parametrize("stem", CASES)
 def test_a_hospital_that_fails_is_as_if_it_had_not_been_asked(stem):
     def without_the_third(replies):
         return [failed(r) if k == 2 else r for k, r in enumerate(replies)]
@@ -102,7 +134,7 @@ def test_hospitals_weigh_by_their_patients(stem):
     np.testing.assert_allclose(weights["bias"], [-0.2 * np.mean(0.5 - y)], rtol=1e-9)
 
 
-@pytest.mark.parametrize("stem", STRATEGIES)
+@pytest.mark.parametrize("stem", CASES)
 def test_what_a_strategy_says_it_needs_is_true(stem):
     # With drift, so that a median, a selection or a fairness weight is not the mean by chance.
     if stem == "bulyan":
@@ -115,7 +147,7 @@ def test_what_a_strategy_says_it_needs_is_true(stem):
     assert needs_of(federation(stem).strategy) == ("sum" if same else "each")
 
 
-@pytest.mark.parametrize("stem", STRATEGIES)
+@pytest.mark.parametrize("stem", CASES)
 def test_what_stays_at_the_hospital_is_not_in_any_message(stem):
     found = federation(stem)
     names = found.benches[0].names
@@ -129,7 +161,7 @@ def test_what_stays_at_the_hospital_is_not_in_any_message(stem):
         found.strategy.aggregate_train(found.round, replies)
 
 
-@pytest.mark.parametrize("stem", STRATEGIES)
+@pytest.mark.parametrize("stem", CASES)
 def test_a_hospital_replies_with_what_the_strategy_says_it_asks_for(stem):
     found = federation(stem)
     for message in found.asked():
@@ -165,6 +197,8 @@ def overrides(stem: str) -> list[str]:
         words.append("strategy.num_malicious_nodes=0")
     if "num_nodes_to_select" in spec_of(stem):
         words.append("strategy.num_nodes_to_select=2")
+    if "beta" in spec_of(stem):
+        words.append("strategy.beta=0.4")
     return words
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from federation import Bench, Federation, benches, flat, pooled_fit, population
+from federation import Bench, Federation, Still, benches, failed, flat, pooled_fit, population
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -16,6 +16,7 @@ from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.strategies.fednova import reach
 from fedhealth.strategies.method import Received
+from fedhealth.strategies.newton import GRADIENT, HESSIAN, LOSS, NewtonServer
 
 #: Whole-batch steps: the hospital's half is then plain gradient descent on its mean loss.
 STEPS = LocalTraining(batch_size=1000, epochs=5, learning_rate=0.3)
@@ -73,6 +74,18 @@ def test_scaffold_is_its_algorithm(option):
     np.testing.assert_allclose(flat(found), scaffold(population(SIZES), 4, 0.3, 5, option), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("stem", "held"), [("scaffold", "control"), ("feddyn", "h")])
+def test_what_the_server_holds_is_the_mean_of_what_all_hospitals_keep_whoever_took_part(stem, held):
+    # Algorithm 1 of either paper moves c, or h, by the share of the patients that a round had.
+    found = Federation(stem, benches(SIZES, STEPS))
+    for hospitals in ([0, 1], [2], [0, 2], [1]):
+        found.run(hospitals=hospitals)
+    for name in found.weights:
+        expected = sum(share * memory[name] for share, memory in zip(shares(), found.memories, strict=True))
+        np.testing.assert_allclose(getattr(found.strategy, held)[name], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["scaffold", "feddyn"])
 def test_it_reaches_the_pooled_fit_where_fedavg_stays_short(stem):
     training = LocalTraining(batch_size=1000, epochs=10, learning_rate=0.3)
@@ -84,6 +97,7 @@ def test_it_reaches_the_pooled_fit_where_fedavg_stays_short(stem):
     assert far(plain, people) > 20 * far(corrected, people)
 
 
+@pytest.mark.slow
 def test_fednova_stays_at_the_pooled_fit_where_uneven_steps_pull_fedavg_away():
     # Mini-batches of equal size: the larger hospital takes more steps, and FedAvg leans to it.
     sizes, training = (20, 200), LocalTraining(batch_size=20, epochs=1, learning_rate=0.005)
@@ -112,13 +126,32 @@ def test_fednova_walks_the_mean_reach_along_the_mean_direction():
     np.testing.assert_allclose(flat(weights), -walked * (shares() @ np.array(ends)), rtol=1e-6)
 
 
+def carried(gradient, steps: int, momentum: float, mu: float, rate: float = 0.1):
+    """Where the local optimiser ends from 0 under this gradient, step by step."""
+    w = velocity = 0.0
+    for _ in range(steps):
+        velocity = momentum * velocity + (gradient(w) + mu * w)
+        w = w - rate * velocity
+    return w
+
+
 @pytest.mark.parametrize(("momentum", "mu"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.4)])
 def test_the_reach_is_how_far_unit_gradients_carry(momentum, mu):
-    w = velocity = 0.0
-    for _ in range(7):
-        velocity = momentum * velocity + (1.0 + mu * w)
-        w -= 0.1 * velocity
-    assert reach(7, 0.1, momentum, mu) == pytest.approx(-w / 0.1, rel=1e-9)
+    assert reach(7, 0.1, momentum, mu) == pytest.approx(-carried(lambda _: 1.0, 7, momentum, mu) / 0.1, rel=1e-9)
+
+
+@pytest.mark.parametrize(("momentum", "mu"), [(0.9, 0.0), (0.0, 0.4)])
+def test_fednova_divides_each_hospitals_change_by_what_its_own_optimiser_reaches(momentum, mu):
+    steps = (5, 2, 9)
+    found = Federation("fednova", benches(SIZES, replace(STEPS, learning_rate=0.1, momentum=momentum)), mu=mu)
+    for bench, epochs in zip(found.benches, steps, strict=True):
+        bench.training = replace(bench.training, epochs=epochs)
+    ends, reaches = [], []
+    for (x, y), k in zip(population(SIZES), steps, strict=True):
+        ends.append(carried(lambda w, x=x, y=y: slope(x, y, np.zeros(4) + w), k, momentum, mu))
+        reaches.append(-carried(lambda _: 1.0, k, momentum, mu) / 0.1)
+    expected = (shares() @ reaches) * sum(s * e / r for s, e, r in zip(shares(), ends, reaches, strict=True))
+    np.testing.assert_allclose(flat(found.run()), expected, rtol=1e-6)
 
 
 def test_feddyn_is_its_algorithm():
@@ -139,6 +172,7 @@ def test_feddyn_is_its_algorithm():
     np.testing.assert_allclose(flat(found), w, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_afl_serves_the_worst_hospital_better_than_the_mean_does():
     training = LocalTraining(batch_size=1000, epochs=1, learning_rate=0.3)
     people = population(SIZES, drift=1.2)
@@ -177,6 +211,41 @@ def test_afl_weights_are_the_exponentiated_losses():
         mixture = np.exp(tilt) / np.exp(tilt).sum()
         w = sum(m * (w - 0.3 * slope(x, y, w)) for m, (x, y) in zip(mixture, people, strict=True))
     np.testing.assert_allclose(flat(found.run(3)), w, rtol=1e-5)
+
+
+def test_afl_does_not_lean_to_the_hospital_that_is_asked_most():
+    # Two hospitals with the same patients fare alike, though one is asked every other round.
+    found = Federation("afl", benches((60, 60), STEPS), rate=0.1)
+    found.benches[1].x, found.benches[1].y = found.benches[0].x, found.benches[0].y
+    for _ in range(50):
+        found.run(hospitals=[0])
+        found.run()
+    often, seldom = (float(memory["tilt"][0]) for memory in found.memories)
+    assert np.exp(often - seldom) == pytest.approx(1, abs=0.1)
+
+
+def test_afl_counts_a_round_it_missed_by_the_loss_it_finds_on_its_return():
+    # Worked by hand: at weights of 0 every loss is log 2. The third round is the hospital's second.
+    found = Federation("afl", [Still(), Still()], rate=0.5)
+    found.benches[0].gradient = found.benches[1].gradient = lambda weights, rows=None: (np.log(2), {})
+    for hospitals in ([0, 1], [0], [0, 1]):
+        found.run(hospitals=hospitals)
+    assert [memory["tilt"][0] for memory in found.memories] == pytest.approx([1.5 * np.log(2)] * 2)
+
+
+def test_afls_share_is_the_exponential_even_far_above_the_level():
+    found = Federation("afl", [Still()], rate=0.5)
+    found.benches[0].gradient = lambda weights, rows=None: (np.log(2), {})
+    found.memories[0] = {"tilt": np.array([10.0]), "round": np.array([0])}
+    (answer,) = (found.answered(message) for message in found.asked())
+    assert answer.content["metrics"]["num-examples"] == pytest.approx(np.exp(10 + 0.5 * np.log(2)))
+
+
+def test_qfedavg_hears_the_loss_of_the_model_that_came_and_not_of_the_trained_one():
+    found = Federation("qfedavg", benches(SIZES, STEPS))
+    for message in found.asked():
+        # All weights are 0, so every probability is a half.
+        assert found.answered(message).content["metrics"]["first_loss"] == pytest.approx(np.log(2))
 
 
 # --- personal models ---
@@ -265,6 +334,16 @@ def test_ditto_without_a_pull_is_training_alone_and_its_global_model_is_fedavgs(
     assert_same(found.personal(1), by_torch(bench, bench.first_weights(), epochs=15))
 
 
+def test_ditto_keeps_the_named_layers_and_takes_the_others_as_they_come():
+    found = Federation("ditto", benches(SIZES, STEPS, model=DEEP), strength=0.8, personal_layers=["2.*"])
+    first, head = dict(found.weights), {"2.weight", "2.bias"}
+    found.run()
+    own = by_torch(found.benches[0], first, only=head, pull=(0.8, first))
+    assert set(found.memories[0]) == head
+    assert_same(found.personal(0), own, head)
+    assert_same(found.personal(0), found.weights, {"0.weight", "0.bias"})
+
+
 def apfl(people, rounds: int, rate: float, steps: int, share: float, *, learns: bool):
     """Algorithm 1 of arXiv:2003.13461, the mixture's share moved once a round."""
     w = np.zeros(4)
@@ -293,6 +372,22 @@ def test_apfl_is_its_algorithm(learns):
     for k in range(3):
         np.testing.assert_allclose(flat(found.personal(k)), personal[k], rtol=1e-5)
         assert found.memories[k]["share"][0] == pytest.approx(mix[k], rel=1e-5)
+
+
+@pytest.mark.parametrize(("turn", "end"), [(1, 0.0), (-1, 1.0)])
+def test_apfls_share_stays_between_0_and_1(turn, end):
+    # One step down a slope of 100 leaves v above w; the next round's slope drives the share far out.
+    found = Federation("apfl", [Still(), Still()])
+    for bench in found.benches:
+        bench.gradient = lambda weights, rows=None: (0.5, {n: np.full_like(a, 100.0) for n, a in weights.items()})
+    found.run()
+    for bench in found.benches:
+        bench.gradient = lambda weights, rows=None: (
+            0.5,
+            {n: np.full_like(a, turn * 100.0) for n, a in weights.items()},
+        )
+    found.run()
+    assert [memory["share"][0] for memory in found.memories] == [end, end]
 
 
 def test_finetuning_trains_the_global_model_further_and_leaves_it_as_it_is():
@@ -350,6 +445,27 @@ def test_newton_halves_a_step_that_raised_the_loss():
     np.testing.assert_allclose(flat(found), pooled_fit(people), atol=1e-5)
 
 
+def test_newton_counts_the_ridge_in_the_loss_that_a_step_may_raise():
+    # By hand: the step is 10 / (1 + ridge) = 5; there the loss fell by 0.19, and the penalty rose by 5 ** 2 / 2.
+    server = NewtonServer(ridge=1.0)
+    server.weights = {"weight": np.zeros((1, 1)), "bias": np.zeros(1)}
+    mean = {GRADIENT: np.array([-10.0, 0.0]), HESSIAN: np.eye(2), LOSS: np.array([0.69])}
+    server.weights = server.update(mean, 100.0)
+    assert server.weights["weight"] == pytest.approx(np.array([[5.0]]))
+    halved = server.update({**mean, LOSS: np.array([0.5])}, 100.0)
+    assert halved["weight"] == pytest.approx(np.array([[2.5]]))
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_newton_goes_on_to_the_fit_of_those_who_answer_when_a_hospital_falls_out(gone):
+    # Without it the loss may be higher for good, which is no fault of the step.
+    found, people = Federation("newton", benches(SIZES)), population(SIZES)
+    found.run(3)
+    found.run(8, mend=lambda replies: [failed(r) if k == gone else r for k, r in enumerate(replies)])
+    left = [hospital for k, hospital in enumerate(people) if k != gone]
+    np.testing.assert_allclose(flat(found.weights), pooled_fit(left), atol=1e-6)
+
+
 def test_a_method_never_asks_the_network_for_what_was_not_sent():
     # A hospital that joins late has no memory: it begins as everybody did.
     for stem in ("fedper", "fedrep", "ditto", "apfl", "scaffold", "feddyn", "afl"):
@@ -360,3 +476,17 @@ def test_a_method_never_asks_the_network_for_what_was_not_sent():
         assert set(found.personal(0)) == set(found.benches[0].first_weights())
         assert np.isfinite(flat(found.run(1)) if model is not DEEP else found.run(1)["0.weight"]).all()
         assert isinstance(Received(found.weights).weights, dict)
+
+
+# --- running statistics ---
+
+NORMALISED = Mlp(hidden=(4,), normalisation="batch")
+
+
+@pytest.mark.parametrize("stem", ["fedavg", "scaffold", "fedper", "fedmedian"])
+def test_a_count_of_batches_travels_as_the_single_number_it_is(stem):
+    found = Federation(stem, benches(SIZES, STEPS, model=NORMALISED))
+    found.run(3)
+    assert found.weights["1.num_batches_tracked"].shape == ()
+    # Whole batches and five passes a round: each hospital counts five, and so does their mean.
+    assert found.weights["1.num_batches_tracked"] == 15

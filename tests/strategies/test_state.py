@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp.strategy import FedAdagrad, FedAvg
+from flwr.serverapp.strategy import FedAdagrad, FedAvg, FedTrimmedAvg, MultiKrum
 
 from fedhealth.runtime import flower
 from fedhealth.strategies import state
-from fedhealth.strategies.needs import needs_of
+from fedhealth.strategies.needs import least_sites, needs_of
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,31 @@ class Undeclared(FedAvg):
 @pytest.mark.parametrize(("strategy", "needs"), [(FedAvg(), "sum"), (Declared(), "sum"), (Undeclared(), "each")])
 def test_a_strategy_that_does_not_declare_itself_needs_each_update(strategy, needs):
     assert needs_of(strategy) == needs
+
+
+def aggregated(strategy, values) -> float:
+    """The strategy's mean of one number a hospital, each with as many patients."""
+    sent = []
+    for node, value in enumerate(values, start=100):
+        asked = Message(RecordDict({"config": ConfigRecord()}), node, "train")
+        arrays, metrics = ArrayRecord([np.array([float(value)])]), MetricRecord({"num-examples": 10.0})
+        sent.append(Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=asked))
+    arrays, _ = strategy.aggregate_train(1, sent)
+    return float(arrays.to_numpy_ndarrays()[0][0])
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.2, 0.3, 0.4])
+def test_a_trimmed_mean_of_the_least_hospitals_cuts_a_wild_one_and_of_fewer_does_not(beta):
+    least = least_sites(FedTrimmedAvg(beta=beta))
+    assert aggregated(FedTrimmedAvg(beta=beta), [0] * (least - 1) + [1e6]) == 0
+    assert aggregated(FedTrimmedAvg(beta=beta), [0] * (least - 2) + [1e6]) > 1
+
+
+@pytest.mark.parametrize(("hostile", "select"), [(1, 4), (2, 5), (2, 9)])
+def test_multikrum_of_the_least_hospitals_selects_no_hostile_one(hostile, select):
+    strategy = MultiKrum(num_malicious_nodes=hostile, num_nodes_to_select=select)
+    honest = np.linspace(0, 1, least_sites(strategy) - hostile)
+    assert 0 <= aggregated(strategy, [*honest, *(1e6 * np.arange(1, hostile + 1))]) <= 1
 
 
 def test_a_list_of_arrays_such_as_fedavgms_momentum_survives():

@@ -1,6 +1,6 @@
 """Engines: how a hospital's share of the training is carried out.
 
-An engine is a `@settings` class with three verbs, `fit`, `gradient` and `predict`. `plain` is the
+An engine is a `@settings` class with four verbs, `fit`, `gradient`, `score` and `predict`. `plain` is the
 ordinary loop; it is slow, obvious, and the oracle of every faster one.
 """
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fedhealth.core.pull import Pull
+    from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
 
 
@@ -26,7 +27,7 @@ class Engine(Protocol):
         self,
         network: nn.Module,
         x: NDArray[np.float32],
-        y: NDArray[np.float32],
+        y: Outcome,
         training: LocalTraining,
         rng: np.random.Generator,
         *,
@@ -41,9 +42,13 @@ class Engine(Protocol):
         ...
 
     def gradient(
-        self, network: nn.Module, x: NDArray[np.float32], y: NDArray[np.float32]
+        self, network: nn.Module, x: NDArray[np.float32], y: Outcome
     ) -> tuple[float, dict[str, NDArray[np.float32]]]:
         """The mean loss of these patients and its gradient by parameter; nothing is changed."""
+        ...
+
+    def score(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[n] what the network gives: logits, or log hazard ratios where the model learns times."""
         ...
 
     def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:

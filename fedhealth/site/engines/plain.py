@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
+from fedhealth.site.partial_likelihood import partial_likelihood
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fedhealth.core.pull import Pull
+    from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
 
 
 @settings
 class Plain:
-    """Steps on the mean cross-entropy of each mini-batch.
+    """Steps on the mean loss of each mini-batch: the cross-entropy, or of times the negative log partial likelihood.
 
     They are written out because `torch.optim` takes as long to import as torch itself.
     """
@@ -42,7 +44,7 @@ class Plain:
         self,
         network: nn.Module,
         x: NDArray[np.float32],
-        y: NDArray[np.float32],
+        y: Outcome,
         training: LocalTraining,
         rng: np.random.Generator,
         *,
@@ -54,7 +56,7 @@ class Plain:
         Args:
             network: from [n, width] to [n, 1] logits.
             x: [n, width].
-            y: [n] 0 or 1.
+            y: [n] 0 or 1, or [n, 3] for times (`core.risk_sets.Outcome`).
             training: epochs or steps, batch size, optimiser and the rest.
             rng: draws the order of the patients.
             pull: what is added to each gradient, after clipping.
@@ -73,7 +75,7 @@ class Plain:
         for rows in batches(len(y), training, rng):
             if len(rows) < least:
                 continue
-            loss = binary_cross_entropy_with_logits(network(features[rows]).squeeze(1), outcome[rows])
+            loss = _loss(network(features[rows]).squeeze(1), outcome[rows])
             gradients: Sequence[torch.Tensor] = torch.autograd.grad(loss, weights)
             with torch.no_grad():
                 if training.clip_norm is not None:
@@ -83,24 +85,35 @@ class Plain:
         return sum(losses) / max(len(losses), 1)
 
     def gradient(
-        self, network: nn.Module, x: NDArray[np.float32], y: NDArray[np.float32]
+        self, network: nn.Module, x: NDArray[np.float32], y: Outcome
     ) -> tuple[float, dict[str, NDArray[np.float32]]]:
         """The mean loss and its gradient by parameter; a normalising layer uses its running statistics."""
         _use_one_thread()
         network.to(self.device).eval()
         features, outcome = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
-        loss = binary_cross_entropy_with_logits(network(features).squeeze(1), outcome)
+        loss = _loss(network(features).squeeze(1), outcome)
         names, weights = zip(*network.named_parameters(), strict=True)
         found = torch.autograd.grad(loss, weights)
         return float(loss.detach()), {name: g.cpu().numpy() for name, g in zip(names, found, strict=True)}
 
+    def score(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[n] what the network gives: logits, or log hazard ratios."""
+        return self._scored(network, x).cpu().numpy()
+
     def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n] probabilities of the outcome."""
+        return torch.sigmoid(self._scored(network, x)).cpu().numpy()
+
+    def _scored(self, network: nn.Module, x: NDArray[np.float32]) -> torch.Tensor:
         _use_one_thread()
         network.to(self.device).eval()
         with torch.no_grad():
-            logits = network(torch.from_numpy(x).to(self.device)).squeeze(1).double()
-            return torch.sigmoid(logits).cpu().numpy()
+            score: torch.Tensor = network(torch.from_numpy(x).to(self.device)).squeeze(1).double()
+        return score
+
+
+def _loss(score: torch.Tensor, outcome: torch.Tensor) -> torch.Tensor:
+    return binary_cross_entropy_with_logits(score, outcome) if outcome.ndim == 1 else partial_likelihood(score, outcome)
 
 
 class _Sgd:

@@ -16,6 +16,7 @@ from fedhealth.core.errors import DataError, SettingError, did_you_mean
 from fedhealth.core.settings import settings
 from fedhealth.core.split import PARTS
 from fedhealth.core.table import Table
+from fedhealth.core.task import days_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -74,10 +75,12 @@ class CsvSource:
             ) from None
 
     def _table(self, path: Path, spec: FeatureSpec, task: Task, manifest: SiteManifest) -> Table:
-        local = {name: manifest.codes.get(name, name) for name in (task.outcome, *spec.names)}
+        follow_up = task.follow_up
+        outcomes = (task.outcome,) if follow_up is None else (task.outcome, follow_up.time)
+        local = {name: manifest.codes.get(name, name) for name in (*outcomes, *spec.names)}
         own = {"source.patient": self.patient, "source.split": self.split, "source.consent": self.consent}
         local |= {name: column for name, column in own.items() if column}
-        numeric = {task.outcome, *(feature.name for feature in spec.features if feature.kind != "categorical")}
+        numeric = {*outcomes, *(feature.name for feature in spec.features if feature.kind != "categorical")}
         numbers, words = self._columns(path, local, numeric)
         outcome = numbers[task.outcome]
         n = len(outcome)
@@ -94,6 +97,9 @@ class CsvSource:
             outcome=np.where(np.isfinite(outcome), outcome > task.positive_above, np.nan),
             consent=np.array([str(word).lower() in YES for word in consent], dtype=np.bool_),
             split=_checked_split(words["source.split"], path) if self.split else None,
+            days=None
+            if follow_up is None
+            else numbers[follow_up.time] * days_in(manifest.units.get(follow_up.time, follow_up.unit)),
         )
 
     def _file(self, folder: Path) -> Path:

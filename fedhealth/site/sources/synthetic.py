@@ -30,7 +30,14 @@ class SyntheticSource(Hospital):
             SettingError: the task has no synthetic outcome, or a feature or unit is not one that is generated.
         """
         del folder
-        table = generate(self, name=manifest.name, seed=seed, task=task.name, units=local_units(spec, manifest)).table
+        table = generate(
+            self,
+            name=manifest.name,
+            seed=seed,
+            task=task.name,
+            units=local_units(spec, manifest),
+            horizon_days=None if task.follow_up is None else task.follow_up.horizon_days,
+        ).table
         for name in spec.names:
             if name not in table.columns:
                 raise SettingError(
@@ -42,6 +49,7 @@ class SyntheticSource(Hospital):
             columns={name: table.columns[name] for name in spec.names},
             outcome=table.outcome,
             consent=table.consent,
+            days=table.days,
         )
 
 

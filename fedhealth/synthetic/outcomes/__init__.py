@@ -1,6 +1,7 @@
 """The outcomes a simulated patient can have: one module each, found by its name.
 
-A new task is one more file here that gives what `Outcome` names.
+A new task is one more file here that gives what `Outcome` names. One that also gives
+`TIMES`, a `Weibull`, is a time to an event, and its terms make the log of the hazard.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from fedhealth.synthetic.patients import Patients
     from fedhealth.synthetic.physiology import Column
+    from fedhealth.synthetic.weibull import Weibull
 
 
 class Outcome(Protocol):
@@ -42,6 +44,12 @@ class Outcome(Protocol):
 
     def terms(self, patients: Patients) -> Iterator[tuple[float, Column]]:
         """Each term of the logit: its coefficient in the average hospital, and [n] its value."""
+
+
+def times_of(outcome: Outcome) -> Weibull | None:
+    """The law of an outcome's times; None where it has none."""
+    found: Weibull | None = getattr(outcome, "TIMES", None)
+    return found
 
 
 def outcome_named(task: str) -> Outcome:
