@@ -1,7 +1,8 @@
 """Engines: how a hospital's share of the training is carried out.
 
-An engine is a `@settings` class with four verbs, `fit`, `gradient`, `score` and `predict`. `plain` is the
-ordinary loop; it is slow, obvious, and the oracle of every faster one.
+An engine is a `@settings` class with the verbs `fit`, `steps`, `gradient`, `score` and `predict`. `plain` is the
+ordinary loop; it is slow, obvious, and the oracle of every faster one. Under `privacy=dp_sgd` the
+study's engine scores, and `site.private_engine` takes the steps.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class Engine(Protocol):
         `pull` is added to each mini-batch's gradient; of the parameters only those in
         `only` move, all where it is None.
         """
+        ...
+
+    def steps(self, training: LocalTraining, n: int) -> int:
+        """How many steps `fit` takes over `n` patients."""
         ...
 
     def gradient(
