@@ -199,7 +199,7 @@ def unready(simulation: Simulation) -> dict[str, FedHealthError]:
         except FedHealthError as error:
             faults[name] = error
     study = simulation.study
-    quorum = len(study.roster) if study.rules.quorum is None else study.rules.quorum
+    quorum = len(study.roster) if study.rules.quorum is None else max(study.rules.quorum, plan_for(study).least)
     if len(study.roster) - len(faults) < quorum:
         name, fault = next(iter(faults.items()))
         raise type(fault)(f"{name}: {fault}") from fault

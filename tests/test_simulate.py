@@ -415,6 +415,16 @@ def test_below_the_quorum_the_run_stops_with_an_error(hospitals, tabular):
         finished(tabular(folder, "rules.quorum=3"))
 
 
+def test_a_strategy_that_stands_hostile_hospitals_has_the_quorum_it_needs_for_that(hospitals, tabular):
+    # Krum with nobody hostile is of three hospitals at least, whatever rules.quorum says.
+    for seed, name in enumerate(("ash", "oak")):
+        folder = hospitals(name, patients(seed))
+    hospitals("elm", patients(9), min_patients=1000)
+    words = ("strategy=krum", "strategy.num_malicious_nodes=0", "rules.quorum=2")
+    with pytest.raises(QuorumError, match="at least 3 of 3 hospitals must answer, found 2"):
+        finished(tabular(folder, *words))
+
+
 def test_without_test_patients_anywhere_a_study_ends_before_it_trains(hospitals, tabular):
     for seed, name in enumerate(("ash", "oak", "elm")):
         folder = hospitals(name, patients(seed))

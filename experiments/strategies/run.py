@@ -110,30 +110,40 @@ def over_seeds(rows, setting: str, strategy: str, column: str):
     return mean_of_runs([row[column] for row in rows if (row["setting"], row["strategy"]) == (setting, strategy)])
 
 
-def against_fedavg(rows, setting: str, strategy: str, column: str):
-    """The mean difference from FedAvg on the same seeds, with its paired interval."""
-    from fedhealth.evaluation.student import mean_of_runs
-
+def differences(rows, setting: str, strategy: str, column: str) -> list[float]:
+    """How much better than FedAvg on the same seed, seed by seed."""
     own, base = (
         {row["seed"]: row[column] for row in rows if (row["setting"], row["strategy"]) == (setting, name)}
         for name in (strategy, "fedavg")
     )
-    return mean_of_runs([own[seed] - base[seed] for seed in sorted(own)])
+    return [own[seed] - base[seed] for seed in sorted(own)]
+
+
+def marks(rows, strategies, columns) -> dict[tuple[str, str, str], str]:
+    """Which differences from FedAvg are told from 0 by a paired t test, with Holm's correction over the whole table."""
+    from fedhealth.evaluation.student import holm, p_of_mean
+
+    cells = [(strategy, *column) for strategy in strategies if strategy != "fedavg" for column in columns]
+    found = [differences(rows, setting, strategy, column) for strategy, setting, column in cells]
+    adjusted = holm([p_of_mean(each) for each in found])
+    told = zip(cells, found, adjusted, strict=True)
+    return {cell: "▲" if sum(each) > 0 else "▼" for cell, each, p in told if p < 0.05}
 
 
 def table(rows, strategies) -> str:
-    """AUROC of the average hospital by setting; a mark where the difference from FedAvg excludes 0."""
+    """AUROC of the average hospital by setting; a mark where the difference from FedAvg is told from 0."""
+    columns = [*((setting, "mean") for setting in SETTINGS), ("h = 2", "worst")]
+    marked = marks(rows, strategies, columns)
     lines = [
         f"| strategy | {' | '.join(SETTINGS)} | worst hospital, h = 2 | MB sent, h = 1 |",
         f"|---|{'---|' * (len(SETTINGS) + 2)}",
     ]
     for strategy in strategies:
         cells = []
-        for setting, column in [*((s, "mean") for s in SETTINGS), ("h = 2", "worst")]:
-            value, difference = (f(rows, setting, strategy, column) for f in (over_seeds, against_fedavg))
-            mark = "" if strategy == "fedavg" or math.isnan(difference.low) else "▲" if difference.low > 0 else "▼" if difference.high < 0 else ""  # fmt: skip
+        for setting, column in columns:
+            value = over_seeds(rows, setting, strategy, column)
             half = "" if math.isnan(value.high) else f" ± {value.high - value.value:.3f}"
-            cells.append(f"{value.value:.3f}{half} {mark}".rstrip())
+            cells.append(f"{value.value:.3f}{half} {marked.get((strategy, setting, column), '')}".rstrip())
         sent = over_seeds(rows, "h = 1", strategy, "bytes").value / 1e6
         lines.append(f"| {strategy} | {' | '.join(cells)} | {sent:.1f} |")
     return "\n".join(lines) + "\n"
@@ -146,12 +156,14 @@ def draw(rows, strategies, path: Path) -> None:
     mpl.use("svg")
     import matplotlib.pyplot as plt
 
+    from fedhealth.evaluation.student import mean_of_runs
+
     plt.rcParams |= {"svg.hashsalt": "strategies", "font.size": 8, "svg.fonttype": "none", "font.family": "sans-serif"}
     others = [name for name in strategies if name != "fedavg"][::-1]
     figure, panels = plt.subplots(1, len(SETTINGS), figsize=(11, 5.2), sharey=True, sharex=True, layout="constrained")
     for panel, setting in zip(panels, SETTINGS, strict=True):
         for place, name in enumerate(others):
-            found = against_fedavg(rows, setting, name, "mean")
+            found = mean_of_runs(differences(rows, setting, name, "mean"))
             low, high = max(found.low, -0.12), min(found.high, 0.12)
             colour = "#0b6e4f" if found.low > 0 else "#b3261e" if found.high < 0 else "#5f6b76"
             if not math.isnan(low):

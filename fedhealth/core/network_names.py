@@ -45,3 +45,17 @@ class NetworkNames:
                 )
             found |= matched
         return frozenset(found)
+
+    def trainable(self, patterns: Iterable[str]) -> frozenset[str]:
+        """The names that any of the patterns matches, some of which are trained.
+
+        Raises:
+            SettingError: a pattern matches none, or no match is trained.
+        """
+        found = self.matching(patterns)
+        if not found & set(self.trained):
+            raise SettingError(
+                f"a pattern must match a weight that is trained, found {', '.join(sorted(found))}. "
+                f"Trained: {', '.join(self.trained)}."
+            )
+        return found

@@ -29,7 +29,8 @@ class Rules:
 
     Attributes:
         fraction: the share of hospitals asked in a round, in expectation.
-        quorum: hospitals that must answer for a round to stand; null for every one asked.
+        quorum: hospitals that must answer for a round to stand; null for every one asked. A
+            strategy that stands some hostile hospitals needs more of them, and gets them.
         grace_s: how long a round still waits for stragglers once the quorum is in; None
             waits for all.
         timeout_s: how long a round waits at most.

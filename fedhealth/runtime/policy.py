@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -116,6 +116,11 @@ class PolicyGrid(Grid):
         """From now on show only these hospitals' nodes."""
         wanted = set(sites)
         self._asked = [node for node in sorted(self._names, key=self._names.__getitem__) if self._names[node] in wanted]
+
+    def need(self, quorum: int) -> None:
+        """From now on let no round stand on fewer answers, where the quorum is lower."""
+        if self._patience.quorum is not None:
+            self._patience = replace(self._patience, quorum=max(self._patience.quorum, quorum))
 
     def site_of(self, reply: Message) -> str:
         """The hospital a reply stands for."""

@@ -93,6 +93,7 @@ def conduct(
     """
     plan = plan_for(study)
     grid.ask(study.roster)
+    grid.need(plan.least)
     statistics = _statistics(study, study_digest, grid, store)
     if isinstance(plan.strategy, SumServer):
         plan.strategy.begin(float(sum(shape.train for shape in statistics.shapes.values())))

@@ -29,7 +29,12 @@ OWN_OPTIMISER = ("FedAvgM", "FedAdagrad", "FedAdam", "FedYogi")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The built parts of a study, known to fit."""
+    """The built parts of a study, known to fit.
+
+    Attributes:
+        least: how many hospitals every round must ask and hear, whatever the study's quorum:
+            what the strategy stands it stands among so many.
+    """
 
     study: Study
     strategy: Strategy
@@ -38,6 +43,7 @@ class Plan:
     model: Model
     mechanism: Mechanism
     sealing: Sealing
+    least: int
 
 
 def plan_for(study: Study) -> Plan:
@@ -59,12 +65,18 @@ def plan_for(study: Study) -> Plan:
                 f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
                 "use rules.fraction, which chooses them by hash."
             )
-    quorum = study.rules.least_asked(len(study.roster))
+    least = least_sites(strategy)
+    if len(study.roster) < least:
+        raise SettingError(
+            f"{type(strategy).__name__} with {tolerated(strategy)} must have at least {least} hospitals, found "
+            f"{len(study.roster)}. Add hospitals, or lower what it tolerates."
+        )
+    quorum = max(study.rules.least_asked(len(study.roster)), least)
     for key in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
-        least = getattr(strategy, key, 0)
-        if least > quorum:
+        wanted = getattr(strategy, key, 0)
+        if wanted > quorum:
             raise SettingError(
-                f"`strategy.{key}` must be at most the quorum {quorum}, found {least}. Flower would wait for more "
+                f"`strategy.{key}` must be at most the quorum {quorum}, found {wanted}. Flower would wait for more "
                 "hospitals without end; set 1, and rules.quorum as you need it."
             )
     for key, ours in (("weighted_by_key", COUNT), ("arrayrecord_key", ARRAYS), ("configrecord_key", CONFIG)):
@@ -76,12 +88,6 @@ def plan_for(study: Study) -> Plan:
         raise SettingError(
             f"secure aggregation shows the coordinator a sum only, found strategy {type(strategy).__name__}, which "
             "needs each hospital's update. Use a sum strategy such as fedavg, or secagg=plain."
-        )
-    least = least_sites(strategy)
-    if len(study.roster) < least:
-        raise SettingError(
-            f"{type(strategy).__name__} with {tolerated(strategy)} must have at least {least} hospitals, found "
-            f"{len(study.roster)}. Add hospitals, or lower what it tolerates."
         )
     model: Model = build(study.model, where="model", room="fedhealth.models", does="network")
     _check_kind(study, model)
@@ -107,6 +113,7 @@ def plan_for(study: Study) -> Plan:
         model=model,
         mechanism=build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise"),
         sealing=sealing,
+        least=least,
     )
 
 

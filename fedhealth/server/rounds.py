@@ -160,7 +160,7 @@ def _round(
     """The next round: its row of the history, the new model, and the server optimiser's memory."""
     model, number = progress.model, progress.done + 1
     study, started = plan.study, time.perf_counter()
-    least = study.rules.least_asked(len(study.roster))
+    least = max(study.rules.least_asked(len(study.roster)), plan.least)
     asked = chosen(study.roster, study.rules.fraction, seed=study.seed, round_=number, at_least=least)
     grid.exchanges()
     grid.ask(asked)

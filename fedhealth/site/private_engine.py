@@ -66,11 +66,6 @@ class PrivateEngine:
     scorer: Engine
     patients: NDArray[np.int64] | None = None
 
-    def steps(self, training: LocalTraining, n: int) -> int:
-        """How many steps; it depends on the rate and on nobody's data."""
-        del n
-        return self.mechanism.steps(training, self.course.rate)
-
     def fit(
         self,
         network: nn.Module,
@@ -81,14 +76,16 @@ class PrivateEngine:
         *,
         pull: Pull | None = None,
         only: Collection[str] | None = None,
-    ) -> float:
-        """No loss: NaN, after changing the network's weights in place; `rng` is not used, its seed being known.
+    ) -> tuple[float, int]:
+        """No loss, so NaN, and the steps taken, after changing the network's weights in place.
+
+        `rng` is not used, its seed being known. How many steps depends on nobody's data.
 
         Raises:
             Refused: more steps than were charged.
         """
         del rng
-        steps = self.steps(training, len(y))
+        steps = self.mechanism.steps(training, self.course.rate)
         if steps > self.left:
             raise Refused(
                 "budget_spent",
@@ -112,7 +109,7 @@ class PrivateEngine:
             for name, weight in network.named_parameters():
                 if name in moving:
                     weight.copy_(moving[name])
-        return math.nan
+        return math.nan, steps
 
     def gradient(self, network: nn.Module, x: NDArray[np.float32], y: Outcome) -> NoReturn:
         """Never: it would be without noise.

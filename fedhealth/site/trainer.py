@@ -105,11 +105,11 @@ class SiteTrainer:
         """The weights after training from `weights`."""
         load_weights(self.network, weights)
         training = self.training if epochs is None else replace(self.training, epochs=epochs, steps=None)
-        loss = self.engine.fit(
+        loss, steps = self.engine.fit(
             self.network, self.x, self.y, training, self.rng(purpose), pull=pull,
             only=None if only is None else frozenset(only),
         )  # fmt: skip
-        return Fitted(weights_of(self.network), loss, self.engine.steps(training, len(self.y)))
+        return Fitted(weights_of(self.network), loss, steps)
 
     def gradient(
         self, weights: Mapping[str, NDArray[np.generic]], rows: NDArray[np.int64] | None = None

@@ -35,7 +35,8 @@ class Ditto(Method):
     def check(self, names: NetworkNames, training: LocalTraining) -> None:
         """The named layers must be there."""
         del training
-        names.matching(self.personal_layers)
+        if self.personal_layers:
+            names.trainable(self.personal_layers)
 
     def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
         """Two: the global model, and the personal one, whose scores leave."""

@@ -52,7 +52,7 @@ class FedDynServer(SumServer):
 
     def update(self, mean: Arrays, total: float) -> Arrays:
         """Algorithm 1's last two lines; hospitals that were not asked keep their g_k."""
-        share = total / self.patients
+        share = self.share_of(total)
         before = self.h or {name: np.zeros(array.shape) for name, array in self.weights.items()}
         self.h = {
             name: before[name] - self.alpha * share * (mean[name] - weight) for name, weight in self.weights.items()

@@ -23,7 +23,8 @@ class Finetune(Method):
 
     Attributes:
         epochs: passes over the hospital's training patients before use.
-        layers: patterns of the weights that are tuned; empty for all.
+        layers: patterns of the weights that are tuned; empty for all. Running statistics of normalising
+            layers follow the patients in any case.
     """
 
     epochs: int = 1
@@ -36,7 +37,8 @@ class Finetune(Method):
     def check(self, names: NetworkNames, training: LocalTraining) -> None:
         """The named layers must be there."""
         del training
-        names.matching(self.layers)
+        if self.layers:
+            names.trainable(self.layers)
 
     def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
         """None: a hospital would train anew before each evaluation."""

@@ -61,5 +61,9 @@ class KeepsLayers(Method):
         )
 
     def personal(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Arrays:
-        """The shared layers as they came, with the hospital's own, which start as everybody's."""
+        """The shared layers as they came, with the hospital's own, which start as everybody's.
+
+        A hospital that was never asked to train has no layers of its own yet: it is evaluated
+        with untrained ones.
+        """
         return {**trainer.first_weights(), **received.weights, **(memory or {})}

@@ -244,6 +244,10 @@ class SumServer(FedAvg):
         """Learn, before the first round, how many training patients all hospitals have."""
         self.patients = patients
 
+    def share_of(self, total: float) -> float:
+        """The share of all patients that took part; hospitals that came after the first count can't make it more than 1."""
+        return min(total / self.patients, 1.0)
+
     def beside(self, weights: Arrays) -> Arrays:
         """What is sent beside the weights, as `kind:<name>`."""
         del weights

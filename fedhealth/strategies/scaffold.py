@@ -102,7 +102,7 @@ class ScaffoldServer(SumServer):
 
     def update(self, mean: Arrays, total: float) -> Arrays:
         """Algorithm 1, lines 16 and 17; hospitals that were not asked keep their c_k."""
-        share = total / self.patients
+        share = self.share_of(total)
         change = unprefixed(CONTROL, mean)
         self.control = {
             name: (control + share * change[name]).astype(control.dtype) for name, control in self.control.items()

@@ -98,6 +98,15 @@ def test_below_the_quorum_the_round_stops_and_says_who_failed():
         ask(policy(fails, quorum=3))
 
 
+def test_what_a_strategy_needs_is_the_least_quorum():
+    grid = policy(fails, quorum=2)
+    grid.need(1)
+    ask(grid)
+    grid.need(3)
+    with pytest.raises(QuorumError, match="at least 3 of 3"):
+        ask(grid)
+
+
 def test_no_quorum_named_asks_for_every_hospital():
     with pytest.raises(QuorumError, match="at least 3 of 3"):
         ask(policy(fails, quorum=None))

@@ -21,7 +21,11 @@ def trainer(smoke, scaling):
         simulation = checked(smoke("run.folder=null", *words))
         client = clients(simulation)["galen-heart"]
         return SiteTrainer(
-            simulation.study, client.cohort, scaling(simulation.study, client), client.manifest.name, round_
+            simulation.study,
+            client.cohort.part("train"),
+            scaling(simulation.study, client),
+            client.manifest.name,
+            round_,
         )
 
     return made

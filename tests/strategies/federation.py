@@ -74,8 +74,8 @@ class Bench:
         load_weights(self.network, weights)
         training = self.training if epochs is None else replace(self.training, epochs=epochs, steps=None)
         rng = np.random.default_rng([self.seed, len(purpose)])
-        loss = Plain().fit(self.network, self.x, self.y, training, rng, pull=pull, only=only)
-        return Fitted(weights_of(self.network), loss, training.steps_for(len(self.y)))
+        loss, steps = Plain().fit(self.network, self.x, self.y, training, rng, pull=pull, only=only)
+        return Fitted(weights_of(self.network), loss, steps)
 
     def gradient(self, weights, rows=None):
         load_weights(self.network, weights)

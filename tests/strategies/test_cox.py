@@ -118,7 +118,7 @@ def test_a_hospital_without_an_event_adds_nothing_to_the_fit():
     quiet = Bench(hospitals[0].x, hospitals[0].y * [0, 1, 1], LocalTraining(), Cox())
     found, without = (Federation("newton", h).run(6)["weight"] for h in ([*hospitals, quiet], hospitals))
     np.testing.assert_allclose(found, without, atol=1e-9)
-    assert Plain().fit(quiet.network, quiet.x, quiet.y, LocalTraining(), np.random.default_rng(1)) == 0
+    assert Plain().fit(quiet.network, quiet.x, quiet.y, LocalTraining(), np.random.default_rng(1))[0] == 0
     assert not quiet.network.weight.detach().numpy().any()
 
 

@@ -1,6 +1,6 @@
 """Engines: how a hospital's share of the training is carried out.
 
-An engine is a `@settings` class with the verbs `fit`, `steps`, `gradient`, `score` and `predict`. `plain` is the
+An engine is a `@settings` class with the verbs `fit`, `gradient`, `score` and `predict`. `plain` is the
 ordinary loop; it is slow, obvious, and the oracle of every faster one. Under `privacy=dp_sgd` the
 study's engine scores, and `site.private_engine` takes the steps.
 """
@@ -34,16 +34,12 @@ class Engine(Protocol):
         *,
         pull: Pull | None = None,
         only: Collection[str] | None = None,
-    ) -> float:
-        """The mean training loss, after changing the network's weights in place.
+    ) -> tuple[float, int]:
+        """The mean training loss and the steps taken, after changing the network's weights in place.
 
         `pull` is added to each mini-batch's gradient; of the parameters only those in
         `only` move, all where it is None.
         """
-        ...
-
-    def steps(self, training: LocalTraining, n: int) -> int:
-        """How many steps `fit` takes over `n` patients."""
         ...
 
     def gradient(

@@ -48,8 +48,8 @@ class Plain:
         *,
         pull: Pull | None = None,
         only: Collection[str] | None = None,
-    ) -> float:
-        """The mean training loss over all steps; the network's weights are changed in place.
+    ) -> tuple[float, int]:
+        """The mean training loss over all steps and how many they were; the network's weights are changed in place.
 
         Args:
             network: from [n, width] to [n, 1] logits.
@@ -80,11 +80,7 @@ class Plain:
                     gradients = _clipped(gradients, training.clip_norm)
                 steps.take(force.added(gradients) if force else gradients)
             losses.append(float(loss.detach()))
-        return sum(losses) / max(len(losses), 1)
-
-    def steps(self, training: LocalTraining, n: int) -> int:
-        """How many mini-batches these patients are trained in."""
-        return training.steps_for(n)
+        return sum(losses) / max(len(losses), 1), len(losses)
 
     def gradient(
         self, network: nn.Module, x: NDArray[np.float32], y: Outcome
