@@ -337,6 +337,7 @@ def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]
             "site-folder": str(simulation.folders[name].resolve()),
             "approved": approved,
             "memory-folder": str((run_folder / "memory" / name).resolve()),
+            "run-folder": str(run_folder.resolve()),
         }
         | ({"source": packed(sources[name])} if name in sources else {})
         | ({"attack": attack} if name in simulation.attack.sites else {})

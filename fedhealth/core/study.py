@@ -132,6 +132,11 @@ class Study:
                 "Give it a share, or patience=null."
             )
 
+    @property
+    def score_bins(self) -> int | None:
+        """Cells of the noisy score histograms that `privacy` has hospitals send; None where they are exact."""
+        return self.privacy.get("score_bins")
+
 
 def canonical(document: Mapping[str, Any]) -> str:
     """The one JSON text of a document: keys sorted, no spaces, no NaN."""

@@ -17,10 +17,12 @@ from fedhealth.core.errors import IntegrityError, SettingError
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import canonical, digest, study_from, unpacked
 from fedhealth.models.weights import first_network, names_of, weights_of
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.runtime.policy import Patience, PolicyGrid
-from fedhealth.server.plan import plan_for
+from fedhealth.server.plan import Plan, plan_for
+from fedhealth.server.private_plan import promised
 from fedhealth.server.rounds import Progress, evaluated, resumed, run_rounds
-from fedhealth.server.statistics import Statistics, gather
+from fedhealth.server.statistics import Statistics, counted, gather
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import MODEL, Store, write_bytes
 from fedhealth.strategies.method import SumServer
@@ -94,7 +96,7 @@ def conduct(
     plan = plan_for(study)
     grid.ask(study.roster)
     grid.need(plan.least)
-    statistics = _statistics(study, study_digest, grid, store)
+    statistics = _statistics(plan, study_digest, grid, store)
     if isinstance(plan.strategy, SumServer):
         plan.strategy.begin(float(sum(shape.train for shape in statistics.shapes.values())))
     checkpoint = store.load()
@@ -130,7 +132,7 @@ def conduct(
             "came_with": came_with,
             "failed_last": [{"site": f.site, "reason": f.reason} for exchange in last for f in exchange.failed],
             "is_personal": plan.method.is_personal,
-            "privacy": plan.mechanism.statement(),
+            "privacy": _privacy(plan, statistics),
             "secagg": plan.sealing.statement(),
         },
     )
@@ -148,7 +150,17 @@ def artefact(study: Study, study_digest: str, preprocessor: Preprocessor, model:
     return bytes(save_tensors(model, metadata={"fedhealth": canonical(header)}))
 
 
-def _statistics(study: Study, study_digest: str, grid: PolicyGrid, store: Store) -> Statistics:
+def _privacy(plan: Plan, statistics: Statistics) -> str:
+    """What holds for a patient, with all that the number depends on."""
+    statement = plan.mechanism.statement()
+    if not isinstance(plan.mechanism, DpSgd) or not plan.mechanism.is_private:
+        return statement
+    sizes = [shape.train for shape in statistics.shapes.values()]
+    found = promised(plan.study, plan.mechanism, plan.method, sizes)
+    return f"{statement} Over the study as planned: {found}."
+
+
+def _statistics(plan: Plan, study_digest: str, grid: PolicyGrid, store: Store) -> Statistics:
     """The statistics as this run gathered them, or gathered now."""
     path = store.folder / "statistics.json"
     if path.exists():
@@ -164,7 +176,8 @@ def _statistics(study: Study, study_digest: str, grid: PolicyGrid, store: Store)
             second={site: np.array(vector) for site, vector in found["second"].items()},
             preprocessor=Preprocessor.from_json(found["preprocessor"]),
         )
-    statistics = gather(study, grid)
+    private = isinstance(plan.mechanism, DpSgd)
+    statistics = counted(plan.study, grid) if private else gather(plan.study, grid)
     store.write_json(
         path.name,
         {
