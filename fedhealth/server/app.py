@@ -97,6 +97,8 @@ def conduct(
     grid.ask(study.roster)
     grid.need(plan.least)
     statistics = _statistics(plan, study_digest, grid, store)
+    # Before training: a cohort that a batch does not fit ends the study here.
+    privacy = _privacy(plan, statistics)
     if isinstance(plan.strategy, SumServer):
         plan.strategy.begin(float(sum(shape.train for shape in statistics.shapes.values())))
     checkpoint = store.load()
@@ -132,7 +134,7 @@ def conduct(
             "came_with": came_with,
             "failed_last": [{"site": f.site, "reason": f.reason} for exchange in last for f in exchange.failed],
             "is_personal": plan.method.is_personal,
-            "privacy": _privacy(plan, statistics),
+            "privacy": privacy,
             "secagg": plan.sealing.statement(),
         },
     )
