@@ -81,6 +81,7 @@ def test_the_report_prints_the_epsilon_with_all_that_it_depends_on(smoke):
     assert report["study"]["privacy"] == "dp_sgd"
     assert any("noisy histograms of 20 bins" in note for note in report["notes"])
     assert report["groups"] == []
+    assert any("raised no alarm: canaries" in note for note in report["notes"])
 
 
 def test_a_seed_repeats_a_run_bit_by_bit_and_the_report_calls_it_not_private(smoke, tmp_path):
@@ -92,6 +93,7 @@ def test_a_seed_repeats_a_run_bit_by_bit_and_the_report_calls_it_not_private(smo
     assert one["sums"] == two["sums"]
     assert one["privacy"].startswith("NOT PRIVATE")
     assert "ε" not in one["privacy"]
+    assert not stores[0].read_manifest()["privacy_audit"]
     assert all(accountant.epsilon([event for _, event in charged(store, SITES[0])], 1e-5) == np.inf for store in stores)
 
 

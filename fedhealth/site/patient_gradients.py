@@ -70,6 +70,10 @@ class Watched:
             if isinstance(layer, nn.Linear | nn.LayerNorm):
                 layer.register_forward_hook(self._watch(name))
 
+    def size(self, names: Sequence[str]) -> int:
+        """How many numbers these parameters have together."""
+        return sum(weight.numel() for name, weight in self._network.named_parameters() if name in names)
+
     def gradients(self, x: torch.Tensor, y: torch.Tensor, moving: Sequence[str]) -> list[Gradients]:
         """By name in `moving`, the gradient of each row's log loss.
 

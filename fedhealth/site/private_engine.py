@@ -100,7 +100,7 @@ class PrivateEngine:
         weights, names = list(moving.values()), list(moving)
         optimiser, watched = STEPS[training.optimiser](weights, training), Watched(twin)
         force = Force(moving, pull) if pull else None
-        rows = _Rows(torch.from_numpy(x).double(), torch.from_numpy(y).double(), self.patients)
+        rows = Rows(torch.from_numpy(x).double(), torch.from_numpy(y).double(), self.patients)
         for _ in range(steps):
             gradients = self._noisy_mean(watched, names, weights, rows)
             with torch.no_grad():
@@ -133,21 +133,31 @@ class PrivateEngine:
         """As the study's engine; the histogram of it gets its noise where it leaves."""
         return self.scorer.predict(network, x)
 
+    def clipped_sum(
+        self, watched: Watched, names: list[str], rows: Rows, taken: NDArray[np.int64]
+    ) -> tuple[torch.Tensor, int]:
+        """[d] the sum of the clipped gradients of the patients `taken`, without noise, and how many were within the bound.
+
+        It is for a step and for an audit; it never leaves.
+        """
+        if not len(taken):
+            return torch.zeros(watched.size(names), dtype=torch.float64), 0
+        x, y, whose = rows.of(taken)
+        found = watched.gradients(x, y, names)
+        if whose is not None:
+            found = [each.by_patient(whose, len(taken)) for each in found]
+        sums, inside = clipped_sum(found, self.bound, per_layer=self.mechanism.clipping == "per_layer")
+        return torch.cat(sums), inside
+
     def _noisy_mean(
-        self, watched: Watched, names: list[str], weights: list[torch.nn.Parameter], rows: _Rows
+        self, watched: Watched, names: list[str], weights: list[torch.nn.Parameter], rows: Rows
     ) -> list[torch.Tensor]:
         """The gradient of a step, array by array."""
         sizes = [weight.numel() for weight in weights]
         taken = drawn(rows.patients, self.course.rate, self.source)
-        sums, inside = [torch.zeros(size, dtype=torch.float64) for size in sizes], 0
-        if len(taken):
-            x, y, whose = rows.of(taken)
-            found = watched.gradients(x, y, names)
-            if whose is not None:
-                found = [each.by_patient(whose, len(taken)) for each in found]
-            sums, inside = clipped_sum(found, self.bound, per_layer=self.mechanism.clipping == "per_layer")
+        summed, inside = self.clipped_sum(watched, names, rows, taken)
         total = noisy(
-            torch.cat(sums).numpy(),
+            summed.numpy(),
             noise_multiplier=self.mechanism.sum_noise(self.course, self.size),
             sensitivity=self.bound * (1 + ROUNDING),
             source=self.source,
@@ -166,7 +176,7 @@ class PrivateEngine:
         self.bound *= math.exp(-self.mechanism.clip_rate * (min(max(share, 0.0), 1.0) - self.mechanism.quantile))
 
 
-class _Rows:
+class Rows:
     """The patients' rows, found by patient."""
 
     def __init__(self, x: torch.Tensor, y: torch.Tensor, patients: NDArray[np.int64] | None) -> None:
