@@ -1,4 +1,4 @@
-"""The command line: `fedhealth simulate | report | runs | sites | site`.
+"""The command line: `fedhealth simulate | report | runs | sites | site | audit-privacy`.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 integrity failure, 130
 interrupted. A failure a user can act on is one line on standard error.
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedhealth import __version__, ledger_command
+from fedhealth import __version__, audit_command, ledger_command
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     split.set_defaults(run=_sites_split)
 
     ledger_command.add_to(commands)
+    audit_command.add_to(commands)
     return parser
 
 

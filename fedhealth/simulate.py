@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import platform
 import resource
@@ -351,6 +352,7 @@ def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]
             "approved": approved,
             "memory-folder": str((run_folder / "memory" / name).resolve()),
             "key-folder": str((run_folder / "keys" / name).resolve()),
+            "run-folder": str(run_folder.resolve()),
         }
         | ({"source": packed(sources[name])} if name in sources else {})
         | ({"attack": attack} if name in simulation.attack.sites else {})
@@ -437,6 +439,7 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
             "cohorts": _fingerprints(statistics),
             "sites": roster_table(simulation),
             "attack": {**simulation.config["attack"], "statement": simulation.attack.statement()},
+            "privacy_audit": _audit(simulation, statistics),
             **stopwatch.read(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
@@ -444,6 +447,15 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
             **(dict.fromkeys(("cpu_s", "peak_memory_bytes")) if is_on_ray else {}),
         },
     )
+
+
+def _audit(simulation: Simulation, statistics: Mapping[str, Any]) -> str:
+    """What attacks on the study's privacy mechanism found, in one sentence; empty where there is none to attack."""
+    from fedhealth.audit_command import attacked, in_words
+
+    found = attacked(simulation, [shape[0] for shape in statistics["shapes"].values()])
+    # Of a seeded run nothing is claimed, so there is nothing to attack.
+    return "" if found is None or math.isinf(found.promised.epsilon) else in_words(found)
 
 
 def _fingerprints(statistics: Mapping[str, Any]) -> dict[str, str]:

@@ -40,6 +40,7 @@ NO_PARTS = {
     "ledger",
     "ledger_head",
     "noise",
+    "sampling",
 }
 #: Groups in which several configs may set one part.
 SHARED = {"strategy": "fedhealth.strategies", "server_optimiser": "fedhealth.server.optimisers"}

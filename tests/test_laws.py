@@ -18,6 +18,7 @@ ROOTS = {
     "runs",
     "on_ray",
     "ledger_command",
+    "audit_command",
     "compose",
     "progress",
     "places",

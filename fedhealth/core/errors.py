@@ -72,6 +72,10 @@ REFUSALS: dict[str, str] = {
     "too_few_sites": "the study has fewer hospitals than the hospital's min_cohort floor",
     "masking_required": "the hospital sends nothing without secure aggregation",
     "budget_spent": "the hospital's privacy budget does not allow it",
+    "not_private": "the hospital sends this with a bound on what it reveals, or not at all, and it has no such form",
+    "delta_too_large": "the delta of the study or of the hospital is one over its patients or more",
+    "batch_too_large": "the study's batches are larger than the hospital's cohort, or its epsilon can't be kept",
+    "no_size": "the hospital was not asked for its number of patients first",
     "paused": "the hospital has paused its client",
     "part_not_allowed": "the study names a part that is not in the installed package",
     # Secure aggregation (fedhealth/secagg/protocol/refusals.py holds the rules)

@@ -19,7 +19,7 @@ from fedhealth.core.settings import read, settings
 from fedhealth.core.study import digest
 
 if TYPE_CHECKING:
-    from fedhealth.core.features import FeatureSpec
+    from fedhealth.core.features import Feature, FeatureSpec
 
 Column: TypeAlias = NDArray[np.float64] | NDArray[np.object_]
 Columns: TypeAlias = Mapping[str, Column]
@@ -137,6 +137,26 @@ class Preprocessor:
             fitted.append(Scaled(name=name, mean=mean, sd=sd if has_spread else 1.0, transform=feature.transform))
         return cls(spec=spec.name, features=tuple(fitted), indicators=spec.indicators, drop_first=spec.drop_first)
 
+    @classmethod
+    def from_spec(cls, spec: FeatureSpec) -> Preprocessor:
+        """The preprocessor that the spec alone gives, for where no patient may be asked for means.
+
+        A numeric feature is centred at its middle bin edge and scaled by a quarter of the way from the
+        first edge to the last, as if the edges spanned two deviations either way; without edges by
+        the middle and a sixth of its range. A binary one has mean and sd 1/2. Every declared level gets a column.
+
+        Raises:
+            SettingError: a numeric feature has neither bins nor a range.
+        """
+        fitted: list[Scaled | OneHot] = []
+        for feature in spec.features:
+            if feature.kind == "categorical":
+                fitted.append(OneHot(name=feature.name, levels=feature.levels))
+                continue
+            mean, sd = (0.5, 0.5) if feature.kind == "binary" else _expected(feature)
+            fitted.append(Scaled(name=feature.name, mean=mean, sd=sd, transform=feature.transform))
+        return cls(spec=spec.name, features=tuple(fitted), indicators=spec.indicators, drop_first=spec.drop_first)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the matrix's columns, in order."""
@@ -185,3 +205,15 @@ class Preprocessor:
             SettingError: it is not a preprocessor's JSON.
         """
         return read(Preprocessor, found, where="the preprocessor")
+
+
+def _expected(feature: Feature) -> tuple[float, float]:
+    """The mean and deviation that a numeric feature's bins, or else its range, suggest, after its transform."""
+    edges, span = (feature.bins, 4) if len(feature.bins) > 1 else (feature.range or (), 6)
+    if not edges:
+        raise SettingError(
+            f"{feature.name} must have bins or a range where no patient may be asked for a mean, found neither. Give "
+            "it one in the feature spec."
+        )
+    scale = transformed(np.array(edges), feature.transform)
+    return float(np.median(scale)), float(scale[-1] - scale[0]) / span

@@ -137,6 +137,11 @@ class Study:
                 "Give it a share, or patience=null."
             )
 
+    @property
+    def score_bins(self) -> int | None:
+        """Cells of the noisy score histograms that `privacy` has hospitals send; None where they are exact."""
+        return self.privacy.get("score_bins")
+
 
 def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) -> None:
     """Refuse keys that are not one for each hospital."""

@@ -109,6 +109,22 @@ class ScoreSums:
         )
 
     @staticmethod
+    def from_counts(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> ScoreSums:
+        """The sums where only the histograms are known: every patient counts as at the middle of the cell."""
+        bins = len(positives)
+        middle = (np.arange(bins) + 0.5) / bins
+        of_positive, of_negative = -np.log(middle), -np.log1p(-middle)
+        return ScoreSums(
+            positives=positives,
+            negatives=negatives,
+            logits=(positives + negatives) * (of_negative - of_positive),
+            log_loss=float(positives @ of_positive + negatives @ of_negative),
+            log_loss_sq=float(positives @ of_positive**2 + negatives @ of_negative**2),
+            brier=float(positives @ (1 - middle) ** 2 + negatives @ middle**2),
+            brier_sq=float(positives @ (1 - middle) ** 4 + negatives @ middle**4),
+        )
+
+    @staticmethod
     def empty(bins: int = BINS) -> ScoreSums:
         """The sums of nobody, which add nothing."""
         return ScoreSums.from_vector(np.zeros(ScoreSums.width(bins)), bins=bins)
@@ -232,12 +248,15 @@ class SummaryLayout:
         group_bins: cells for each group; fewer, since groups are many and small.
         is_followed: whether patients are followed over time. The histograms are then of those
             whose status at the horizon is known.
+        is_noisy: whether a site sends the two histograms alone, with noise for privacy. Counts may
+            then be below 0 and no whole numbers; a sum over sites is mended and not each site's part.
     """
 
     groups: tuple[str, ...] = ()
     bins: int = BINS
     group_bins: int = GROUP_BINS
     is_followed: bool = False
+    is_noisy: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.groups)) < len(self.groups):
@@ -245,12 +264,16 @@ class SummaryLayout:
 
     @classmethod
     def of(cls, study: Study, *, grouped: bool) -> SummaryLayout:
-        """The layout of a study's evaluations, with or without its groups."""
+        """The layout of a study's evaluations, with or without its groups; where they are noisy, always without."""
+        if study.score_bins is not None:
+            return cls(bins=study.score_bins, is_noisy=True)
         return cls(groups=study.features.group_names if grouped else (), is_followed=study.task.follow_up is not None)
 
     @property
     def width(self) -> int:
         """The length of the vector."""
+        if self.is_noisy:
+            return 2 * self.bins
         followed = SurvivalSums.width() if self.is_followed else 0
         return ScoreSums.width(self.bins) + len(self.groups) * ScoreSums.width(self.group_bins) + followed
 
@@ -282,6 +305,8 @@ class SummaryLayout:
             DataError: as `ScoreSums.of`.
             SettingError: a group the layout does not have.
         """
+        if self.is_noisy:
+            return ScoreSums.of(probability, outcome, bins=self.bins).to_vector()[: 2 * self.bins]
         # Binned finely and then merged: so each group's cells are whole cells of the cohort's, on every border.
         parts = {
             name: ScoreSums.of(probability[inside], outcome[inside], bins=self.bins).coarser(self.group_bins)
@@ -318,6 +343,9 @@ class SummaryLayout:
                 f"a summary of this layout must be a vector of {self.width} numbers, found shape {vector.shape}. "
                 "Both sides must run the same study."
             )
+        if self.is_noisy:
+            counts = mended(vector)
+            return ScoreSums.from_counts(counts[: self.bins], counts[self.bins :]), {}
         first, each = ScoreSums.width(self.bins), ScoreSums.width(self.group_bins)
         overall = ScoreSums.from_vector(vector[:first], bins=self.bins)
         rows = vector[first : first + len(self.groups) * each].reshape(len(self.groups), each)
@@ -356,3 +384,24 @@ class SummaryLayout:
                     f"the groups of {grouping} must hold no more patients than the cohort, found more. "
                     "Each patient belongs to one group of a grouping at most."
                 )
+
+
+def mended(noisy: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The whole counts of 0 or more that are nearest to noisy ones with the same total, [n].
+
+    Setting negative counts to 0 alone would add patients to the cells where nobody is. So the
+    same amount is taken off every cell until what is left above 0 has the total (the projection on a
+    simplex: Held, Wolfe and Crowder 1974, doi:10.1007/BF01580223).
+
+    Raises:
+        DataError: a count is not finite, or beyond any number of patients.
+    """
+    if not np.isfinite(noisy).all() or (np.abs(noisy) > _MOST).any():
+        raise DataError("noisy counts must be finite and within 2**53, found some that are not. Check the hospital.")
+    total = float(noisy.sum())
+    if total <= 0:
+        return np.zeros(len(noisy), dtype=np.int64)
+    falling = np.sort(noisy)[::-1]
+    excess = (np.cumsum(falling) - total) / np.arange(1, len(noisy) + 1)
+    taken = excess[np.flatnonzero(falling > excess)[-1]]
+    return np.rint(np.maximum(noisy - taken, 0)).astype(np.int64)  # type: ignore[no-any-return]

@@ -1,13 +1,15 @@
 """Privacy: what is done to an update before it may be sealed.
 
 A mechanism is a `@settings` class with one verb, `privatise(update, what) ->
-PrivateUpdate`. `plain` does nothing, and says so by an event of infinite cost.
+PrivateUpdate`. `plain` does nothing, and says so by an event of infinite cost; `dp_sgd` bounds
+what a patient loses, at each hospital by itself.
 
 What mechanisms are made of and judged by:
 
 | file | what it holds |
 |---|---|
 | `noise`, `alias_table` | noise from a cryptographic source, added on a lattice |
+| `sampling` | which patients take part in a step, by secret coins |
 | `accountant`, `gaussian` | what events (`core.privacy_event`) cost together, and the noise for a target |
 | `guarantee` | the only way to print an epsilon: with everything that it depends on |
 | `ledger`, `ledger_head` | what a hospital's patients have spent over all studies, and its refusal past the cap |
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 class Mechanism(Protocol):
     """What every file of this room offers."""
 
-    def privatise(self, update: Update, *, what: str) -> PrivateUpdate:
-        """The update as it may be sealed, with the event it cost."""
+    def privatise(self, update: Update, *, what: str, stream: str = "") -> PrivateUpdate:
+        """The update as it may be sealed, with the event it cost; `stream` names its noise where a seed is to repeat it."""
         ...
 
     def statement(self) -> str:

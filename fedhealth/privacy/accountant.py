@@ -41,6 +41,8 @@ COARSEST, FINEST = 2.0**-8, 2.0**-14
 MOST = 5000.0
 #: How near a solved noise multiplier comes, as a share of itself.
 TOLERANCE = 1e-4
+#: How much of a target may go to what leaves beside training.
+LARGEST_SHARE = 0.95
 
 
 def epsilon(events: Iterable[Event], delta: float) -> float:
@@ -53,16 +55,7 @@ def epsilon(events: Iterable[Event], delta: float) -> float:
     total = _Total(events)
     if total.is_unbounded:
         return math.inf
-    width = total.width()
-    parts = [_composed(noise, rate, count, width) for (noise, rate), count in sorted(total.sampled.items())]
-    if total.mu:
-        parts.append(_gaussian(1 / total.mu, width))
-    if not parts:
-        return 0.0
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.compose(part)
-    return float(whole.get_epsilon_for_delta(delta))
+    return _epsilon(tuple(sorted(total.sampled.items())), total.mu, total.width(), delta)
 
 
 def rdp_epsilon(events: Iterable[Event], delta: float) -> float:
@@ -84,20 +77,29 @@ def rdp_epsilon(events: Iterable[Event], delta: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def noise_multiplier(*, epsilon_target: float, delta: float, sampling_rate: float, steps: int) -> float:
+def noise_multiplier(
+    *, epsilon_target: float, delta: float, sampling_rate: float, steps: int, beside: tuple[Event, ...] = ()
+) -> float:
     """The least noise multiplier, to a ten-thousandth, with which `steps` sampled sums cost at most `epsilon_target`.
 
-    Solved once in a process for the same plan.
+    What leaves `beside` them is part of the target. Solved once in a process for the same plan.
 
     Raises:
-        SettingError: a value is out of range, or no noise multiplier up to a million is enough.
+        SettingError: a value is out of range, no noise multiplier up to a million is enough, or
+            nothing is left of the target for the sums.
     """
     if not 0 < epsilon_target < math.inf:
         raise SettingError(f"`epsilon` must be above 0 and finite, found {epsilon_target}. Try 2.")
+    taken = epsilon(beside, delta)
+    if taken > LARGEST_SHARE * epsilon_target:
+        raise SettingError(
+            f"`epsilon` must leave something for training, found {epsilon_target:g} where counts and scores alone cost "
+            f"{taken:.3g}. Raise it, or privacy.statistics_noise and evaluation_noise, or evaluate less often."
+        )
 
     def excess(log_noise: float) -> float:
         event = PoissonSampledGaussian(noise_multiplier=math.exp(log_noise), sampling_rate=sampling_rate, count=steps)
-        return math.log(min(max(epsilon([event], delta), 1e-9), 1e9) / epsilon_target)
+        return math.log(min(max(epsilon([event, *beside], delta), 1e-9), 1e9) / epsilon_target)
 
     # Epsilon falls a little faster than the noise grows, so one step of this length mostly brackets the solution.
     near = math.log(_first_guess(epsilon_target, delta, sampling_rate, steps))
@@ -167,6 +169,20 @@ def _loss(noise: float, rate: float) -> float:
 def _square_loss(noise: float, rate: float) -> float:
     """The same of its square."""
     return (rate / noise) ** 2 + rate * max(0.0, 1 / (2 * noise**2) + math.log(rate)) ** 2
+
+
+@lru_cache(maxsize=256)
+def _epsilon(sampled: tuple[tuple[tuple[float, float], int], ...], mu: float, width: float, delta: float) -> float:
+    """Kept, since hospitals of one study mostly have one history."""
+    parts = [_composed(noise, rate, count, width) for (noise, rate), count in sampled]
+    if mu:
+        parts.append(_gaussian(1 / mu, width))
+    if not parts:
+        return 0.0
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.compose(part)
+    return float(whole.get_epsilon_for_delta(delta))
 
 
 @lru_cache(maxsize=64)

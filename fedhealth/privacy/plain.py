@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Plain:
     """The absence of differential privacy, chosen openly and recorded as such."""
 
-    def privatise(self, update: Update, *, what: str) -> PrivateUpdate:
+    def privatise(self, update: Update, *, what: str, stream: str = "") -> PrivateUpdate:
         """The same update, at infinite cost."""
+        del stream
         return PrivateUpdate(update=update, spend=Spend(mechanism="plain", is_private=False, what=what))
 
     def statement(self) -> str:

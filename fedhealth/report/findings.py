@@ -28,7 +28,7 @@ from fedhealth.evaluation.survival import SURVIVAL_MEASURES, SurvivalSums
 from fedhealth.report.masking import NOBODYS_OWN, masking
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -72,17 +72,21 @@ def findings(
     by_site = {site: layout.unpack(np.array(vector)) for site, vector in results["sums"].items()}
     sums = {"federated": {site: overall for site, (overall, _) in by_site.items()}}
     followed = _survival(study, results, baselines)
+    totals = {"federated": layout.unpack(_sum(results["sums"].values()))[0]}
     for who, found in baselines.items():
         sums[who] = {site: plain.unpack(np.array(vector))[0] for site, vector in found.items()}
+        totals[who] = plain.unpack(_sum(found.values()))[0]
     seed = seed_of(study.seed, purpose="bootstrap")
     is_masked = ALL in by_site
     floor = Floor.of(manifest, united=len(results["counted"]) if is_masked else None)
     why = {} if is_masked else _why_withheld(sums["federated"], manifest, floor)
     union = {
         who: _timed(followed[who].values(), found) if who in followed else found
-        for who, found in ((who, _union(each, sums["federated"], floor, seed)) for who, each in sums.items())
+        for who, found in (
+            (who, _union(each, totals[who], sums["federated"], floor, seed)) for who, each in sums.items()
+        )
     }
-    whole = _summed(list(sums["federated"].values()))
+    whole = totals["federated"]
     few = floor.why_few([found.n for found in sums["federated"].values()])
     return rounded(  # type: ignore[no-any-return]
         {
@@ -106,17 +110,19 @@ def findings(
             "measure_titles": _titles(study),
             **({"follow_up": _follow_up(study, list(followed["federated"].values()), floor)} if followed else {}),
             "curves": {
-                who: _curves(_summed(list(sums[who].values())), floor.cell) if union[who]["auroc"].is_estimable else {}
+                who: _curves(totals[who], floor.cell) if union[who]["auroc"].is_estimable else {}
                 for who in ("federated", "pooled", "local")
                 if who in union
             },
-            "groups": [] if few else _groups(study, list(by_site.values()), floor, seed),
+            "groups": [] if few or layout.is_noisy else _groups(study, list(by_site.values()), floor, seed),
             "heterogeneity": None if is_masked else _heterogeneity(study, statistics, manifest, why, floor),
             "masking": masking(study, history, results),
             "cost": _cost(history, manifest),
             "privacy": {"statement": f"{results['privacy']} {results['secagg']}"},
             "preprocessing": _preprocessing(study, statistics, floor),
-            "notes": _notes(study, whole, results, why, manifest, few, floor),
+            "notes": _notes(
+                study, whole, results, why, manifest, few, floor, looked=any(row["scored_by"] for row in history)
+            ),
             "manifest": {
                 key: manifest[key]
                 for key in ("config_sha256", "weights_sha256", "packages", "python", "platform", "threads")
@@ -202,7 +208,7 @@ def _why_withheld(sums: Mapping[str, ScoreSums], manifest: Mapping[str, Any], fl
 
 
 def _union(
-    each: Mapping[str, ScoreSums], federated: Mapping[str, ScoreSums], floor: Floor, seed: int
+    each: Mapping[str, ScoreSums], total: ScoreSums, federated: Mapping[str, ScoreSums], floor: Floor, seed: int
 ) -> dict[str, Measure]:
     """Every measure on all patients; none where the total is little more than one hospital's, or of other hospitals."""
     note = floor.why_few([sums.n for sums in each.values()])
@@ -210,7 +216,7 @@ def _union(
         note = "not of the same hospitals as the federation"
     if note:
         return dict.fromkeys(measures.MEASURES, not_estimable(note))
-    return measures.all_measures(_summed(list(each.values())), seed=seed, floor=floor.cell)
+    return measures.all_measures(total, seed=seed, floor=floor.cell)
 
 
 def _survival(
@@ -549,7 +555,9 @@ def _preprocessing(study: Study, statistics: Mapping[str, Any], floor: Floor) ->
         if not isinstance(fitted, Scaled):
             continue
         name, feature = fitted.name, study.features[fitted.name]
-        few = floor.why_few([int(counts[places[name]]) for counts, *_ in sections.values()])
+        # What the feature spec alone gave is nobody's.
+        is_public = study.score_bins is not None
+        few = "" if is_public else floor.why_few([int(counts[places[name]]) for counts, *_ in sections.values()])
         missing = sum(float(found[3][study.features.names.index(name)]) for found in sections.values())
         rows.append(
             {
@@ -558,7 +566,7 @@ def _preprocessing(study: Study, statistics: Mapping[str, Any], floor: Floor) ->
                 "mean": None if few else fitted.mean,
                 "sd": None if few else fitted.sd,
                 # Hospitals with few missing send none, so the share is a little low.
-                "missing_share": None if few or not patients else missing / patients,
+                "missing_share": None if few or is_public or not patients else missing / patients,
             }
         )
     return rows
@@ -572,11 +580,18 @@ def _notes(
     manifest: Mapping[str, Any],
     few: str,
     floor: Floor,
+    *,
+    looked: bool,
 ) -> list[str]:
-    attacked = [*_attacked(manifest), *_masked_notes(results, floor)]
+    attacked = [
+        *_attacked(manifest),
+        *_masked_notes(results, floor),
+        *filter(None, [manifest.get("privacy_audit", "")]),
+    ]
     if few:
         return [*attacked, f"Results over all hospitals are {few}."]
     hidden = ", ".join(manifest["sites"][name]["title"] for name in why)
+    is_noisy = study.score_bins is not None
     bound = "" if measures.withheld_below(union, floor.cell) else f" Binning moves the AUROC of all patients by at most {measures.auroc_binning_bound(union):.1g}."  # fmt: skip
     return [
         *attacked,
@@ -587,11 +602,16 @@ def _notes(
             if why
             else []
         ),
-        f"Every number is worked out from sums over hospitals: score histograms of {union.bins} bins and a few totals.{bound}",
+        f"Every number is worked out from sums over hospitals: score histograms of {union.bins} bins and a few totals.{bound}"
+        if not is_noisy
+        else f"Every number is worked out from noisy histograms of {union.bins} bins, each patient counted as at the middle "
+        f"of a bin.{bound} Counts of patients are noisy too. An interval is of the patients' chance alone: the noise is "
+        "not in it, and a hospital's own results feel it most. Those alone, pooled and of the true risk are a "
+        "simulation's, worked out without noise.",
         *_notes_on_times(study),
         "A measure that can't be estimated, such as an AUROC where one outcome never occurs, is said to be so and is never 0.",
-        f"The model has {results['parameters']:,} parameters and is the one of round {results['best_round']}, chosen on "
-        "validation patients; every result here is on test patients, who took no part in training or choosing.",
+        f"The model has {results['parameters']:,} parameters and is the one of round {results['best_round']}, "
+        f"{'the last' if is_noisy and not looked else 'chosen on validation patients'}; every result here is on test patients, who took no part in training or choosing.",
         *(
             [
                 "Each hospital was evaluated with a model of its own, which the strategy makes from the shared one; "
@@ -640,6 +660,11 @@ def _notes_on_times(study: Study) -> list[str]:
         f"A risk is of an event by {horizon}, from each hospital's own baseline hazard, which stays there: the model's "
         "coefficients alone give hazard ratios.",
     ]
+
+
+def _sum(vectors: Iterable[list[float]]) -> NDArray[np.float64]:
+    """The hospitals' vectors added up; what is noisy in each is mended in the sum, where it is smaller."""
+    return np.sum([np.array(vector) for vector in vectors], axis=0)  # type: ignore[no-any-return]
 
 
 def _summed(each: list[ScoreSums]) -> ScoreSums:

@@ -19,12 +19,14 @@ from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import canonical, digest, study_from, unpacked
 from fedhealth.core.update import ALL
 from fedhealth.models.weights import first_network, names_of, weights_of
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.runtime.policy import Patience, PolicyGrid
 from fedhealth.secagg.masked import Masked
-from fedhealth.server.plan import plan_for
+from fedhealth.server.plan import Plan, plan_for
+from fedhealth.server.private_plan import promised
 from fedhealth.server.rounds import Progress, evaluated, masked_rows, resumed, run_rounds
 from fedhealth.server.secure_grid import MaskedStudy, SecureGrid
-from fedhealth.server.statistics import Statistics, gather
+from fedhealth.server.statistics import Statistics, counted, gather
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import MODEL, Store, write_bytes
 from fedhealth.strategies.method import SumServer
@@ -104,7 +106,9 @@ def conduct(
     plan = plan_for(study)
     grid.ask(study.roster)
     grid.need(plan.least)
-    statistics = _statistics(study, study_digest, grid, store)
+    statistics = _statistics(plan, study_digest, grid, store)
+    # Before training: a cohort that a batch does not fit ends the study here.
+    privacy = _privacy(plan, statistics)
     if isinstance(plan.strategy, SumServer):
         patients = float(sum(shape.train for shape in statistics.shapes.values()))
         grain = plan.sealing.grain(len(study.roster), patients) if isinstance(plan.sealing, Masked) else 0.0
@@ -122,7 +126,7 @@ def conduct(
     best = store.load(progress.best_round)
     model = progress.model if best is None else best.model
     grid.exchanges()
-    vectors, came_with, counted = evaluated(
+    vectors, came_with, whose = evaluated(
         plan, grid, statistics.preprocessor, model, progress.done + 1,
         of_round=progress.best_round, part="test", grouped=True,
     )  # fmt: skip
@@ -140,10 +144,10 @@ def conduct(
             "parameters": int(sum(array.size for array in model.values())),
             "sums": {site: vector.tolist() for site, vector in vectors.items()},
             "came_with": came_with,
-            **({"counted": counted[ALL], "exchanges": masked_rows(last)} if grid.is_masked else {}),
+            **({"counted": whose[ALL], "exchanges": masked_rows(last)} if grid.is_masked else {}),
             "failed_last": [{"site": f.site, "reason": f.reason} for exchange in last for f in exchange.failed],
             "is_personal": plan.method.is_personal,
-            "privacy": plan.mechanism.statement(),
+            "privacy": privacy,
             "secagg": plan.sealing.statement(),
         },
     )
@@ -161,7 +165,17 @@ def artefact(study: Study, study_digest: str, preprocessor: Preprocessor, model:
     return bytes(save_tensors(model, metadata={"fedhealth": canonical(header)}))
 
 
-def _statistics(study: Study, study_digest: str, grid: PolicyGrid, store: Store) -> Statistics:
+def _privacy(plan: Plan, statistics: Statistics) -> str:
+    """What holds for a patient, with all that the number depends on."""
+    statement = plan.mechanism.statement()
+    if not isinstance(plan.mechanism, DpSgd) or not plan.mechanism.is_private:
+        return statement
+    sizes = [shape.train for shape in statistics.shapes.values()]
+    found = promised(plan.study, plan.mechanism, plan.method, sizes)
+    return f"{statement} Over the study as planned: {found}."
+
+
+def _statistics(plan: Plan, study_digest: str, grid: PolicyGrid, store: Store) -> Statistics:
     """The statistics as this run gathered them, or gathered now."""
     path = store.folder / "statistics.json"
     if path.exists():
@@ -177,7 +191,8 @@ def _statistics(study: Study, study_digest: str, grid: PolicyGrid, store: Store)
             second={site: np.array(vector) for site, vector in found["second"].items()},
             preprocessor=Preprocessor.from_json(found["preprocessor"]),
         )
-    statistics = gather(study, grid)
+    private = isinstance(plan.mechanism, DpSgd)
+    statistics = counted(plan.study, grid) if private else gather(plan.study, grid)
     store.write_json(
         path.name,
         {

@@ -19,6 +19,7 @@ from fedhealth.core.seeds import chosen
 from fedhealth.core.study import packed
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import SummaryLayout
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.runtime import flower
 from fedhealth.runtime.codec import CONFIG, COUNT, SUM, array_record, arrays_of, metrics_of
 from fedhealth.server.store import Checkpoint
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from fedhealth.core.preprocessor import Preprocessor
     from fedhealth.core.study import Study
+    from fedhealth.privacy import Mechanism
     from fedhealth.runtime.policy import Exchange, PolicyGrid
     from fedhealth.server.plan import Plan
     from fedhealth.server.stopwatch import Stopwatch
@@ -60,7 +62,7 @@ class Progress:
         Rounds that other hospitals scored are other yardsticks, so only those are compared
         that were scored by the set of hospitals which scored most rounds.
         """
-        sets = Counter(tuple(row["scored_by"]) for row in self.history)
+        sets = Counter(tuple(row["scored_by"]) for row in self.history if row["scored_by"])
         return self._best_of(max(sets, key=lambda names: (sets[names], len(names)), default=()))
 
     @property
@@ -179,15 +181,25 @@ def _round(
     new, memory = plan.optimiser.step(model, _checked(arrays, model, plan), progress.optimiser)
     model = _checked(array_record(new), model, plan)
     grid.ask(study.roster)
-    vectors, _, whose = evaluated(
-        plan, grid, preprocessor, model, number, of_round=number, part="validation", grouped=False
-    )
+    vectors: dict[str, NDArray[np.float64]] = {}
+    whose: dict[str, tuple[str, ...]] = {}
+    if _is_looked_at(plan.mechanism, number):
+        vectors, _, whose = evaluated(
+            plan, grid, preprocessor, model, number, of_round=number, part="validation", grouped=False
+        )
     exchanges = grid.exchanges()
     row = _row(study, number, vectors, losses, exchanges)
     row["scored_by"] = sorted(site for name in row["scored_by"] for site in whose[name])
     if grid.is_masked:
         row |= {"answered": len(trained_by), "exchanges": masked_rows(exchanges)}
     return {**row, "trained_by": trained_by, "took_s": time.perf_counter() - started}, model, memory
+
+
+def _is_looked_at(mechanism: Mechanism, round_: int) -> bool:
+    """Whether the round's model is scored on validation patients: always, but where each look costs privacy."""
+    if not isinstance(mechanism, DpSgd):
+        return True
+    return mechanism.evaluate_every is not None and round_ % mechanism.evaluate_every == 0
 
 
 def _reminded(message: Message, grid: PolicyGrid, progress: Progress) -> Message:
@@ -260,9 +272,12 @@ def _row(
     losses: list[dict[str, float]],
     exchanges: list[Exchange],
 ) -> dict[str, Any]:
-    sums, _ = SummaryLayout.of(study, grouped=False).unpack(np.sum([vectors[site] for site in sorted(vectors)], axis=0))
+    layout = SummaryLayout.of(study, grouped=False)
+    sums, _ = layout.unpack(np.sum([vectors[site] for site in sorted(vectors)] or [np.zeros(layout.width)], axis=0))
     patients = sum(loss[COUNT] for loss in losses)
-    train_loss = sum(loss["loss"] * loss[COUNT] for loss in losses) / patients
+    # A private hospital tells no loss.
+    is_told = all("loss" in loss for loss in losses)
+    train_loss = sum(loss["loss"] * loss[COUNT] for loss in losses) / patients if is_told else None
     auroc, log_loss = measures.auroc(sums), measures.log_loss(sums)
     return {
         "round": number,

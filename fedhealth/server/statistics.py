@@ -28,16 +28,27 @@ class Statistics:
     """What was learned before training.
 
     Attributes:
-        shapes: patients by hospital and part.
-        first: by hospital, its vector of the first pass.
-        second: by hospital, its vector of the second pass.
-        preprocessor: fitted on the sums of both.
+        shapes: patients by hospital and part; with noise where the study is private.
+        first: by hospital, its vector of the first pass; nobody's where the study is private.
+        second: by hospital, its vector of the second pass; nobody's where the study is private.
+        preprocessor: fitted on the sums of both, or made from the feature spec alone.
     """
 
     shapes: dict[str, CohortShape]
     first: dict[str, NDArray[np.float64]]
     second: dict[str, NDArray[np.float64]]
     preprocessor: Preprocessor
+
+
+def counted(study: Study, grid: PolicyGrid) -> Statistics:
+    """The noisy numbers of patients of the hospitals that answer, and the scaling that needs none.
+
+    Raises:
+        QuorumError: too few answer.
+    """
+    found, _ = vectors(grid, "query.shape", len(PARTS))
+    shapes = {site: CohortShape(*(max(round(count), 0) for count in vector)) for site, vector in found.items()}
+    return Statistics(shapes, {}, {}, Preprocessor.from_spec(study.features))
 
 
 def gather(study: Study, grid: PolicyGrid) -> Statistics:

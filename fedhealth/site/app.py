@@ -87,6 +87,7 @@ def _answer(message: Message, context: Context) -> Message:
             str(context.node_config["approved"]),
             str(context.node_config.get("source", "")),
             str(context.node_config.get("attack", "")),
+            str(context.node_config.get("run-folder", "")),
         )
         memory = Memory(Path(str(context.node_config["memory-folder"])) / client.digest)
         keys = Keys(Path(str(context.node_config.get("key-folder", ""))))
@@ -112,6 +113,8 @@ def incident_of(folder: str, kind: str, text: str) -> str:
 
 
 @lru_cache(maxsize=MOST_CLIENTS)
-def client_of(folder: str, packed_study: str, approved: str, packed_source: str, packed_attack: str) -> Client:
+def client_of(
+    folder: str, packed_study: str, approved: str, packed_source: str, packed_attack: str, run_folder: str = ""
+) -> Client:
     """The client of a hospital's folder for a study, kept with its cohort."""
-    return Client(Path(folder), packed_study, approved, packed_source, packed_attack)
+    return Client(Path(folder), packed_study, approved, packed_source, packed_attack, run_folder)

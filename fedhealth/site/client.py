@@ -1,7 +1,7 @@
 """A hospital's client: the one way out.
 
-    request ─open_round (the gate)→ Permit ─work→ Update ─privatise→ PrivateUpdate
-        ─charge→ ─seal→ SealedUpdate
+    request ─open_round (the gate, which charges the ledger)→ Permit ─work→ Update
+        ─privatise→ PrivateUpdate ─seal→ SealedUpdate
 
 Each arrow is one verb with one owner, and nothing goes back. In a masked study the seal is a
 protocol: `begin` keeps the update and gives its first message, `step` each later one.
@@ -20,6 +20,7 @@ from fedhealth.core.manifest import load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.study import digest, study_from, unpacked
 from fedhealth.evaluation.spans import spans_of
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.secagg.masked import task_of
 from fedhealth.secagg.plain import Plain
 from fedhealth.secagg.protocol.refusals import refused
@@ -27,16 +28,18 @@ from fedhealth.site.attacks import ROOM
 from fedhealth.site.attacks.plain import Plain as Honest
 from fedhealth.site.cohort import load_cohort
 from fedhealth.site.gate import go_on, open_round
+from fedhealth.site.ledger_place import ledger_of
 from fedhealth.site.masked_round import STEPS, MaskedRound
+from fedhealth.site.private_round import keep_size
 from fedhealth.site.work import work_for
 from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
-    from fedhealth.core.spend import Spend
     from fedhealth.core.study import Study
     from fedhealth.core.update import SealedUpdate
     from fedhealth.privacy import Mechanism
+    from fedhealth.privacy.ledger import Ledger
     from fedhealth.runtime.codec import Request
     from fedhealth.secagg.content import Content
     from fedhealth.secagg.masked import Masked
@@ -59,6 +62,7 @@ class Client:
         approved: the digest of the study this hospital approved.
         packed_source: in a simulation, the source that stands in for the manifest's.
         packed_attack: in a simulation, what this hospital does in place of honest training.
+        run_folder: in a simulation, the run's, where the ledger lies that the hospital does not name.
     """
 
     folder: Path
@@ -66,6 +70,7 @@ class Client:
     approved: str
     packed_source: str = ""
     packed_attack: str = ""
+    run_folder: str = ""
 
     def answer(self, request: Request, memory: Memory, keys: Keys | None = None) -> SealedUpdate:
         """What leaves the hospital for a request.
@@ -92,10 +97,15 @@ class Client:
             is_masked=self.sealing.is_masked,
             round_=request.round_,
             purpose=request.purpose,
+            mechanism=self.mechanism,
+            ledger=self.ledger,
         )
         update = work_for(request.purpose)(replace(permit, attack=self.attack), request)
-        private = self.mechanism.privatise(update, what=request.purpose)
-        charge(self.manifest, private.spend)
+        stream = f"{self.manifest.name} {request.round_}"
+        private = self.mechanism.privatise(update, what=request.purpose, stream=stream)
+        if isinstance(self.mechanism, DpSgd) and request.purpose == "query.shape":
+            keep_size(memory, private)
+        log.info("leaves site=%s spend=%s", self.manifest.name, private.spend)
         if isinstance(self.sealing, Plain):
             return self.sealing.seal(private)
         content = self._content(request)
@@ -165,6 +175,11 @@ class Client:
         return build(self.study.privacy, where="privacy", room="fedhealth.privacy")  # type: ignore[no-any-return]
 
     @cached_property
+    def ledger(self) -> Ledger:
+        """The record of what the hospital's patients have spent."""
+        return ledger_of(self.manifest, self.folder, run=Path(self.run_folder) if self.run_folder else None)
+
+    @cached_property
     def sealing(self) -> Plain | Masked:
         """The study's secure aggregation, from the installed package only."""
         return build(self.study.secagg, where="secagg", room="fedhealth.secagg")  # type: ignore[no-any-return]
@@ -182,8 +197,3 @@ class Client:
         return load_cohort(
             self.manifest, self.folder, spec=study.features, task=study.task, split=study.split, seed=study.seed
         )
-
-
-def charge(manifest: SiteManifest, spend: Spend) -> None:
-    """Put an event on the hospital's account before anything leaves; here, its log."""
-    log.info("charged site=%s spend=%s", manifest.name, spend)

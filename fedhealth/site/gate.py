@@ -2,8 +2,11 @@
 
 Every request passes here, and nothing leaves that did not. The order is: the study is the
 approved one; the hospital is not paused; masking is on where the hospital demands it;
-the floors hold. Rows without consent are already out of the cohort (`site.cohort`). What
-comes later (budgets, quarantine, receipts) is one more rule in `open_round`.
+the floors hold; the patients' budget allows it, and is charged. Rows without consent are already
+out of the cohort (`site.cohort`). What comes later (quarantine, receipts) is one more rule in
+`open_round`, before the charge: a refusal after it would cost without giving.
+
+That a floor does not hold is told without noise, to whoever asks.
 """
 
 from __future__ import annotations
@@ -13,11 +16,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import Refused
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.site.attacks.plain import Plain
+from fedhealth.site.budget import charge
+from fedhealth.site.private_round import course_of
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
+    from fedhealth.privacy import Mechanism
+    from fedhealth.privacy.dp_sgd import Course
+    from fedhealth.privacy.ledger import Ledger
     from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
     from fedhealth.site.memory import Memory
@@ -30,6 +39,7 @@ class Permit:
     """One request let through, with the cohort it may use and the memory it may read and write.
 
     `attack` is what a simulated hospital does in place of its honest training; see `site.attacks`.
+    `private` is how the hospital must train, as it was charged; None where training has no bound.
     """
 
     study: Study
@@ -38,6 +48,7 @@ class Permit:
     memory: Memory
     round_: int
     attack: Attack = field(default_factory=Plain)
+    private: tuple[DpSgd, Course] | None = None
 
 
 def open_round(
@@ -51,6 +62,8 @@ def open_round(
     is_masked: bool,
     round_: int,
     purpose: str,
+    mechanism: Mechanism,
+    ledger: Ledger,
 ) -> Permit:
     """The permit for one request.
 
@@ -64,9 +77,12 @@ def open_round(
         is_masked: whether what leaves is masked.
         round_: the round asked for.
         purpose: what is asked for.
+        mechanism: the study's privacy.
+        ledger: the hospital's, which is charged.
 
     Raises:
         Refused: a rule of the hospital's does not hold.
+        IntegrityError: the ledger is not as it was written.
     """
     policy = manifest.policy
     n = len(cohort.part("train").y)
@@ -92,8 +108,16 @@ def open_round(
             found=str(n),
             remedy="Wait for more patients, or lower policy.min_patients in site.yaml.",
         )
+    course = None
+    if isinstance(mechanism, DpSgd) and purpose in ("train", "evaluate"):
+        course = course_of(study, mechanism, memory)
+    charge(
+        ledger, manifest, study, mechanism,
+        digest=digest, purpose=purpose, patients=len(cohort.patients), course=course,
+    )  # fmt: skip
     log.info("opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose)
-    return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_)
+    private = (mechanism, course) if isinstance(mechanism, DpSgd) and course is not None else None
+    return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, private=private)
 
 
 def go_on(manifest: SiteManifest, *, digest: str, approved: str) -> None:

@@ -44,7 +44,8 @@ def told(
     grouped: bool = False,
 ) -> NDArray[np.float64]:
     """[width] the sums of these patients' risks, [n]; where they are followed `score`, [n], orders them."""
-    layout, members = SummaryLayout.of(study, grouped=grouped), _members(study, own) if grouped else {}
+    layout = SummaryLayout.of(study, grouped=grouped)
+    members = _members(study, own) if layout.groups else {}
     follow_up = study.task.follow_up
     if follow_up is None or own.days is None:
         return layout.summarise(risk, own.y, members)

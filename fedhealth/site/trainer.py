@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fedhealth.core.training import LocalTraining
     from fedhealth.site.cohort import Part
     from fedhealth.site.engines import Engine
+    from fedhealth.site.private_engine import PrivateEngine
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class SiteTrainer:
         preprocessor: makes their rows.
         site: the hospital's name.
         round_: the round.
+        private: takes the study's engine's place where every step must be private.
     """
 
     study: Study
@@ -49,6 +51,7 @@ class SiteTrainer:
     preprocessor: Preprocessor
     site: str
     round_: int
+    private: PrivateEngine | None = None
 
     @cached_property
     def training(self) -> LocalTraining:
@@ -78,8 +81,13 @@ class SiteTrainer:
 
     @cached_property
     def engine(self) -> Engine:
-        """The study's engine, from the installed package only."""
-        return engine_of(self.study)
+        """The private engine, or the study's, from the installed package only."""
+        return self.private or engine_of(self.study)
+
+    @property
+    def size(self) -> int:
+        """How many training patients the coordinator may know of."""
+        return len(self.y) if self.private is None else self.private.size
 
     def first_weights(self) -> Arrays:
         """The weights before any training."""

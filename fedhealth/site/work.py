@@ -13,8 +13,9 @@ from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
 from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
 from fedhealth.models.weights import load_weights
+from fedhealth.site.private_round import engine_for, keep_bound
 from fedhealth.site.scoring import summarised
-from fedhealth.site.trainer import SiteTrainer
+from fedhealth.site.trainer import SiteTrainer, engine_of
 from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fedhealth.core.pull import Arrays
     from fedhealth.runtime.codec import Request
     from fedhealth.site.gate import Permit
+    from fedhealth.site.private_engine import PrivateEngine
 
 #: The name under which a vector to be summed travels.
 SUM = "sum"
@@ -53,12 +55,14 @@ def spread(permit: Permit, request: Request) -> Update:
 
 def train(permit: Permit, request: Request) -> Update:
     """This hospital's half of a round, by the study's method; its memory is kept before anything leaves."""
-    trainer = _trainer(permit, request, permit.round_)
+    trainer = _trainer(permit, request, permit.round_, private=_private(permit, steps=None))
     own = f"memory-round:{permit.manifest.name}"  # of a masked study, where all get the same message
     counted = int(request.config.get(own, request.config.get("memory-round", permit.round_ - 1)))
     memory = permit.memory.before(min(permit.round_, counted + 1))
     method, received = method_of(permit.study.strategy), Received(_arrays(request), request.config)
     found = permit.attack.train(method, trainer, received, memory)
+    if trainer.private is not None:
+        keep_bound(permit.memory, permit.round_, trainer.private)
     if found.memory is not None:
         permit.memory.keep(permit.round_, found.memory)
     return Update(found.weight, found.arrays, found.metrics)
@@ -73,7 +77,7 @@ def evaluate(permit: Permit, request: Request) -> Update:
     """
     study, name = permit.study, str(request.config["part"])
     of_round = int(request.config["of-round"])
-    trainer = _trainer(permit, request, of_round)
+    trainer = _trainer(permit, request, of_round, private=_private(permit, steps=0))
     memory = permit.memory.before(of_round + 1)
     received = Received(_arrays(request), request.config)
     load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
@@ -104,14 +108,25 @@ def work_for(purpose: str) -> Callable[[Permit, Request], Update]:
     return WORK[purpose]
 
 
-def _trainer(permit: Permit, request: Request, round_: int) -> SiteTrainer:
+def _trainer(permit: Permit, request: Request, round_: int, *, private: PrivateEngine | None) -> SiteTrainer:
     return SiteTrainer(
         study=permit.study,
         patients=permit.cohort.part("train"),
         preprocessor=_preprocessor(str(request.config["preprocessor"])),
         site=permit.manifest.name,
         round_=round_,
+        private=private,
     )
+
+
+def _private(permit: Permit, *, steps: int | None) -> PrivateEngine | None:
+    """The engine of a request that must be private, for the steps of a round where none are given."""
+    if permit.private is None:
+        return None
+    mechanism, course = permit.private
+    scorer, site = engine_of(permit.study), permit.manifest.name
+    charged = course.steps if steps is None else steps
+    return engine_for(mechanism, course, permit.memory, scorer, site=site, round_=permit.round_, steps=charged)
 
 
 @lru_cache(maxsize=16)

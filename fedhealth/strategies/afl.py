@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ TILT, LEVEL = "tilt:own", "tilt:level"
 
 #: A hospital whose share underflows still counts as having answered.
 _LEAST = 1e-30
+
+if TYPE_CHECKING:
+    from fedhealth.core.training import LocalTraining
 
 
 @settings
@@ -44,6 +47,11 @@ class Afl(Method):
     def server(self) -> SumServer:
         """The coordinator's half."""
         return AflServer()
+
+    def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
+        """None: it sends the loss of the weights that came."""
+        del training
+        return ()
 
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """FedAvg's training, weighted by how badly this hospital has fared."""

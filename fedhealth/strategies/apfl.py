@@ -50,6 +50,11 @@ class Apfl(Method):
                 "Use model.normalisation=layer or none."
             )
 
+    def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
+        """None: it works by gradients of its own."""
+        del training
+        return ()
+
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """Both models' steps on the same mini-batches; the global one leaves."""
         w = {name: array.copy() for name, array in received.weights.items()}
@@ -67,7 +72,7 @@ class Apfl(Method):
             v = {name: array - rate * share * for_v[name] for name, array in v.items()}
             losses.append(loss)
         kept = {**prefixed(OWN, v), SHARE: np.array([share])}
-        return Trained(_like(w, received.weights), len(trainer.y), {"loss": float(np.mean(losses))}, memory=kept)
+        return Trained(_like(w, received.weights), trainer.size, {"loss": float(np.mean(losses))}, memory=kept)
 
     def personal(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Arrays:
         """The mixture with the global model as it came."""

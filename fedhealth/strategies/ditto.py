@@ -38,6 +38,10 @@ class Ditto(Method):
         if self.personal_layers:
             names.trainable(self.personal_layers)
 
+    def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
+        """Two: the global model, and the personal one, whose scores leave."""
+        return (training, training)
+
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """FedAvg's training, which leaves, and the personal model's, which stays."""
         fitted = trainer.fit(received.weights)
@@ -48,7 +52,7 @@ class Ditto(Method):
             purpose="personal batches",
         )
         kept = {name: own.weights[name] for name in self._kept(trainer.names)}
-        return Trained(fitted.weights, len(trainer.y), {"loss": fitted.loss}, memory=kept)
+        return Trained(fitted.weights, trainer.size, {"loss": fitted.loss}, memory=kept)
 
     def personal(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Arrays:
         """The hospital's own model, which starts as the global one."""

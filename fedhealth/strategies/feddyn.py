@@ -39,7 +39,7 @@ class FedDyn(Method):
         pull = Pull(strength=self.alpha, anchor=start, shift={name: -gradient for name, gradient in own.items()})
         fitted = trainer.fit(start, pull=pull)
         kept = {name: gradient - self.alpha * (fitted.weights[name] - start[name]) for name, gradient in own.items()}
-        return Trained(fitted.weights, len(trainer.y), {"loss": fitted.loss}, memory=kept)
+        return Trained(fitted.weights, trainer.size, {"loss": fitted.loss}, memory=kept)
 
 
 class FedDynServer(SumServer):

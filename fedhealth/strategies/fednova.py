@@ -58,13 +58,13 @@ class FedNova(Method):
         fitted = trainer.fit(start, pull=Pull(strength=self.mu, anchor=start) if self.mu else None)
         steps = self._reach(trainer, fitted.steps)
         change = {name: (start[name].astype(np.float64) - end) / steps for name, end in fitted.weights.items()}
-        return Trained({**change, REACH: np.array([steps])}, len(trainer.y), {"loss": fitted.loss})
+        return Trained({**change, REACH: np.array([steps])}, trainer.size, {"loss": fitted.loss})
 
     def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """No change, over as many steps as training takes."""
         found = Method.idle(self, trainer, received, memory)
         change = {name: np.zeros(array.shape) for name, array in received.weights.items()}
-        steps = self._reach(trainer, trainer.training.steps_for(len(trainer.y)))
+        steps = self._reach(trainer, trainer.training.steps_for(trainer.size))
         return replace(found, arrays={**change, REACH: np.array([steps])})
 
     def _reach(self, trainer: Trainer, steps: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import SettingError
@@ -12,6 +13,7 @@ from fedhealth.strategies.method import Received, Trained, Trainer
 if TYPE_CHECKING:
     from fedhealth.core.network_names import NetworkNames
     from fedhealth.core.pull import Arrays
+    from fedhealth.core.training import LocalTraining
 
 
 @settings
@@ -35,6 +37,10 @@ class FedRep(KeepsLayers):
     def kept(self, names: NetworkNames) -> frozenset[str]:
         """The named layers, or the head."""
         return names.matching(self.personal_layers) if self.personal_layers else names.head
+
+    def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
+        """Two: the head, which shapes the body, and the body."""
+        return (replace(training, epochs=self.head_epochs, steps=None), training)
 
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """The head with the body held, then the body with the head held."""

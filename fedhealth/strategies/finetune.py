@@ -40,6 +40,11 @@ class Finetune(Method):
         if self.layers:
             names.trainable(self.layers)
 
+    def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
+        """None: a hospital would train anew before each evaluation."""
+        del training
+        return ()
+
     def personal(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Arrays:
         """The weights that came, after some passes over this hospital's patients."""
         del memory

@@ -55,7 +55,7 @@ class KeepsLayers(Method):
         kept = self.kept(trainer.names)
         return Trained(
             {name: array for name, array in weights.items() if name not in kept},
-            len(trainer.y),
+            trainer.size,
             {"loss": loss},
             memory={name: array for name, array in weights.items() if name in kept},
         )

@@ -55,6 +55,7 @@ class Trainer(Protocol):
     Attributes:
         names: of the network's weights.
         training: the settings of this round, its learning rate already scheduled.
+        size: how many training patients the coordinator may know of; noisy where privacy asks for it.
         x: [n, width] the training patients' rows.
         y: [n] 0 or 1, or [n, 3] for times (`core.risk_sets.Outcome`).
     """
@@ -63,6 +64,8 @@ class Trainer(Protocol):
     def names(self) -> NetworkNames: ...  # noqa: D102
     @property
     def training(self) -> LocalTraining: ...  # noqa: D102
+    @property
+    def size(self) -> int: ...  # noqa: D102
     @property
     def x(self) -> NDArray[np.float32]: ...  # noqa: D102
     @property
@@ -171,13 +174,22 @@ class Method:
             SettingError: naming the rule and the remedy.
         """
 
+    def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
+        """The trainings that `train` asks `fit` for in a round, where it learns from patients by them alone; else none.
+
+        Then all it does is private when each `fit` is, whatever it keeps or sends: it only works on
+        with what they gave. A method whose personal model shapes the scores that leave counts its
+        training too. With none, the method is refused under differential privacy.
+        """
+        return (training,)
+
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """The hospital's half of a round."""
         del memory
         mu = float(received.config.get("proximal-mu", 0.0))
         pull = Pull(strength=mu, anchor=received.weights) if mu else None
         fitted = trainer.fit(received.weights, pull=pull)
-        return Trained(fitted.weights, len(trainer.y), {"loss": fitted.loss})
+        return Trained(fitted.weights, trainer.size, {"loss": fitted.loss})
 
     def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """What a hospital would send that learned nothing from its patients, and claims them all.
@@ -186,7 +198,7 @@ class Method:
         hospital that has not trained knows no loss, and claims that of a coin.
         """
         del memory
-        return Trained(received.weights, len(trainer.y), {"loss": COIN})
+        return Trained(received.weights, trainer.size, {"loss": COIN})
 
     def personal(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Arrays:
         """The weights this hospital would use itself: those that came, or its own."""
@@ -198,6 +210,11 @@ class ReportsFirstLoss(Method):
     """FedAvg's hospital half, telling also the loss of the weights that came: what QFedAvg weighs by."""
 
     __slots__ = ()
+
+    def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
+        """None: the loss of the weights that came is no training."""
+        del training
+        return ()
 
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """As FedAvg, with "first_loss" among the metrics."""

@@ -61,11 +61,16 @@ class Newton(Method):
                 "or model=cox for a time to an event."
             )
 
+    def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
+        """None: it sends a gradient and a Hessian."""
+        del training
+        return ()
+
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """The mean loss at the weights that came, its gradient and Hessian, in float64."""
         del memory
         sums = logistic_sums if trainer.y.ndim == 1 else cox_sums
-        n, (loss, gradient, hessian) = len(trainer.y), sums(trainer.x, trainer.y, flat(received.weights))
+        n, (loss, gradient, hessian) = trainer.size, sums(trainer.x, trainer.y, flat(received.weights))
         return Trained(
             {GRADIENT: gradient / n, HESSIAN: hessian / n, LOSS: np.array([loss / n])},
             n,

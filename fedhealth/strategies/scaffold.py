@@ -54,6 +54,10 @@ class Scaffold(Method):
                 "Use optimiser=sgd alone, or strategy.option=I."
             )
 
+    def private_fits(self, training: LocalTraining) -> tuple[LocalTraining, ...]:
+        """One; none under option I, whose control variate is a gradient of its own."""
+        return () if self.option == "I" else (training,)
+
     def train(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:
         """Steps corrected by c - c_k; the change of c_k leaves with the weights."""
         start, server = received.weights, received.beside(CONTROL)
@@ -69,7 +73,7 @@ class Scaffold(Method):
         kept = {name: renewed.get(name, array).astype(array.dtype) for name, array in own.items()}
         change = {name: kept[name] - own[name] for name in kept}
         return Trained(
-            {**fitted.weights, **prefixed(CONTROL, change)}, len(trainer.y), {"loss": fitted.loss}, memory=kept
+            {**fitted.weights, **prefixed(CONTROL, change)}, trainer.size, {"loss": fitted.loss}, memory=kept
         )
 
     def idle(self, trainer: Trainer, received: Received, memory: Arrays | None) -> Trained:

@@ -76,3 +76,26 @@ def test_what_is_no_preprocessor_is_refused():
 def test_a_feature_without_a_column_is_refused_by_name():
     with pytest.raises(DataError, match="found none for dose"):
         fitted().apply({"age": COLUMNS["age"], "ward": COLUMNS["ward"]})
+
+
+def test_a_scaling_from_the_spec_alone_goes_by_bins_and_else_by_the_range():
+    spec = FeatureSpec(
+        name="public",
+        features=(
+            Feature(name="age", range=(0, 120), bins=(40.0, 60.0, 70.0, 100.0)),
+            Feature(name="dose", transform="log", range=(1.0, float(np.exp(6)))),
+            Feature(name="smoker", kind="binary"),
+            Feature(name="ward", kind="categorical", levels=("a", "b")),
+        ),
+    )
+    found = Preprocessor.from_spec(spec)
+    age, dose, smoker, ward = found.features
+    assert (age.mean, age.sd) == (65.0, 15.0)
+    assert (dose.mean, dose.sd) == (pytest.approx(3.0), pytest.approx(1.0))
+    assert (smoker.mean, smoker.sd) == (0.5, 0.5)
+    assert ward.levels == ("a", "b")
+
+
+def test_a_feature_of_which_nothing_is_known_cannot_be_scaled_without_asking_anybody():
+    with pytest.raises(SettingError, match="age must have bins or a range"):
+        Preprocessor.from_spec(FeatureSpec(name="bare", features=(Feature(name="age"),)))

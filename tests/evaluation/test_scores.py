@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedhealth.core.errors import DataError, SettingError
-from fedhealth.evaluation.scores import CLIP, ScoreSums, SummaryLayout
+from fedhealth.evaluation.scores import CLIP, ScoreSums, SummaryLayout, mended
 
 probabilities = arrays(np.float64, st.integers(0, 60), elements=st.floats(0, 1))
 
@@ -169,3 +169,41 @@ def test_those_outside_a_part_are_the_difference():
     p, y = np.linspace(0.1, 0.9, 9), np.arange(9) % 2
     rest = ScoreSums.of(p, y) - ScoreSums.of(p[:4], y[:4])
     np.testing.assert_array_equal(rest.to_vector(), ScoreSums.of(p[4:], y[4:]).to_vector())
+
+
+def test_noisy_counts_are_mended_to_the_nearest_whole_ones_with_their_total():
+    # By hand: 1 off every cell makes 5, 2, 0 and leaves the last at 0, and the total is 7 still.
+    np.testing.assert_array_equal(mended(np.array([6.0, 3.0, 1.0, -3.0])), [5, 2, 0, 0])
+    np.testing.assert_array_equal(mended(np.array([4.0, 0.0, 2.0])), [4, 0, 2])
+    np.testing.assert_array_equal(mended(np.array([1.0, -4.0])), [0, 0])
+
+
+def test_no_other_counts_of_that_total_are_nearer_than_the_mended_ones():
+    rng = np.random.default_rng(0)
+    noisy = 40 * rng.dirichlet(np.ones(6)) + 8 * rng.normal(size=6)
+    found = mended(noisy)
+    others = noisy.sum() * rng.dirichlet(np.ones(6) / 2, size=20_000)
+    assert np.linalg.norm(found - noisy) <= np.linalg.norm(others - noisy, axis=1).min() + 1.5  # whole numbers
+
+
+def test_counts_that_are_no_numbers_are_refused():
+    with pytest.raises(DataError, match="must be finite"):
+        mended(np.array([1.0, np.nan]))
+
+
+def test_sums_from_histograms_alone_are_those_of_patients_at_the_middles_of_the_cells():
+    positives, negatives = np.array([1, 0, 2, 5]), np.array([4, 3, 0, 1])
+    middles = np.array([0.125, 0.375, 0.625, 0.875])
+    probability = np.concatenate([np.repeat(middles, positives), np.repeat(middles, negatives)])
+    outcome = np.repeat([1, 0], [positives.sum(), negatives.sum()])
+    of_patients = ScoreSums.of(probability, outcome, bins=4).to_vector()
+    np.testing.assert_allclose(ScoreSums.from_counts(positives, negatives).to_vector(), of_patients, atol=2e-5)
+
+
+def test_a_noisy_layout_sends_counts_alone_and_reads_sums_of_any_numbers():
+    layout = SummaryLayout(bins=4, is_noisy=True)
+    vector = layout.summarise(np.array([0.1, 0.9, 0.6]), np.array([0, 1, 1]))
+    np.testing.assert_array_equal(vector, [0, 0, 1, 1, 1, 0, 0, 0])
+    layout.check(vector - 0.4)
+    overall, groups = layout.unpack(vector + vector)
+    assert (overall.n_positive, overall.n_negative, groups) == (4, 2, {})

@@ -5,6 +5,8 @@ import pytest
 from fedhealth.core.errors import REFUSALS, Refused
 from fedhealth.core.manifest import load_manifest
 from fedhealth.places import builtin_sites
+from fedhealth.privacy.ledger import Ledger
+from fedhealth.privacy.plain import Plain
 from fedhealth.site.cohort import load_cohort
 from fedhealth.site.gate import open_round
 from fedhealth.site.memory import Memory
@@ -24,6 +26,7 @@ def ask(smoke_study, tmp_path):
         return open_round(
             changed, study, cohort, Memory(tmp_path),
             digest=digest, approved="a" * 64, is_masked=False, round_=1, purpose="train",
+            mechanism=Plain(), ledger=Ledger(tmp_path / "ledger.sqlite"),
         )  # fmt: skip
 
     return opened

@@ -63,6 +63,10 @@ class Bench:
     def names(self):
         return names_of(self.network)
 
+    @property
+    def size(self):
+        return len(self.y)
+
     def first_weights(self):
         return self._first
 

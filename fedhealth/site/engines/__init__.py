@@ -1,7 +1,8 @@
 """Engines: how a hospital's share of the training is carried out.
 
-An engine is a `@settings` class with four verbs, `fit`, `gradient`, `score` and `predict`. `plain` is the
-ordinary loop; it is slow, obvious, and the oracle of every faster one.
+An engine is a `@settings` class with the verbs `fit`, `gradient`, `score` and `predict`. `plain` is the
+ordinary loop; it is slow, obvious, and the oracle of every faster one. Under `privacy=dp_sgd` the
+study's engine scores, and `site.private_engine` takes the steps.
 """
 
 from __future__ import annotations

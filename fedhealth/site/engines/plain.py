@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
 from fedhealth.site.partial_likelihood import partial_likelihood
+from fedhealth.site.steps import STEPS, Force
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
 
 @settings
 class Plain:
-    """Steps on the mean loss of each mini-batch: the cross-entropy, or of times the negative log partial likelihood.
-
-    They are written out because `torch.optim` takes as long to import as torch itself.
-    """
+    """Steps on the mean loss of each mini-batch: the cross-entropy, or of times the negative log partial likelihood."""
 
     device: str = "cpu"
 
@@ -62,13 +60,13 @@ class Plain:
             pull: what is added to each gradient, after clipping.
             only: the parameters that move; None for all.
         """
-        _use_one_thread()
+        use_one_thread()
         network.to(self.device).train()
         features, outcome = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
         moving = {name: weight for name, weight in network.named_parameters() if only is None or name in only}
         weights = list(moving.values())
-        steps = _STEPS[training.optimiser](weights, training)
-        force = _Force(moving, pull) if pull else None
+        steps = STEPS[training.optimiser](weights, training)
+        force = Force(moving, pull) if pull else None
         # A batch of one has no spread to normalise by.
         least = 2 if any(isinstance(layer, torch.nn.BatchNorm1d) for layer in network.modules()) else 1
         losses = []
@@ -88,7 +86,7 @@ class Plain:
         self, network: nn.Module, x: NDArray[np.float32], y: Outcome
     ) -> tuple[float, dict[str, NDArray[np.float32]]]:
         """The mean loss and its gradient by parameter; a normalising layer uses its running statistics."""
-        _use_one_thread()
+        use_one_thread()
         network.to(self.device).eval()
         features, outcome = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
         loss = _loss(network(features).squeeze(1), outcome)
@@ -105,7 +103,7 @@ class Plain:
         return torch.sigmoid(self._scored(network, x)).cpu().numpy()
 
     def _scored(self, network: nn.Module, x: NDArray[np.float32]) -> torch.Tensor:
-        _use_one_thread()
+        use_one_thread()
         network.to(self.device).eval()
         with torch.no_grad():
             score: torch.Tensor = network(torch.from_numpy(x).to(self.device)).squeeze(1).double()
@@ -114,65 +112,6 @@ class Plain:
 
 def _loss(score: torch.Tensor, outcome: torch.Tensor) -> torch.Tensor:
     return binary_cross_entropy_with_logits(score, outcome) if outcome.ndim == 1 else partial_likelihood(score, outcome)
-
-
-class _Sgd:
-    """Heavy-ball momentum and an L2 penalty, as `torch.optim.SGD`."""
-
-    def __init__(self, weights: list[torch.nn.Parameter], training: LocalTraining) -> None:
-        self._weights, self._training = weights, training
-        self._velocity = [torch.zeros_like(weight) for weight in weights] if training.momentum else None
-
-    def take(self, gradients: Sequence[torch.Tensor]) -> None:
-        training = self._training
-        for i, (weight, gradient) in enumerate(zip(self._weights, gradients, strict=True)):
-            direction = gradient + training.weight_decay * weight if training.weight_decay else gradient
-            if self._velocity is not None:
-                direction = self._velocity[i].mul_(training.momentum).add_(direction)
-            weight.sub_(training.learning_rate * direction)
-
-
-class _AdamW:
-    """Decoupled weight decay, as `torch.optim.AdamW` with eps 1e-8."""
-
-    def __init__(self, weights: list[torch.nn.Parameter], training: LocalTraining) -> None:
-        self._weights, self._training, self._taken = weights, training, 0
-        self._mean = [torch.zeros_like(weight) for weight in weights]
-        self._square = [torch.zeros_like(weight) for weight in weights]
-
-    def take(self, gradients: Sequence[torch.Tensor]) -> None:
-        training = self._training
-        self._taken += 1
-        corrected1, corrected2 = 1 - training.beta1**self._taken, 1 - training.beta2**self._taken
-        for weight, gradient, mean, square in zip(self._weights, gradients, self._mean, self._square, strict=True):
-            weight.mul_(1 - training.learning_rate * training.weight_decay)
-            mean.mul_(training.beta1).add_(gradient, alpha=1 - training.beta1)
-            square.mul_(training.beta2).addcmul_(gradient, gradient, value=1 - training.beta2)
-            scale = (square / corrected2).sqrt_().add_(1e-8)
-            weight.addcdiv_(mean, scale, value=-training.learning_rate / corrected1)
-
-
-_STEPS: dict[str, type[_Sgd | _AdamW]] = {"sgd": _Sgd, "adamw": _AdamW}
-
-
-class _Force:
-    """A `Pull` on the weights, as tensors."""
-
-    def __init__(self, weights: dict[str, torch.nn.Parameter], pull: Pull) -> None:
-        self._weights, self._strength = list(weights.values()), pull.strength
-        self._anchor = [_like(pull.anchor[name], w) for name, w in weights.items()] if pull.strength else None
-        self._shift = [_like(pull.shift[name], w) if name in pull.shift else None for name, w in weights.items()]
-
-    def added(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        found = [g if s is None else g + s for g, s in zip(gradients, self._shift, strict=True)]
-        if self._anchor is None:
-            return found
-        away = zip(found, self._weights, self._anchor, strict=True)
-        return [gradient + self._strength * (weight - anchor) for gradient, weight, anchor in away]
-
-
-def _like(array: NDArray[np.generic], weight: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(weight)
 
 
 def _clipped(gradients: Sequence[torch.Tensor], norm: float) -> list[torch.Tensor]:
@@ -193,7 +132,8 @@ def batches(n: int, training: LocalTraining, rng: np.random.Generator) -> Iterat
         yield order[at : at + training.batch_size]
 
 
-def _use_one_thread() -> None:
+def use_one_thread() -> None:
+    """Keep torch on one core."""
     # On shared cores two OpenMP threads are slower than one, and their number changes the last bits.
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)

@@ -1,0 +1,82 @@
+"""The budget: what a request costs the hospital's patients, charged to its ledger before anything is done for it.
+
+The account is the hospital's name, whatever the study, since studies draw on the same patients.
+A request that comes again is charged again: fresh noise over the same patients is one more look
+at them, and a seed that repeats the old noise is not private.
+
+`privacy=plain` has no bound. A hospital with a cap refuses it; one that keeps a ledger of its own
+has it in there, once a study.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from fedhealth.core.errors import Refused
+from fedhealth.core.privacy_event import Unbounded, as_json
+from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.privacy.ledger import Entry
+
+if TYPE_CHECKING:
+    from fedhealth.core.manifest import SiteManifest
+    from fedhealth.core.privacy_event import Event
+    from fedhealth.core.study import Study
+    from fedhealth.privacy import Mechanism
+    from fedhealth.privacy.dp_sgd import Course
+    from fedhealth.privacy.ledger import Ledger
+
+
+def charge(
+    ledger: Ledger,
+    manifest: SiteManifest,
+    study: Study,
+    mechanism: Mechanism,
+    *,
+    digest: str,
+    purpose: str,
+    patients: int,
+    course: Course | None,
+) -> None:
+    """Charge what a request for `purpose` costs; it is spent from here on.
+
+    Args:
+        ledger: the hospital's.
+        manifest: its own, with the cap.
+        study: who asks.
+        mechanism: the study's.
+        digest: of the study.
+        purpose: what is asked for.
+        patients: how many the hospital has for the study.
+        course: how it would train; None where nothing is trained.
+
+    Raises:
+        Refused: the cap would be passed, delta is no small chance here, or what is asked has no private form.
+        IntegrityError: the ledger is not as it was written.
+    """
+    event: Event = Unbounded()
+    if isinstance(mechanism, DpSgd):
+        for name, delta in (("privacy.delta", mechanism.delta), ("policy.delta", manifest.policy.delta)):
+            _check_delta(name, delta, patients)
+        event = mechanism.event(purpose, course)
+    elif manifest.policy.epsilon_cap is None and (not manifest.policy.ledger or _stands(ledger, digest)):
+        return
+    cap = manifest.policy.epsilon_cap
+    entry = Entry(study=study.name, digest=digest, what=purpose, event=event, view="updates", cohort=manifest.name)
+    ledger.charge(entry, epsilon_cap=math.inf if cap is None else cap, delta=manifest.policy.delta)
+
+
+def _check_delta(name: str, delta: float, patients: int) -> None:
+    """Refuse a delta with which giving one whole record away would count as private."""
+    if delta * patients >= 1:
+        raise Refused(
+            "delta_too_large",
+            rule=f"`{name}` must be below one over the hospital's patients",
+            found=f"{delta:g} with {patients} of them",
+            remedy="Lower it.",
+        )
+
+
+def _stands(ledger: Ledger, digest: str) -> bool:
+    """Whether the ledger already says that this study had no bound."""
+    return any(row.digest == digest and row.event == as_json(Unbounded()) for row in ledger.rows())

@@ -1,0 +1,192 @@
+"""The private engine: steps of which each is a noisy sum over patients drawn in secret.
+
+It takes the place of the study's engine where `privacy=dp_sgd`, for one request. It counts the
+steps that were charged and takes no more; it tells no loss and no gradient by itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+import torch
+
+from fedhealth.core.errors import Refused
+from fedhealth.privacy.noise import noisy
+from fedhealth.privacy.sampling import drawn
+from fedhealth.site.engines.plain import use_one_thread
+from fedhealth.site.patient_gradients import Watched, clipped_sum
+from fedhealth.site.steps import STEPS, Force
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from fedhealth.core.pull import Pull
+    from fedhealth.core.risk_sets import Outcome
+    from fedhealth.core.training import LocalTraining
+    from fedhealth.privacy.dp_sgd import Course, DpSgd
+    from fedhealth.privacy.noise import NoiseSource
+    from fedhealth.site.engines import Engine
+
+#: By how much more than the bound a clipped gradient may be, as a share: float64's rounding, with room.
+ROUNDING = 1e-9
+
+
+@dataclass(slots=True)
+class PrivateEngine:
+    """DP-SGD (Abadi et al. 2016, arXiv 1607.00133, algorithm 1), sampling by Poisson's way.
+
+    All is in float64, on the processor: in float32 a row's rounding depends on which rows are
+    beside it, by more than the noise is made for. The sum is divided by the expected number of
+    patients in a step, never by the drawn one.
+
+    Attributes:
+        mechanism: the study's settings.
+        course: the rate and the noise of this round.
+        size: the noisy number of training patients, which may be known.
+        left: the steps that were charged and not yet taken.
+        bound: the norm to clip to, which moves where clipping is adaptive.
+        source: where coins and noise come from.
+        scorer: the study's own engine, for what leaves by another way.
+        patients: [n] whose row each is, numbered from 0; None for one row a patient.
+    """
+
+    mechanism: DpSgd
+    course: Course
+    size: int
+    left: int
+    bound: float
+    source: NoiseSource
+    scorer: Engine
+    patients: NDArray[np.int64] | None = None
+
+    def fit(
+        self,
+        network: nn.Module,
+        x: NDArray[np.float32],
+        y: Outcome,
+        training: LocalTraining,
+        rng: np.random.Generator,
+        *,
+        pull: Pull | None = None,
+        only: Collection[str] | None = None,
+    ) -> tuple[float, int]:
+        """No loss, so NaN, and the steps taken, after changing the network's weights in place.
+
+        `rng` is not used, its seed being known. How many steps depends on nobody's data.
+
+        Raises:
+            Refused: more steps than were charged.
+        """
+        del rng
+        steps = self.mechanism.steps(training, self.course.rate)
+        if steps > self.left:
+            raise Refused(
+                "budget_spent",
+                rule="a round must take no more steps than it was charged for",
+                found=f"{steps} steps, {self.left} left",
+                remedy="Mend the method's `private_fits`.",
+            )
+        self.left -= steps
+        use_one_thread()
+        twin = copy.deepcopy(network).double().train()
+        moving = {name: weight for name, weight in twin.named_parameters() if only is None or name in only}
+        weights, names = list(moving.values()), list(moving)
+        optimiser, watched = STEPS[training.optimiser](weights, training), Watched(twin)
+        force = Force(moving, pull) if pull else None
+        rows = Rows(torch.from_numpy(x).double(), torch.from_numpy(y).double(), self.patients)
+        for _ in range(steps):
+            gradients = self._noisy_mean(watched, names, weights, rows)
+            with torch.no_grad():
+                optimiser.take(force.added(gradients) if force else gradients)
+        with torch.no_grad():
+            for name, weight in network.named_parameters():
+                if name in moving:
+                    weight.copy_(moving[name])
+        return math.nan, steps
+
+    def gradient(self, network: nn.Module, x: NDArray[np.float32], y: Outcome) -> NoReturn:
+        """Never: it would be without noise.
+
+        Raises:
+            Refused: always.
+        """
+        del network, x, y
+        raise Refused(
+            "not_private",
+            rule="a method must learn from patients by `fit` alone where privacy=dp_sgd",
+            found="one that asks for a gradient",
+            remedy="Use strategy=fedavg, or another whose `private_fits` says so.",
+        )
+
+    def score(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """As the study's engine; the histogram of it gets its noise where it leaves."""
+        return self.scorer.score(network, x)
+
+    def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """As the study's engine; the histogram of it gets its noise where it leaves."""
+        return self.scorer.predict(network, x)
+
+    def clipped_sum(
+        self, watched: Watched, names: list[str], rows: Rows, taken: NDArray[np.int64]
+    ) -> tuple[torch.Tensor, int]:
+        """[d] the sum of the clipped gradients of the patients `taken`, without noise, and how many were within the bound.
+
+        It is for a step and for an audit; it never leaves.
+        """
+        if not len(taken):
+            return torch.zeros(watched.size(names), dtype=torch.float64), 0
+        x, y, whose = rows.of(taken)
+        found = watched.gradients(x, y, names)
+        if whose is not None:
+            found = [each.by_patient(whose, len(taken)) for each in found]
+        sums, inside = clipped_sum(found, self.bound, per_layer=self.mechanism.clipping == "per_layer")
+        return torch.cat(sums), inside
+
+    def _noisy_mean(
+        self, watched: Watched, names: list[str], weights: list[torch.nn.Parameter], rows: Rows
+    ) -> list[torch.Tensor]:
+        """The gradient of a step, array by array."""
+        sizes = [weight.numel() for weight in weights]
+        taken = drawn(rows.patients, self.course.rate, self.source)
+        summed, inside = self.clipped_sum(watched, names, rows, taken)
+        total = noisy(
+            summed.numpy(),
+            noise_multiplier=self.mechanism.sum_noise(self.course, self.size),
+            sensitivity=self.bound * (1 + ROUNDING),
+            source=self.source,
+        )
+        if self.mechanism.clipping == "adaptive":
+            self._follow(inside, len(taken))
+        expected = self.course.rate * self.size
+        parts = torch.split(torch.from_numpy(total / expected), sizes)
+        return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
+
+    def _follow(self, inside: int, taken: int) -> None:
+        """Move the bound towards the quantile (Andrew et al. 2021, arXiv 1905.03871, algorithm 1)."""
+        spread, expected = self.mechanism.count_noise(self.course, self.size), self.course.rate * self.size
+        told = noisy([inside - taken / 2], noise_multiplier=2 * spread, sensitivity=0.5, source=self.source)
+        share = float(told[0]) / expected + 0.5
+        self.bound *= math.exp(-self.mechanism.clip_rate * (min(max(share, 0.0), 1.0) - self.mechanism.quantile))
+
+
+class Rows:
+    """The patients' rows, found by patient."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, patients: NDArray[np.int64] | None) -> None:
+        self._x, self._y, self._whose = x, y, patients
+        self.patients = len(y) if patients is None else int(patients.max(initial=-1)) + 1
+
+    def of(self, taken: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The rows of these patients, and whose each is by place in `taken`; None where each has one."""
+        if self._whose is None:
+            rows = torch.from_numpy(taken)
+            return self._x[rows], self._y[rows], None
+        kept = np.flatnonzero(np.isin(self._whose, taken))
+        return self._x[kept], self._y[kept], torch.from_numpy(np.searchsorted(taken, self._whose[kept]))

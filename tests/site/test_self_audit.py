@@ -1,0 +1,109 @@
+"""The audit of the engine itself: it passes as it is, and every way to break it alarms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from fedhealth.models.mlp import Mlp
+from fedhealth.models.weights import first_network
+from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.noise import NoiseSource
+from fedhealth.site.private_engine import PrivateEngine
+from fedhealth.site.self_audit import audited
+
+COURSE = Course(rate=0.2, steps=20, noise_multiplier=1.0)
+NETWORK = first_network(Mlp(hidden=(6,), normalisation="layer"), 5, seed=1)
+
+
+def attacked(engine=PrivateEngine, course=COURSE, rounds=5, **settings):
+    mechanism = DpSgd(epsilon=None, noise_multiplier=course.noise_multiplier, max_grad_norm=0.7, **settings)
+    return audited(mechanism, course, NETWORK, 5, rounds=rounds, engine=engine)
+
+
+def alarms(engine, **how):
+    return {found.test for found in attacked(engine, **how) if found.is_alarm}
+
+
+@pytest.mark.parametrize("clipping", ["flat", "per_layer", "adaptive"])
+def test_the_engine_passes(clipping):
+    assert [str(found) for found in attacked(clipping=clipping) if found.is_alarm] == []
+
+
+def test_the_canaries_find_most_of_what_is_spent():
+    """Each canary is sampled, clipped and hidden as any patient, so the bound they give is not far below the claim."""
+    found = {one.test: one for one in attacked(course=replace(COURSE, rate=1.0, noise_multiplier=5.0))}
+    assert 0.5 * found["Gaussian canaries"].allowed < found["Gaussian canaries"].measured
+
+
+@dataclass(slots=True)
+class NoClipping(PrivateEngine):
+    def clipped_sum(self, *args):
+        self.bound *= 1e12
+        found = PrivateEngine.clipped_sum(self, *args)
+        self.bound /= 1e12
+        return found
+
+
+@dataclass(slots=True)
+class TwiceTheBound(PrivateEngine):
+    def clipped_sum(self, *args):
+        self.bound *= 2
+        found = PrivateEngine.clipped_sum(self, *args)
+        self.bound /= 2
+        return found
+
+
+@dataclass(slots=True)
+class ByRecord(PrivateEngine):
+    def clipped_sum(self, watched, names, rows, taken):
+        return PrivateEngine.clipped_sum(
+            self, watched, names, Single(rows), np.flatnonzero(np.isin(rows._whose, taken))
+        )
+
+
+class Single:
+    def __init__(self, rows):
+        self.inner = rows
+
+    def of(self, taken):
+        return self.inner._x[taken], self.inner._y[taken], None
+
+
+@dataclass(slots=True)
+class QuarterOfTheNoise(PrivateEngine):
+    def __post_init__(self):
+        self.course = replace(self.course, noise_multiplier=self.course.noise_multiplier / 4)
+
+
+@dataclass(slots=True)
+class NearlyTheNoise(PrivateEngine):
+    def __post_init__(self):
+        self.course = replace(self.course, noise_multiplier=self.course.noise_multiplier * 0.975)
+
+
+@dataclass(slots=True)
+class TheSameNoise(PrivateEngine):
+    def __post_init__(self):
+        self.source = NoiseSource(insecure_seed=1)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "seen_by"),
+    [
+        (NoClipping, "sensitivity"),
+        (TwiceTheBound, "sensitivity"),
+        (ByRecord, "sensitivity"),
+        (QuarterOfTheNoise, "Gaussian canaries"),
+        (NearlyTheNoise, "noise scale"),
+        (TheSameNoise, "repeated noise"),
+    ],
+)
+def test_a_broken_engine_alarms(mutation, seen_by):
+    assert seen_by in alarms(mutation)
+
+
+def test_gross_faults_are_seen_without_any_assumption():
+    assert "guessed canaries" in alarms(NoClipping, course=replace(COURSE, noise_multiplier=5.0))
