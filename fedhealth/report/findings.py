@@ -567,7 +567,7 @@ def _notes(
     *,
     looked: bool,
 ) -> list[str]:
-    attacked = [*_attacked(manifest), *filter(None, [manifest.get("privacy_audit", "")])]
+    attacked = [*_attacked(manifest), *filter(None, map(manifest.get, ("privacy_spent", "privacy_audit")))]
     if few:
         return [*attacked, f"Results over all hospitals are {few}."]
     hidden = ", ".join(manifest["sites"][name]["title"] for name in why)

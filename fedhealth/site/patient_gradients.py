@@ -36,8 +36,10 @@ class Gradients:
 
     def squares(self) -> torch.Tensor:
         """[n] squared L2 norms."""
-        found = torch.linalg.vecdot(self.left, self.left)
-        return found if self.right is None else found * torch.linalg.vecdot(self.right, self.right)
+        found: torch.Tensor = torch.linalg.vecdot(self.left, self.left)
+        if self.right is not None:
+            found = found * torch.linalg.vecdot(self.right, self.right)
+        return found
 
     def total(self, scale: torch.Tensor) -> torch.Tensor:
         """The sum of the gradients, each times its `scale`, [n]; flat."""

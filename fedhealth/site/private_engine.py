@@ -95,7 +95,7 @@ class PrivateEngine:
             )
         self.left -= steps
         use_one_thread()
-        twin = copy.deepcopy(network).double().train()
+        twin = copy.deepcopy(network).cpu().double().train()
         moving = {name: weight for name, weight in twin.named_parameters() if only is None or name in only}
         weights, names = list(moving.values()), list(moving)
         optimiser, watched = STEPS[training.optimiser](weights, training), Watched(twin)
