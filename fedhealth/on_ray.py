@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedhealth.cli import log_to
 from fedhealth.core.errors import FedHealthError
-from fedhealth.core.study import packed, study_from, unpacked
+from fedhealth.core.study import digest, packed, study_from, unpacked
 from fedhealth.runtime.codec import METRICS, metrics_of, reason_of, write_request
 from fedhealth.runtime.told import TOLD, said_of, tell
 from fedhealth.server.app import make, policed
@@ -65,8 +65,9 @@ def main(grid: Grid, context: Context) -> None:
     try:
         names = names_of(grid, _hospitals(config[HOSPITALS])["names"])
         tell(told, "started")
-        study = study_from(unpacked(config["fh-study"]))
-        make(lambda row: tell(told, "round", row))(policed(grid, names, study.rules), context)
+        document = unpacked(config["fh-study"])
+        named = policed(grid, names, study_from(document), digest(document))
+        make(lambda row: tell(told, "round", row))(named, context)
     except (FedHealthError, OSError) as error:
         tell(told, "failed", said_of(error))
         raise

@@ -62,26 +62,29 @@ def rounds_shown(title: str, planned: int, hospitals: int) -> Iterator[Callable[
 
 
 def result_table(report: Mapping[str, Any]) -> Table:
-    """The AUROC of every hospital, alone and together, with 95 % intervals."""
+    """The AUROC of every hospital, alone and together, with 95 % intervals; under masks only together."""
+    is_masked = bool(report.get("masking"))
+    whose = "all hospitals'" if is_masked else "each hospital's own"
     shown = [(who, title) for who, title in WHO if any(row["who"] == who for row in report["comparison"])]
     at = f" at {report['follow_up']['horizon']}" if report.get("follow_up") else ""
     table = Table(
-        title=f"AUROC{at} on each hospital's own test patients, with the federation's 95 % interval",
+        title=f"AUROC{at} on {whose} test patients, with the federation's 95 % interval",
         title_justify="left",
         box=None,
     )
-    table.add_column("hospital")
-    table.add_column("test patients", justify="right")
+    table.add_column("" if is_masked else "hospital")
+    table.add_column("" if is_masked else "test patients", justify="right")
     for _, title in shown:
         table.add_column(title, justify="right")
-    for site in report["sites"]:
+    for site in () if is_masked else report["sites"]:
         patients = "withheld" if site["test"] is None else f"{site['test']:,}"
         table.add_row(escape(site["title"]), patients, *(_cell(site[who], who) for who, _ in shown))
     by_who = {row["who"]: row for row in report["comparison"]}
     table.add_section()
-    table.add_row(
-        "mean of hospitals", "", *(_cell(by_who[who]["mean_site_auroc"], who) for who, _ in shown), style="bold"
-    )
+    if not is_masked:
+        table.add_row(
+            "mean of hospitals", "", *(_cell(by_who[who]["mean_site_auroc"], who) for who, _ in shown), style="bold"
+        )
     table.add_row(
         "all patients together", "", *(_cell(by_who[who]["union_auroc"], who) for who, _ in shown), style="bold"
     )

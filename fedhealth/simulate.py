@@ -13,12 +13,13 @@ import os
 import platform
 import resource
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from flwr.app import Context, RecordDict
 
 from fedhealth import __version__
@@ -27,6 +28,7 @@ from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.settings import check_words, read, settings
 from fedhealth.core.study import Study, canonical, digest, packed, study_from, unpacked
+from fedhealth.core.update import ALL
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.runtime import flower
 from fedhealth.runtime.local import FIRST_NODE, Local
@@ -39,6 +41,7 @@ from fedhealth.site.app import app as client_app
 from fedhealth.site.app import client_of
 from fedhealth.site.attacks import ROOM as ATTACKS
 from fedhealth.site.attacks.plain import Plain
+from fedhealth.site.keys import Keys
 from fedhealth.site.ledger_place import ledger_of
 from fedhealth.synthetic import Hospital, generate
 
@@ -219,6 +222,7 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
     gc.freeze()
     with contextlib.contextmanager(store.lock)():
         stopwatch = Stopwatch()
+        simulation = identified(simulation, store)
         runtime = _runtime(simulation)
         if isinstance(runtime, Ray):
             _run_on_ray(simulation, store, runtime, watch)
@@ -226,6 +230,15 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
             _run_here(simulation, store, runtime, watch, stopwatch)
         _write_baselines(simulation, store)
         _write_manifest(simulation, store, stopwatch)
+
+
+def identified(simulation: Simulation, store: Store) -> Simulation:
+    """The simulation with its hospitals' public keys in a masked study; their keys are made here where there are none."""
+    if not build(simulation.study.secagg, where="secagg", room="fedhealth.secagg").is_masked:
+        return simulation
+    keys = {name: Keys(store.folder / "keys" / name).init() for name in simulation.study.roster}
+    document = {**simulation.document, "identities": keys}
+    return replace(simulation, document=document, study=study_from(document, where="the config"))
 
 
 def _run_here(
@@ -242,7 +255,7 @@ def _run_here(
     try:
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
         # This grid waits by itself where nothing is ready.
-        make(watch, stopwatch)(policed(inner, names, study.rules, poll_s=0), context)
+        make(watch, stopwatch)(policed(inner, names, study, simulation.digest, poll_s=0), context)
     finally:
         inner.close()
 
@@ -340,6 +353,7 @@ def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]
             "approved": approved,
             "memory-folder": str((run_folder / "memory" / name).resolve()),
             "run-folder": str(run_folder.resolve()),
+            "key-folder": str((run_folder / "keys" / name).resolve()),
         }
         | ({"source": packed(sources[name])} if name in sources else {})
         | ({"attack": attack} if name in simulation.attack.sites else {})
@@ -353,7 +367,8 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
     from fedhealth.site import baselines
 
     study, wanted = simulation.study, simulation.settings.baselines
-    took_part = store.read_json("results.json")["sums"]
+    results = store.read_json("results.json")
+    is_masked, took_part = "counted" in results, results.get("counted", results["sums"])
     present = {name: client for name, client in clients(simulation).items() if name in took_part}
     preprocessor = Preprocessor.from_json(store.read_json("statistics.json")["preprocessor"])
     sums: dict[str, dict[str, list[float]]] = {}
@@ -373,6 +388,11 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
         sums["oracle"] = {
             name: baselines.against_truth(study, present[name], _risk_of(simulation, name)).tolist()
             for name in simulated
+        }
+    if is_masked:
+        # What a masked run could never tell of a hospital, its baselines don't either.
+        sums = {
+            who: {ALL: np.sum([each[name] for name in sorted(each)], axis=0).tolist()} for who, each in sums.items()
         }
     store.write_json("baselines.json", sums)
 

@@ -330,6 +330,7 @@ def test_the_config_is_printed_and_nothing_runs(capsys):
     assert "rounds: 5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_combination(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [

@@ -120,6 +120,7 @@ def test_another_seed_gives_another_model(smoke, tmp_path):
     assert weights(one.folder) != weights(two.folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -49,6 +49,7 @@ def test_a_folder_that_is_asked_for_holds_the_jobs():
     assert [Path(config["run"]["folder"]) for config in run.configs] == [job.folder for job in jobs]
 
 
+@pytest.mark.slow
 def test_ten_jobs_sort_as_they_ran():
     jobs = list(conducted([["experiment=smoke", f"seed={seed}"] for seed in range(10)], "now", Runs()))
     assert sorted(str(job.folder) for job in jobs) == [str(job.folder) for job in jobs]

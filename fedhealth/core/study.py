@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedhealth.core.errors import SettingError
@@ -75,7 +76,8 @@ class Study:
     """A federated study, whole.
 
     `model`, `strategy`, `server_optimiser`, `privacy`, `secagg` and `engine` are parts: `_target_` and their
-    settings (see `core.parts`). `roster` names the hospitals.
+    settings (see `core.parts`). `roster` names the hospitals; a masked study also holds their
+    `identities`, each one's public Ed25519 key in hex.
     """
 
     name: str
@@ -94,8 +96,11 @@ class Study:
     privacy: dict[str, Any]
     secagg: dict[str, Any]
     engine: dict[str, Any]
+    identities: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.identities:
+            _check_identities(self.identities, self.roster)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name):
             raise SettingError(
                 f"`name` must be letters, digits, dashes and underscores, found {self.name!r}. Rename it."
@@ -136,6 +141,24 @@ class Study:
     def score_bins(self) -> int | None:
         """Cells of the noisy score histograms that `privacy` has hospitals send; None where they are exact."""
         return self.privacy.get("score_bins")
+
+
+def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) -> None:
+    """Refuse keys that are not one for each hospital."""
+    if set(identities) != set(roster):
+        name = min(set(identities) ^ set(roster))
+        raise SettingError(
+            f"`identities` must hold one key for each hospital of the roster, found {name!r} in one of them only. "
+            "Add its key, or leave it out."
+        )
+    for name, key in identities.items():
+        if not re.fullmatch(r"[0-9a-f]{64}", key):
+            raise SettingError(
+                f"`identities.{name}` must be a public key of 64 hex digits, found {len(key)} characters that are not. "
+                "Use what fedhealth sites keys printed."
+            )
+    if len(set(identities.values())) < len(identities):
+        raise SettingError("`identities` must be keys of their own, found one twice. Make new keys for one of them.")
 
 
 def canonical(document: Mapping[str, Any]) -> str:

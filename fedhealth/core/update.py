@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from fedhealth.core.spend import Spend
 
 
+#: Stands where a hospital's name would, for a sum that is all there is to see.
+ALL = "all hospitals"
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """What a hospital computed.

@@ -22,6 +22,7 @@ import numpy as np
 
 from fedhealth.core.errors import DataError
 from fedhealth.core.preprocessor import Column, Columns, Moments, transformed
+from fedhealth.core.span import Span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from fedhealth.core.features import Feature, FeatureSpec
 
 CHUNK_ROWS = 65_536
+#: The largest magnitude that is summed under masks of a feature without a plausible range.
+UNRANGED = 16_384.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,19 @@ class MomentLayout:
             "outcome=0",
             "outcome=1",
         )
+
+    def first_spans(self) -> tuple[Span, ...]:
+        """What stands in the vector of pass 1; each sum within its feature's plausible range."""
+        rest = len(self.levels) + len(self.spec.names) + 2
+        return (
+            Span("values", len(self.numeric), is_whole=True),
+            *(Span(f"{feature.name} sum", 1, largest(feature)) for feature in self.numeric),
+            Span("levels, missing and outcomes", rest, is_whole=True),
+        )
+
+    def second_spans(self) -> tuple[Span, ...]:
+        """What stands in the vector of pass 2: a value and a mean lie at most twice the largest value apart."""
+        return tuple(Span(f"{feature.name} squares", 1, (2 * largest(feature)) ** 2) for feature in self.numeric)
 
     def sections(self, total: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """A vector of pass 1 as (counts, sums, level counts, missing counts, outcome counts).
@@ -152,6 +168,17 @@ def second_pass(
         if spread.n >= min_cell:
             squares[i] = spread.m2 + spread.n * spread.mean**2
     return squares
+
+
+def largest(feature: Feature) -> float:
+    """The largest magnitude of a feature's plausible values, on the scale where means are taken."""
+    if feature.kind == "binary":
+        return 1.0
+    if feature.range is None:
+        return UNRANGED
+    ends = transformed(np.array(feature.range), feature.transform)
+    # Above 0 also where the range is: a mean of nobody is 0.
+    return max(float(np.abs(ends).max()), 2.0**-10)
 
 
 def global_means(layout: MomentLayout, first: NDArray[np.float64]) -> NDArray[np.float64]:

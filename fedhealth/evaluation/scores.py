@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedhealth.core.errors import DataError, SettingError
+from fedhealth.core.span import Span
 from fedhealth.evaluation.grain import rounded
 from fedhealth.evaluation.survival import SurvivalSums
 
@@ -28,6 +29,9 @@ GROUP_BINS = 200
 CLIP = 2.0**-23
 
 _SCALARS = 4
+
+#: No logit of a clipped probability and no loss is larger: -log(CLIP) is 15.94.
+_LARGEST = 16.0
 
 #: Above this a float64 no longer tells neighbouring counts apart.
 _MOST = 2.0**53
@@ -177,6 +181,17 @@ class ScoreSums:
         """The length of the vector."""
         return 3 * bins + _SCALARS
 
+    @staticmethod
+    def spans(name: str, bins: int = BINS) -> tuple[Span, ...]:
+        """What stands in the vector, under names that begin with `name`."""
+        return (
+            Span(f"{name} counts", 2 * bins, is_whole=True),
+            Span(f"{name} logits", bins, _LARGEST),
+            Span(f"{name} log loss", 1, _LARGEST),
+            Span(f"{name} log loss squared", 1, _LARGEST**2),
+            Span(f"{name} Brier", 2),
+        )
+
     def to_vector(self) -> NDArray[np.float64]:
         """[3 bins + 4]: positives, negatives, logits, then the four sums in field order."""
         scalars = np.array([self.log_loss, self.log_loss_sq, self.brier, self.brier_sq])
@@ -261,6 +276,14 @@ class SummaryLayout:
             return 2 * self.bins
         followed = SurvivalSums.width() if self.is_followed else 0
         return ScoreSums.width(self.bins) + len(self.groups) * ScoreSums.width(self.group_bins) + followed
+
+    def spans(self) -> tuple[Span, ...]:
+        """What stands in the vector."""
+        return (
+            *ScoreSums.spans("all", self.bins),
+            *(span for name in self.groups for span in ScoreSums.spans(name, self.group_bins)),
+            *(SurvivalSums.spans() if self.is_followed else ()),
+        )
 
     def summarise(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedhealth.core.errors import DataError
 from fedhealth.core.measure import Measure, not_estimable
+from fedhealth.core.span import Span
 from fedhealth.evaluation.grain import rounded
 from fedhealth.evaluation.intervals import Z
 
@@ -101,6 +102,17 @@ class SurvivalSums:
     def width() -> int:
         """The length of the vector."""
         return len(fields(SurvivalSums))
+
+    @staticmethod
+    def spans() -> tuple[Span, ...]:
+        """What stands in the vector."""
+        return (
+            Span("pairs", 3, power=2, is_whole=True),
+            Span("leads", 3, power=3),
+            Span("followed patients", 2, is_whole=True),
+            Span("expected and observed", 2),
+            Span("variance", 1, power=2),
+        )
 
     def to_vector(self) -> NDArray[np.float64]:
         """[11] the sums in field order."""

@@ -35,6 +35,9 @@ part may be null or absent, except `schema`, `study` and `sites`.
     comparison      [{who, label, mean_site_auroc (M), union_auroc (M), worst_site: {name, auroc (M)}}];
                     the name may be the title
     measure_titles  {measure: words}
+    masking         of a masked run, in which `sites` hold no counts and no measures: min_cohort, colluders, tested_on
+                    (hospitals in the last sum), stages ([{stage, title, questions, hospitals, lost, bytes_up,
+                    bytes_down, took_s}]), lost ([{site, stage, rounds}]), rounds ([{round, hospitals}])
     follow_up       {horizon, patients, censored}: where patients are followed over time, the words of
                     the horizon, how many test patients there are, and of how many the status at the
                     horizon is not known, both null where withheld; the measures then begin with those

@@ -17,6 +17,7 @@ from fedhealth.core.measure import not_estimable
 from fedhealth.core.preprocessor import Preprocessor, Scaled
 from fedhealth.core.seeds import seed_of
 from fedhealth.core.split import PARTS
+from fedhealth.core.update import ALL
 from fedhealth.evaluation import curves, measures
 from fedhealth.evaluation.disclosure import is_lone, withheld
 from fedhealth.evaluation.heterogeneity import SiteSums, heterogeneity
@@ -24,6 +25,7 @@ from fedhealth.evaluation.intervals import resample
 from fedhealth.evaluation.moments import MomentLayout
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
 from fedhealth.evaluation.survival import SURVIVAL_MEASURES, SurvivalSums
+from fedhealth.report.masking import NOBODYS_OWN, masking
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 NOT_RECORDED = "not recorded"
 
 #: What of a round's row is for the coordinator alone.
-COORDINATORS_OWN = ("watched", "scored_by", "trained_by", "events", "others")
+COORDINATORS_OWN = ("watched", "scored_by", "trained_by", "events", "others", "exchanges")
 
 LABELS = {
     "local": "Each hospital alone",
@@ -75,8 +77,9 @@ def findings(
         sums[who] = {site: plain.unpack(np.array(vector))[0] for site, vector in found.items()}
         totals[who] = plain.unpack(_sum(found.values()))[0]
     seed = seed_of(study.seed, purpose="bootstrap")
-    floor = Floor.of(manifest)
-    why = _why_withheld(sums["federated"], manifest, floor)
+    is_masked = ALL in by_site
+    floor = Floor.of(manifest, united=len(results["counted"]) if is_masked else None)
+    why = {} if is_masked else _why_withheld(sums["federated"], manifest, floor)
     union = {
         who: _timed(followed[who].values(), found) if who in followed else found
         for who, found in (
@@ -99,7 +102,11 @@ def findings(
             ),
             "rounds": _rounds(history, floor),
             "union": {who: _json(found) for who, found in union.items()},
-            "comparison": [_compared(who, sums[who], union[who]["auroc"], why) for who in LABELS if who in sums],
+            "comparison": [
+                _compared(who, {} if is_masked else sums[who], union[who]["auroc"], why)
+                for who in LABELS
+                if who in sums
+            ],
             "measure_titles": _titles(study),
             **({"follow_up": _follow_up(study, list(followed["federated"].values()), floor)} if followed else {}),
             "curves": {
@@ -108,7 +115,8 @@ def findings(
                 if who in union
             },
             "groups": [] if few or layout.is_noisy else _groups(study, list(by_site.values()), floor, seed),
-            "heterogeneity": _heterogeneity(study, statistics, manifest, why, floor),
+            "heterogeneity": None if is_masked else _heterogeneity(study, statistics, manifest, why, floor),
+            "masking": masking(study, history, results),
             "cost": _cost(history, manifest),
             "privacy": {"statement": f"{results['privacy']} {results['secagg']}"},
             "preprocessing": _preprocessing(study, statistics, floor),
@@ -130,19 +138,26 @@ class Floor:
     Attributes:
         cell: patients that a count must be of.
         hospitals: hospitals that a total must be of: with two, each finds the other's part.
+        united: of how many hospitals a masked total is; None where each one's part is known.
     """
 
     cell: int
     hospitals: int
+    united: int | None = None
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any]) -> Floor:
+    def of(cls, manifest: Mapping[str, Any], *, united: int | None = None) -> Floor:
         """The floor of a run's hospitals."""
         sites = manifest["sites"].values()
-        return cls(max(int(site["min_cell"]) for site in sites), max(int(site["min_cohort"]) for site in sites))
+        return cls(max(int(site["min_cell"]) for site in sites), max(int(site["min_cohort"]) for site in sites), united)
 
     def why_few(self, patients: list[int]) -> str:
-        """Why a total over hospitals with so many patients each is withheld; empty where it is not."""
+        """Why a total over hospitals with so many patients each is withheld; empty where it is not.
+
+        Under masks nobody knows how many of them have patients in it, so all in the sum count.
+        """
+        if self.united is not None and self.united >= self.hospitals:
+            return ""
         if is_lone(patients, hospitals=self.hospitals, floor=self.cell):
             return f"withheld: it must be of at least {self.hospitals} hospitals with patients of their own"
         return ""
@@ -361,11 +376,12 @@ def _status(name: str, history: list[dict[str, Any]], results: Mapping[str, Any]
 
 def _compared(who: str, each: Mapping[str, ScoreSums], union: Measure, why: Mapping[str, str]) -> dict[str, Any]:
     found = {name: not_estimable(why[name]) if name in why else measures.auroc(sums) for name, sums in each.items()}
+    mean = measures.mean_measure(list(found.values())) if found else not_estimable(NOBODYS_OWN)
     worst = min((name for name in found if found[name].is_estimable), key=lambda name: found[name].value, default=None)
     return {
         "who": who,
         "label": LABELS[who],
-        "mean_site_auroc": measures.mean_measure(list(found.values())).to_json(),
+        "mean_site_auroc": mean.to_json(),
         "union_auroc": union.to_json(),
         "worst_site": None if worst is None else {"name": worst, "auroc": found[worst].to_json()},
     }
@@ -567,7 +583,8 @@ def _notes(
     *,
     looked: bool,
 ) -> list[str]:
-    attacked = [*_attacked(manifest), *filter(None, map(manifest.get, ("privacy_spent", "privacy_audit")))]
+    of_privacy = filter(None, map(manifest.get, ("privacy_spent", "privacy_audit")))
+    attacked = [*_attacked(manifest), *_masked_notes(results, floor), *of_privacy]
     if few:
         return [*attacked, f"Results over all hospitals are {few}."]
     hidden = ", ".join(manifest["sites"][name]["title"] for name in why)
@@ -601,6 +618,18 @@ def _notes(
             else []
         ),
         "Numbers have four significant digits.",
+    ]
+
+
+def _masked_notes(results: Mapping[str, Any], floor: Floor) -> list[str]:
+    if floor.united is None:
+        return []
+    return [
+        f"The run was masked: the coordinator got sums, the last one of {len(results['counted'])} hospitals, and "
+        f"{NOBODYS_OWN}. So there are no results by hospital, no mean over hospitals and no worst one, and how the "
+        "hospitals differ can't be said. What the run is compared with is shown for all hospitals together alone.",
+        "Masks and the rounding of values are drawn afresh in every run, so two runs of one study agree to some 1e-6 and "
+        "not to the bit.",
     ]
 
 

@@ -48,6 +48,8 @@ def draw(report: Part) -> dict[str, Picture]:
             "decision": decision(curves),
             "icc": icc(difference.get("rows") or [], difference.get("icc_outcome")),
             "distance": distance(difference.get("site_distance")),
+            "cohorts": cohorts(report.get("masking") or {}),
+            "stages": stages(report.get("masking") or {}),
         }
     return {name: found for name, found in drawn.items() if found is not None}
 
@@ -138,6 +140,47 @@ def comparison(rows: Sequence[Part]) -> Picture | None:
     )  # fmt: skip
     said = "; ".join(f"{row['label']}: {with_interval(union)}" for row, union, *_ in found if union is not None)
     return picture(figure, name="comparison", title="AUROC by way of training", description=f"Union AUROC. {said}.")
+
+
+def cohorts(masking: Part) -> Picture | None:
+    """How many hospitals each round's sum is of, above the fewest that it may be of."""
+    rows = masking.get("rounds") or []
+    if not rows:
+        return None
+    figure = canvas(HALF, 300)
+    axes = figure.add_subplot()
+    hospitals = _array([row["hospitals"] for row in rows])
+    axes.step(_numbers(rows), hospitals, where="mid", color=COLOURS["federated"], label="in the sum")
+    axes.axhline(masking["min_cohort"], color=COLOURS["muted"], linestyle=(0, (4, 3)), linewidth=1, label="at least")
+    axes.set_ylim(0, float(hospitals.max()) * 1.15)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _by_round(axes, "Hospitals")
+    axes.legend(loc="lower right")
+    return picture(
+        figure, name="cohorts", title="Hospitals in each sum",
+        description=f"Hospitals whose update is in a round's sum, from {hospitals.min():.0f} to {hospitals.max():.0f}; "
+        f"at least {masking['min_cohort']} must be.",
+    )  # fmt: skip
+
+
+def stages(masking: Part) -> Picture | None:
+    """Seconds that a question spends in each exchange, the hospitals' own work among the first."""
+    rows = [row for row in masking.get("stages") or [] if row["questions"]]
+    if not rows:
+        return None
+    figure = canvas(HALF, 300)
+    axes = figure.add_subplot()
+    each = [row["took_s"] / row["questions"] for row in rows]
+    axes.barh(range(len(rows)), each, height=0.6, color=COLOURS["federated"])
+    axes.set_yticks(range(len(rows)), [str(row["stage"]) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("Seconds a question")
+    axes.grid(axis="x")
+    said = ", ".join(f"{row['stage']} {decimal(s)}" for row, s in zip(rows, each, strict=True))
+    return picture(
+        figure, name="stages", title="Seconds by exchange", description=f"Mean seconds of a question: {said}."
+    )
 
 
 def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:

@@ -1,8 +1,8 @@
 """Messages and what they carry.
 
 Towards a hospital a message carries records "arrays" (the model) and "config" (numbers
-and words). From a hospital it carries "arrays" and "metrics", made from a `SealedUpdate`
-and from nothing else.
+and words). From a hospital it carries "arrays" and, where it is in the clear, "metrics", made
+from a `SealedUpdate` and from nothing else.
 """
 
 from __future__ import annotations
@@ -65,9 +65,19 @@ def write_request(
 
 
 def write_reply(sealed: SealedUpdate, *, to: Message) -> Message:
-    """The reply that carries a sealed update."""
+    """The reply that carries a sealed update; of a masked one, nothing but its arrays."""
+    if sealed.is_masked:
+        return Message(RecordDict({ARRAYS: array_record(sealed.arrays)}), reply_to=to)
     metrics = MetricRecord({COUNT: float(sealed.weight), **{k: float(v) for k, v in sealed.metrics.items()}})
     return Message(RecordDict({ARRAYS: array_record(sealed.arrays), METRICS: metrics}), reply_to=to)
+
+
+def write_average(
+    arrays: Mapping[str, NDArray[np.generic]], metrics: Mapping[str, float], weight: float, *, to: Message
+) -> Message:
+    """The reply that stands for all hospitals: what a sum of theirs says, as a strategy reads it."""
+    numbers = MetricRecord({COUNT: weight, **metrics})
+    return Message(RecordDict({ARRAYS: array_record(arrays), METRICS: numbers}), reply_to=to)
 
 
 def write_refusal(refused: Refused, *, to: Message) -> Message:

@@ -41,13 +41,23 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What became of one set of messages."""
+    """What became of one set of messages.
+
+    Attributes:
+        answered: the hospitals that gave a usable reply.
+        failed: the others that were asked.
+        bytes_down: of the arrays sent.
+        bytes_up: of the arrays that came back.
+        took_s: seconds.
+        purpose: the type of the messages.
+    """
 
     answered: tuple[str, ...]
     failed: tuple[Failure, ...]
     bytes_down: int
     bytes_up: int
     took_s: float
+    purpose: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +87,7 @@ class _Round:
     sent: dict[str, Message]
     fault_of: Fault | None
     replies: dict[str, Message] = field(default_factory=dict)
+    bytes_up: int = 0
 
     @property
     def open_ids(self) -> list[str]:
@@ -125,6 +136,15 @@ class PolicyGrid(Grid):
     def site_of(self, reply: Message) -> str:
         """The hospital a reply stands for."""
         return self.name_of(reply.metadata.src_node_id)
+
+    def hospitals_of(self, reply: Message) -> tuple[str, ...]:
+        """The hospitals whose patients a reply is of."""
+        return (self.site_of(reply),)
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether the replies are sums, so that what is asked must be the same for every hospital."""
+        return False
 
     def name_of(self, node: int) -> str:
         """The hospital at a node."""
@@ -244,9 +264,15 @@ class PolicyGrid(Grid):
             return
         sent = exchange.sent[message_id]
         flower.set_sender(reply, sent.metadata.dst_node_id)
-        fault = _fault(reply, sent, exchange.fault_of)
+        came = size_bytes(reply)
+        fault = self._fault(reply, sent, exchange.fault_of)
+        exchange.bytes_up += 0 if fault else came
         exchange.replies[message_id] = _no_reply(sent, message_id, f"sent {fault}") if fault else reply
         self._watch(self.site_of(reply))
+
+    def _fault(self, reply: Message, sent: Message, fault_of: Fault | None) -> str | None:
+        """What makes a reply unusable, or None."""
+        return _fault(reply, sent, fault_of)
 
     def _close(self, exchange: _Round, quorum: int, started: float) -> list[Message]:
         replies = sorted(exchange.replies.values(), key=self.site_of)
@@ -257,8 +283,9 @@ class PolicyGrid(Grid):
                 answered=answered,
                 failed=failed,
                 bytes_down=sum(size_bytes(message) for message in exchange.sent.values()),
-                bytes_up=sum(size_bytes(reply) for reply in replies),
+                bytes_up=exchange.bytes_up,
                 took_s=time.monotonic() - started,
+                purpose=next(iter(exchange.sent.values())).metadata.message_type,
             )
         )
         if len(answered) < quorum:

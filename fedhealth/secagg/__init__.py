@@ -1,15 +1,13 @@
 """Secure aggregation: what the coordinator sees of a hospital's update.
 
-A protocol part is a `@settings` class with one verb, `seal(private) -> SealedUpdate`.
-`plain` shows each hospital's update to the coordinator.
+A part is a `@settings` class with one verb, `seal`, which alone makes a `SealedUpdate`:
+`plain` of an update itself, `masked` of the messages of a protocol (`protocol/`) whose one
+outcome is a sum. `content/` says how an update lies in the summed vector.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from fedhealth.core.update import PrivateUpdate, SealedUpdate
+from typing import Protocol
 
 
 class Sealing(Protocol):
@@ -18,10 +16,6 @@ class Sealing(Protocol):
     @property
     def is_masked(self) -> bool:
         """Whether the coordinator sees a sum only."""
-        ...
-
-    def seal(self, private: PrivateUpdate) -> SealedUpdate:
-        """The update as the coordinator may see it."""
         ...
 
     def statement(self) -> str:

@@ -14,14 +14,18 @@ from safetensors.numpy import save as save_tensors
 
 from fedhealth.core.cohort_shape import CohortShape
 from fedhealth.core.errors import IntegrityError, SettingError
+from fedhealth.core.parts import build
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import canonical, digest, study_from, unpacked
+from fedhealth.core.update import ALL
 from fedhealth.models.weights import first_network, names_of, weights_of
 from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.runtime.policy import Patience, PolicyGrid
+from fedhealth.secagg.masked import Masked
 from fedhealth.server.plan import Plan, plan_for
 from fedhealth.server.private_plan import promised
-from fedhealth.server.rounds import Progress, evaluated, resumed, run_rounds
+from fedhealth.server.rounds import Progress, evaluated, masked_rows, resumed, run_rounds
+from fedhealth.server.secure_grid import MaskedStudy, SecureGrid
 from fedhealth.server.statistics import Statistics, counted, gather
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import MODEL, Store, write_bytes
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from flwr.app import Context
     from flwr.serverapp import Grid
 
-    from fedhealth.core.study import Rules, Study
+    from fedhealth.core.study import Study
     from fedhealth.server.store import Arrays
 
 log = logging.getLogger(__name__)
@@ -65,8 +69,11 @@ def make(watch: Callable[[dict[str, Any]], None] = log_row, stopwatch: Stopwatch
 app = make()
 
 
-def policed(grid: Grid, names: Mapping[int, str], rules: Rules, *, poll_s: float = 0.05) -> PolicyGrid:
-    """The grid, its nodes named, under a study's rules; it is looked at every `poll_s` seconds."""
+def policed(
+    grid: Grid, names: Mapping[int, str], study: Study, study_digest: str, *, poll_s: float = 0.05
+) -> PolicyGrid:
+    """The grid, its nodes named, under a study's rules and masks; it is looked at every `poll_s` seconds."""
+    rules = study.rules
     patience = Patience(
         quorum=rules.quorum,
         grace_s=rules.grace_s,
@@ -74,6 +81,9 @@ def policed(grid: Grid, names: Mapping[int, str], rules: Rules, *, poll_s: float
         node_timeout_s=rules.node_timeout_s,
         poll_s=poll_s,
     )
+    sealing = build(study.secagg, where="secagg", room="fedhealth.secagg", does="seal")
+    if isinstance(sealing, Masked):
+        return SecureGrid(grid, names, patience, MaskedStudy(study, study_digest, sealing))
     return PolicyGrid(grid, names, patience)
 
 
@@ -100,7 +110,9 @@ def conduct(
     # Before training: a cohort that a batch does not fit ends the study here.
     privacy = _privacy(plan, statistics)
     if isinstance(plan.strategy, SumServer):
-        plan.strategy.begin(float(sum(shape.train for shape in statistics.shapes.values())))
+        patients = float(sum(shape.train for shape in statistics.shapes.values()))
+        grain = plan.sealing.grain(len(study.roster), patients) if isinstance(plan.sealing, Masked) else 0.0
+        plan.strategy.begin(patients, grain)
     checkpoint = store.load()
     if checkpoint is None:
         network = first_network(plan.model, statistics.preprocessor.width, seed=study.seed)
@@ -114,7 +126,7 @@ def conduct(
     best = store.load(progress.best_round)
     model = progress.model if best is None else best.model
     grid.exchanges()
-    vectors, came_with = evaluated(
+    vectors, came_with, counted = evaluated(
         plan, grid, statistics.preprocessor, model, progress.done + 1,
         of_round=progress.best_round, part="test", grouped=True,
     )  # fmt: skip
@@ -132,6 +144,7 @@ def conduct(
             "parameters": int(sum(array.size for array in model.values())),
             "sums": {site: vector.tolist() for site, vector in vectors.items()},
             "came_with": came_with,
+            **({"counted": counted[ALL], "exchanges": masked_rows(last)} if grid.is_masked else {}),
             "failed_last": [{"site": f.site, "reason": f.reason} for exchange in last for f in exchange.failed],
             "is_personal": plan.method.is_personal,
             "privacy": privacy,

@@ -11,6 +11,7 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import build
 from fedhealth.models.weights import names_of
 from fedhealth.runtime.codec import ARRAYS, CONFIG, COUNT
+from fedhealth.secagg.masked import Masked
 from fedhealth.server.optimisers.plain import Plain
 from fedhealth.server.private_plan import check_private
 from fedhealth.strategies.method import method_of, strategy_of
@@ -66,7 +67,11 @@ def plan_for(study: Study) -> Plan:
                 f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
                 "use rules.fraction, which chooses them by hash."
             )
+    sealing: Sealing = build(study.secagg, where="secagg", room="fedhealth.secagg", does="seal")
     least = least_sites(strategy)
+    if isinstance(sealing, Masked):
+        _check_masked(sealing, strategy, len(study.roster))
+        least = max(least, sealing.min_cohort)
     if len(study.roster) < least:
         raise SettingError(
             f"{type(strategy).__name__} with {tolerated(strategy)} must have at least {least} hospitals, found "
@@ -84,19 +89,13 @@ def plan_for(study: Study) -> Plan:
         found = getattr(strategy, key, ours)
         if found != ours:
             raise SettingError(f"`strategy.{key}` must be {ours!r}, as messages call it, found {found!r}. Remove it.")
-    sealing: Sealing = build(study.secagg, where="secagg", room="fedhealth.secagg", does="seal")
-    if sealing.is_masked and needs_of(strategy) == "each":
-        raise SettingError(
-            f"secure aggregation shows the coordinator a sum only, found strategy {type(strategy).__name__}, which "
-            "needs each hospital's update. Use a sum strategy such as fedavg, or secagg=plain."
-        )
     model: Model = build(study.model, where="model", room="fedhealth.models", does="network")
     _check_kind(study, model)
     method = method_of(study.strategy)
     names = names_of(model.network(1))
     method.check(names, study.training)
     mechanism: Mechanism = build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise")
-    check_private(study, mechanism, method, names, type(strategy).__name__)
+    check_private(study, mechanism, method, names, type(strategy).__name__, is_masked=sealing.is_masked)
     optimiser: ServerOptimiser = build(
         study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers", does="step"
     )
@@ -118,6 +117,24 @@ def plan_for(study: Study) -> Plan:
         sealing=sealing,
         least=least,
     )
+
+
+def _check_masked(masked: Masked, strategy: Strategy, sites: int) -> None:
+    """Refuse what a sum over hospitals can't give, and have the strategy ask for no fewer than a sum is of.
+
+    Raises:
+        SettingError: the strategy needs each update, or the hospitals are too few.
+    """
+    if needs_of(strategy) == "each":
+        raise SettingError(
+            f"secure aggregation shows the coordinator a sum only, found strategy {type(strategy).__name__}, which "
+            "needs each hospital's update or does not say. Use a sum strategy such as fedavg, let yours declare "
+            'needs = "sum", or use secagg=plain.'
+        )
+    masked.check(sites)
+    for key in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
+        if hasattr(strategy, key):
+            setattr(strategy, key, max(getattr(strategy, key), masked.min_cohort))
 
 
 def _check_statistics(strategy: str, optimiser: ServerOptimiser) -> None:

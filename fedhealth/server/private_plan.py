@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from fedhealth.strategies.method import Method
 
 
-def check_private(study: Study, mechanism: Mechanism, method: Method, names: NetworkNames, strategy: str) -> None:
+def check_private(
+    study: Study, mechanism: Mechanism, method: Method, names: NetworkNames, strategy: str, *, is_masked: bool
+) -> None:
     """Refuse parts that have no private form, before anything runs. Each hospital refuses them too.
 
     Raises:
@@ -26,6 +28,11 @@ def check_private(study: Study, mechanism: Mechanism, method: Method, names: Net
     """
     if not isinstance(mechanism, DpSgd):
         return
+    if is_masked:
+        raise SettingError(
+            "a masked sum counts whole patients, found privacy=dp_sgd, whose counts are noisy. Use secagg=plain: its noise "
+            "holds against the coordinator without masks."
+        )
     if study.task.follow_up is not None:
         raise SettingError(
             "privacy=dp_sgd needs a loss that is a sum over patients, found task "

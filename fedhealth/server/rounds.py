@@ -132,8 +132,11 @@ def evaluated(
     of_round: int,
     part: str,
     grouped: bool,
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, dict[str, float]]]:
-    """Each answering hospital's score sums of the model of `of_round`, and the numbers that came with them."""
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, dict[str, float]], dict[str, tuple[str, ...]]]:
+    """Each answering hospital's score sums of the model of `of_round`, what came with them, and whose they are.
+
+    Under masks there is one row, of all hospitals together, and whose it is says which.
+    """
     more: dict[str, str | bool | int] = {"part": part, "grouped": grouped, "of-round": of_round}
     config = _config(preprocessor, **more)
     layout = SummaryLayout.of(plan.study, grouped=grouped)
@@ -153,7 +156,7 @@ def evaluated(
     if any(numbers[COUNT] for numbers in came_with.values()):
         # Some strategies adapt to how the hospitals fare.
         plan.strategy.aggregate_evaluate(round_, _own(replies))
-    return vectors, came_with
+    return vectors, came_with, {grid.site_of(reply): grid.hospitals_of(reply) for reply in usable}
 
 
 def _round(
@@ -167,20 +170,28 @@ def _round(
     grid.exchanges()
     grid.ask(asked)
     messages = plan.strategy.configure_train(number, array_record(model), _config(preprocessor), cast("Any", grid))
-    messages = [_reminded(message, grid, progress) for message in messages]
+    if grid.is_masked:
+        messages = _reminded_alike(messages, progress, study.roster)
+    else:
+        messages = [_reminded(message, grid, progress) for message in messages]
     replies = list(grid.send_and_receive(messages, fault_of=_misfit(plan, model)))
-    trained_by = [grid.site_of(reply) for reply in replies if reply.has_content()]
+    trained_by = [site for reply in replies if reply.has_content() for site in grid.hospitals_of(reply)]
     losses = [metrics_of(reply) for reply in replies if reply.has_content()]
     arrays, _ = plan.strategy.aggregate_train(number, _own(replies))
     new, memory = plan.optimiser.step(model, _checked(arrays, model, plan), progress.optimiser)
     model = _checked(array_record(new), model, plan)
     grid.ask(study.roster)
     vectors: dict[str, NDArray[np.float64]] = {}
+    whose: dict[str, tuple[str, ...]] = {}
     if _is_looked_at(plan.mechanism, number):
-        vectors, _ = evaluated(
+        vectors, _, whose = evaluated(
             plan, grid, preprocessor, model, number, of_round=number, part="validation", grouped=False
         )
-    row = _row(study, number, vectors, losses, grid.exchanges())
+    exchanges = grid.exchanges()
+    row = _row(study, number, vectors, losses, exchanges)
+    row["scored_by"] = sorted(site for name in row["scored_by"] for site in whose[name])
+    if grid.is_masked:
+        row |= {"answered": len(trained_by), "exchanges": masked_rows(exchanges)}
     return {**row, "trained_by": trained_by, "took_s": time.perf_counter() - started}, model, memory
 
 
@@ -204,6 +215,37 @@ def _reminded(message: Message, grid: PolicyGrid, progress: Progress) -> Message
     counted = [row["round"] for row in progress.history if site in row["trained_by"]]
     own.content[CONFIG]["memory-round"] = max(counted, default=0)
     return own
+
+
+def _reminded_alike(messages: list[Message], progress: Progress, roster: tuple[str, ...]) -> list[Message]:
+    """The messages with every hospital's reminder in each: all of them sign that they were asked the same."""
+    if not progress.history:
+        return messages
+    reminders = {
+        f"memory-round:{site}": max((row["round"] for row in progress.history if site in row["trained_by"]), default=0)
+        for site in roster
+        if site not in progress.history[-1]["trained_by"]
+    }
+    own = [flower.twin(message) for message in messages]
+    for message in own:
+        for name, round_ in reminders.items():
+            message.content[CONFIG][name] = round_
+    return own
+
+
+def masked_rows(exchanges: list[Exchange]) -> list[dict[str, Any]]:
+    """What became of each exchange of a masked question, for the record."""
+    return [
+        {
+            "purpose": exchange.purpose,
+            "answered": len(exchange.answered),
+            "lost": [failure.site for failure in exchange.failed],
+            "bytes_up": exchange.bytes_up,
+            "bytes_down": exchange.bytes_down,
+            "took_s": exchange.took_s,
+        }
+        for exchange in exchanges
+    ]
 
 
 def _own(replies: list[Message]) -> list[Message]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedhealth.core.cohort_shape import CohortShape
-from fedhealth.core.errors import DataError
+from fedhealth.core.errors import DataError, QuorumError
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.split import PARTS
 from fedhealth.evaluation.moments import MomentLayout, global_means, global_moments
@@ -46,7 +46,7 @@ def counted(study: Study, grid: PolicyGrid) -> Statistics:
     Raises:
         QuorumError: too few answer.
     """
-    found = vectors(grid, "query.shape", len(PARTS))
+    found, _ = vectors(grid, "query.shape", len(PARTS))
     shapes = {site: CohortShape(*(max(round(count), 0) for count in vector)) for site, vector in found.items()}
     return Statistics(shapes, {}, {}, Preprocessor.from_spec(study.features))
 
@@ -55,18 +55,29 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
     """The statistics of the hospitals that answer.
 
     Raises:
-        QuorumError: too few answer.
+        QuorumError: too few answer, or of a masked study others answer the second pass than the first.
         DataError: the training patients are of one class, so there is nothing to learn; or nobody is left to test on.
     """
     layout = MomentLayout(study.features)
     shapes = {
         site: CohortShape(*(int(count) for count in vector))
-        for site, vector in vectors(grid, "query.shape", len(PARTS)).items()
+        for site, vector in vectors(grid, "query.shape", len(PARTS))[0].items()
     }
-    first = vectors(grid, "query.moments", len(layout.names))
+    first, whose = vectors(grid, "query.moments", len(layout.names))
+    if grid.is_masked:
+        grid.ask(whose)
     while True:
         total = _total(first)
-        second = vectors(grid, "query.spread", len(layout.numeric), {"means": global_means(layout, total)})
+        second, whose_second = vectors(
+            grid, "query.spread", len(layout.numeric), {"means": global_means(layout, total)}
+        )
+        if grid.is_masked and whose_second != whose:
+            # Asked again without the one that left, the first pass would give it away by the difference.
+            raise QuorumError(
+                f"both passes of the statistics must be sums over the same hospitals, found "
+                f"{', '.join(sorted(whose - whose_second))} lost in between. Resume the run when they are there, or start "
+                "a study without them."
+            )
         both = sorted(shapes.keys() & first.keys() & second.keys())
         if both == sorted(first):
             break
@@ -93,16 +104,17 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
 
 def vectors(
     grid: PolicyGrid, purpose: str, width: int, arrays: Mapping[str, NDArray[np.float64]] | None = None
-) -> dict[str, NDArray[np.float64]]:
-    """Each answering hospital's vector for one question, [width]; another shape is no answer."""
+) -> tuple[dict[str, NDArray[np.float64]], frozenset[str]]:
+    """Each answering hospital's vector for one question, [width], and whose they are; another shape is no answer."""
     messages = [write_request(purpose, node, arrays) for node in grid.get_node_ids()]
 
     def fault(found: Mapping[str, NDArray[np.generic]]) -> str | None:
         fits = found.keys() == {SUM} and found[SUM].shape == (width,)
         return None if fits else "a vector of another shape than the question's"
 
-    replies = grid.send_and_receive(messages, fault_of=fault)
-    return {grid.site_of(reply): arrays_of(reply)[SUM].astype(np.float64) for reply in replies if reply.has_content()}
+    usable = [reply for reply in grid.send_and_receive(messages, fault_of=fault) if reply.has_content()]
+    found = {grid.site_of(reply): arrays_of(reply)[SUM].astype(np.float64) for reply in usable}
+    return found, frozenset(site for reply in usable for site in grid.hospitals_of(reply))
 
 
 def _total(by_site: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from fedhealth.core.errors import Refused
 from fedhealth.runtime.codec import read_request, write_failure, write_refusal, write_reply
 from fedhealth.site.client import Client
+from fedhealth.site.keys import Keys
 from fedhealth.site.memory import Memory
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,30 @@ def spread(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.query("share")
+def share(message: Message, context: Context) -> Message:
+    """In a masked study: shares of this hospital's secrets, sealed for the others."""
+    return _answer(message, context)
+
+
+@app.query("mask")
+def mask(message: Message, context: Context) -> Message:
+    """In a masked study: what waits here, under its masks."""
+    return _answer(message, context)
+
+
+@app.query("confirm")
+def confirm(message: Message, context: Context) -> Message:
+    """In a masked study: a signature of whose vectors are in the sum."""
+    return _answer(message, context)
+
+
+@app.query("reveal")
+def reveal(message: Message, context: Context) -> Message:
+    """In a masked study: the shares that open the sum."""
+    return _answer(message, context)
+
+
 def _answer(message: Message, context: Context) -> Message:
     """The reply; a refusal or failure leaves as a code, its text stays in this hospital's log."""
     try:
@@ -65,7 +90,8 @@ def _answer(message: Message, context: Context) -> Message:
             str(context.node_config.get("run-folder", "")),
         )
         memory = Memory(Path(str(context.node_config["memory-folder"])) / client.digest)
-        return write_reply(client.answer(read_request(message), memory), to=message)
+        keys = Keys(Path(str(context.node_config.get("key-folder", ""))))
+        return write_reply(client.answer(read_request(message), memory, keys), to=message)
     except Refused as refused:
         log.warning("refused code=%s: %s", refused.code, refused)
         return write_refusal(refused, to=message)

@@ -3,7 +3,8 @@
     request ─open_round (the gate, which charges the ledger)→ Permit ─work→ Update
         ─privatise→ PrivateUpdate ─seal→ SealedUpdate
 
-Each arrow is one verb with one owner, and nothing goes back.
+Each arrow is one verb with one owner, and nothing goes back. In a masked study the seal is a
+protocol: `begin` keeps the update and gives its first message, `step` each later one.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedhealth.core.errors import SettingError
 from fedhealth.core.manifest import load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.study import digest, study_from, unpacked
+from fedhealth.evaluation.spans import spans_of
 from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.secagg.masked import task_of
+from fedhealth.secagg.plain import Plain
+from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.site.attacks import ROOM
-from fedhealth.site.attacks.plain import Plain
+from fedhealth.site.attacks.plain import Plain as Honest
 from fedhealth.site.cohort import load_cohort
-from fedhealth.site.gate import open_round
+from fedhealth.site.gate import go_on, open_round
 from fedhealth.site.ledger_place import ledger_of
+from fedhealth.site.masked_round import STEPS, MaskedRound
 from fedhealth.site.private_round import keep_size
 from fedhealth.site.work import work_for
+from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
@@ -33,9 +41,11 @@ if TYPE_CHECKING:
     from fedhealth.privacy import Mechanism
     from fedhealth.privacy.ledger import Ledger
     from fedhealth.runtime.codec import Request
-    from fedhealth.secagg import Sealing
+    from fedhealth.secagg.content import Content
+    from fedhealth.secagg.masked import Masked
     from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
+    from fedhealth.site.keys import Keys
     from fedhealth.site.memory import Memory
     from fedhealth.site.quality import QualityReport
 
@@ -62,17 +72,21 @@ class Client:
     packed_attack: str = ""
     run_folder: str = ""
 
-    def answer(self, request: Request, memory: Memory) -> SealedUpdate:
+    def answer(self, request: Request, memory: Memory, keys: Keys | None = None) -> SealedUpdate:
         """What leaves the hospital for a request.
 
         Args:
             request: what the coordinator asks.
             memory: what the hospital keeps of this study from round to round.
+            keys: the hospital's own; a plain study needs none.
 
         Raises:
             Refused: a rule of the hospital's does not hold.
             DataError: the hospital's data can't become a cohort.
         """
+        if request.purpose in STEPS:
+            go_on(self.manifest, digest=self.digest, approved=self.approved)
+            return self._round(memory, keys).step(request)
         permit = open_round(
             self.manifest,
             self.study,
@@ -92,7 +106,42 @@ class Client:
         if isinstance(self.mechanism, DpSgd) and request.purpose == "query.shape":
             keep_size(memory, private)
         log.info("leaves site=%s spend=%s", self.manifest.name, private.spend)
-        return self.sealing.seal(private)
+        if isinstance(self.sealing, Plain):
+            return self.sealing.seal(private)
+        content = self._content(request)
+        terms = self.sealing.terms(
+            self.digest,
+            self.study.identities,
+            request.round_,
+            task_of(request.purpose, request.arrays, request.config),
+            content.layout(len(self.study.roster)),
+        )
+        floor = self.manifest.policy.min_cohort
+        return self._round(memory, keys).begin(private, content, terms, self.manifest.name, floor=floor)
+
+    def _round(self, memory: Memory, keys: Keys | None) -> MaskedRound:
+        """The masked round that may be open.
+
+        Raises:
+            Refused: the study is not masked.
+            SettingError: the hospital has no keys.
+        """
+        if isinstance(self.sealing, Plain):
+            raise refused("out_of_order", "a study without masking")
+        if keys is None:
+            raise SettingError("a masked study needs the hospital's keys, found none. Run fedhealth sites keys.")
+        return MaskedRound(self.sealing, keys, self.digest, memory.folder / "masked-round")
+
+    def _content(self, request: Request) -> Content:
+        """How the answer lies in the masked vector; the coordinator works out the same (`server.secure_grid`)."""
+        if isinstance(self.sealing, Plain):
+            raise refused("out_of_order", "a study without masking")
+        if request.purpose == "train":
+            method = method_of(self.study.strategy)
+            shapes = method.server().replies(Received(dict(request.arrays)).weights)
+            return self.sealing.averages(shapes, method.told, is_by_patients=method.is_by_patients)
+        grouped = bool(request.config.get("grouped", False))
+        return self.sealing.sums(spans_of(self.study, request.purpose, grouped=grouped))
 
     @cached_property
     def manifest(self) -> SiteManifest:
@@ -131,7 +180,7 @@ class Client:
         return ledger_of(self.manifest, self.folder, run=Path(self.run_folder) if self.run_folder else None)
 
     @cached_property
-    def sealing(self) -> Sealing:
+    def sealing(self) -> Plain | Masked:
         """The study's secure aggregation, from the installed package only."""
         return build(self.study.secagg, where="secagg", room="fedhealth.secagg")  # type: ignore[no-any-return]
 
@@ -139,7 +188,7 @@ class Client:
     def attack(self) -> Attack:
         """What the simulation has this hospital do in place of honest training: nothing, but where it says so."""
         if not self.packed_attack:
-            return Plain()
+            return Honest()
         return build(unpacked(self.packed_attack), where="attack", room=ROOM, does="train")  # type: ignore[no-any-return]
 
     @cached_property

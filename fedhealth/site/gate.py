@@ -86,20 +86,7 @@ def open_round(
     """
     policy = manifest.policy
     n = len(cohort.part("train").y)
-    if digest != approved:
-        raise Refused(
-            "study_changed",
-            rule="the study must be the approved one",
-            found=digest[:12],
-            remedy=f"Approve it anew; {approved[:12]} is approved.",
-        )
-    if policy.paused:
-        raise Refused(
-            "paused",
-            rule="the client must not be paused",
-            found="policy.paused=true",
-            remedy="Unpause it in site.yaml.",
-        )
+    go_on(manifest, digest=digest, approved=approved)
     if policy.require_masking and not is_masked:
         raise Refused(
             "masking_required",
@@ -121,6 +108,13 @@ def open_round(
             found=str(n),
             remedy="Wait for more patients, or lower policy.min_patients in site.yaml.",
         )
+    if isinstance(mechanism, DpSgd) and is_masked:
+        raise Refused(
+            "not_private",
+            rule="a private study must be without masks, which count whole patients",
+            found="both",
+            remedy="Use secagg=plain.",
+        )
     course = None
     if isinstance(mechanism, DpSgd) and purpose in ("train", "evaluate"):
         course = course_of(study, mechanism, memory)
@@ -131,3 +125,25 @@ def open_round(
     log.info("opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose)
     private = (mechanism, course) if isinstance(mechanism, DpSgd) and course is not None else None
     return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, private=private)
+
+
+def go_on(manifest: SiteManifest, *, digest: str, approved: str) -> None:
+    """Do nothing where the study is the approved one and the hospital is not paused: what each message needs.
+
+    Raises:
+        Refused: one of them does not hold.
+    """
+    if digest != approved:
+        raise Refused(
+            "study_changed",
+            rule="the study must be the approved one",
+            found=digest[:12],
+            remedy=f"Approve it anew; {approved[:12]} is approved.",
+        )
+    if manifest.policy.paused:
+        raise Refused(
+            "paused",
+            rule="the client must not be paused",
+            found="policy.paused=true",
+            remedy="Unpause it in site.yaml.",
+        )

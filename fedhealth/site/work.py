@@ -56,7 +56,8 @@ def spread(permit: Permit, request: Request) -> Update:
 def train(permit: Permit, request: Request) -> Update:
     """This hospital's half of a round, by the study's method; its memory is kept before anything leaves."""
     trainer = _trainer(permit, request, permit.round_, private=_private(permit, steps=None))
-    counted = int(request.config.get("memory-round", permit.round_ - 1))
+    own = f"memory-round:{permit.manifest.name}"  # of a masked study, where all get the same message
+    counted = int(request.config.get(own, request.config.get("memory-round", permit.round_ - 1)))
     memory = permit.memory.before(min(permit.round_, counted + 1))
     method, received = method_of(permit.study.strategy), Received(_arrays(request), request.config)
     found = permit.attack.train(method, trainer, received, memory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Afl(Method):
     """
 
     rate: float = 0.1
+    is_by_patients: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not self.rate > 0:

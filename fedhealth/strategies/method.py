@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -149,6 +149,11 @@ class Method:
 
     __slots__ = ()
 
+    #: The names of the numbers that leave beside the arrays, where only their mean is to be seen.
+    told: ClassVar[tuple[str, ...]] = ("loss",)
+    #: Whether an update is weighted by the hospital's patients.
+    is_by_patients: ClassVar[bool] = True
+
     @property
     def is_personal(self) -> bool:
         """Whether a hospital uses a model of its own."""
@@ -230,6 +235,7 @@ class SumServer(FedAvg):
     Attributes:
         needs: "sum": one reply with the weighted mean and the total weight would do.
         patients: training patients of all hospitals, those not asked in a round included.
+        grain: how far a mean may be off for being of sums that were rounded under masks; 0 where they are not.
         weights: the model that this round began with.
     """
 
@@ -237,12 +243,12 @@ class SumServer(FedAvg):
 
     def __init__(self) -> None:
         super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
-        self.patients = 0.0
+        self.patients, self.grain = 0.0, 0.0
         self.weights: Arrays = {}
 
-    def begin(self, patients: float) -> None:
-        """Learn, before the first round, how many training patients all hospitals have."""
-        self.patients = patients
+    def begin(self, patients: float, grain: float = 0.0) -> None:
+        """Learn, before the first round, how many training patients all hospitals have, and how fine means are."""
+        self.patients, self.grain = patients, grain
 
     def share_of(self, total: float) -> float:
         """The share of all patients that took part; hospitals that came after the first count can't make it more than 1."""

@@ -113,7 +113,9 @@ class NewtonServer(SumServer):
             return shaped(self.at + self.step, self.weights)
         self.lowest, self.at = loss, here
         hessian = mean[HESSIAN] + np.diag(penalty)
-        self.step = -np.linalg.lstsq(hessian, mean[GRADIENT] + penalty * here, rcond=1e-12)[0]
+        # A direction without curvature has that of the rounding, which is no direction to step in.
+        cut = max(1e-12, len(here) * self.grain)
+        self.step = -np.linalg.lstsq(hessian, mean[GRADIENT] + penalty * here, rcond=cut)[0]
         return shaped(here + self.step, self.weights)
 
 

@@ -111,6 +111,7 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(whole: str) -> No
     assert all(link.startswith("data:image/png;base64,") for link in page.values("image", "href"))
 
 
+@pytest.mark.process
 def test_the_same_report_gives_the_same_bytes_in_another_process(report: dict[str, Any], tmp_path: Path) -> None:
     write_html(report, tmp_path / "here.html")
     run = (

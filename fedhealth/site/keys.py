@@ -1,0 +1,89 @@
+"""Keys: a hospital's long-lived identity and the key that seals its own files, in a folder of its own.
+
+    <keys>/identity     Ed25519, 32 bytes in hex: signs for this hospital
+    <keys>/seal         32 bytes in hex: opens what this hospital keeps of a round
+    <keys>/<study>/     how far a study's rounds have come, and what was answered
+
+Each file is for its owner alone (0600). What lies here is kept apart from what it seals, so
+that a copy of the one put back from a backup is noticed by the other.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedhealth.core.errors import IntegrityError, SettingError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDENTITY, SEAL = "identity", "seal"
+KEY_BYTES = 32
+OWNER_ONLY = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The folder of a hospital's keys."""
+
+    folder: Path
+
+    def init(self) -> str:
+        """The public key in hex, of keys made now where there are none; keys that are there stay."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in (IDENTITY, SEAL):
+            if not (self.folder / name).exists():
+                write_private(self.folder / name, secrets.token_hex(KEY_BYTES).encode())
+        return self.identity.public_key().public_bytes_raw().hex()
+
+    @property
+    def identity(self) -> Ed25519PrivateKey:
+        """The key that signs for this hospital.
+
+        Raises:
+            SettingError: there is none, or others may read it.
+            IntegrityError: it is not a key.
+        """
+        return Ed25519PrivateKey.from_private_bytes(self._read(IDENTITY))
+
+    @property
+    def seal(self) -> bytes:
+        """The 32 bytes that open this hospital's sealed files; errors as of `identity`."""
+        return self._read(SEAL)
+
+    def _read(self, name: str) -> bytes:
+        path = self.folder / name
+        if not path.is_file():
+            raise SettingError(f"a hospital must have its keys, found no {path}. Run fedhealth sites keys.")
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o077:
+            raise SettingError(f"{path} must be its owner's alone (0600), found {mode:04o}. Run chmod 600 on it.")
+        try:
+            found = bytes.fromhex(path.read_text(encoding="ascii"))
+        except ValueError:
+            found = b""
+        if len(found) != KEY_BYTES:
+            raise IntegrityError(f"{path} must be a key of 64 hex digits, found something else. Put it back.")
+        return found
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file for its owner alone; a crash leaves the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
