@@ -42,6 +42,7 @@ from fedhealth.site.app import client_of
 from fedhealth.site.attacks import ROOM as ATTACKS
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.keys import Keys
+from fedhealth.site.ledger_place import ledger_of
 from fedhealth.synthetic import Hospital, generate
 
 if TYPE_CHECKING:
@@ -351,8 +352,8 @@ def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]
             "site-folder": str(simulation.folders[name].resolve()),
             "approved": approved,
             "memory-folder": str((run_folder / "memory" / name).resolve()),
-            "key-folder": str((run_folder / "keys" / name).resolve()),
             "run-folder": str(run_folder.resolve()),
+            "key-folder": str((run_folder / "keys" / name).resolve()),
         }
         | ({"source": packed(sources[name])} if name in sources else {})
         | ({"attack": attack} if name in simulation.attack.sites else {})
@@ -440,6 +441,7 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
             "sites": roster_table(simulation),
             "attack": {**simulation.config["attack"], "statement": simulation.attack.statement()},
             "privacy_audit": _audit(simulation, statistics),
+            "privacy_spent": _spent(simulation, store),
             **stopwatch.read(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             * (1 if sys.platform == "darwin" else 1024),
@@ -456,6 +458,27 @@ def _audit(simulation: Simulation, statistics: Mapping[str, Any]) -> str:
     found = attacked(simulation, [shape[0] for shape in statistics["shapes"].values()])
     # Of a seeded run nothing is claimed, so there is nothing to attack.
     return "" if found is None or math.isinf(found.promised.epsilon) else in_words(found)
+
+
+def _spent(simulation: Simulation, store: Store) -> str:
+    """What the ledgers hold for this study, of the hospital whose patients spent most; empty where none charged it.
+
+    It is more than was planned where a round was run again.
+    """
+    from fedhealth.privacy.dp_sgd import DpSgd
+    from fedhealth.privacy.guarantee import guarantee
+    from fedhealth.privacy.ledger import events_of
+
+    mechanism = plan_for(simulation.study).mechanism
+    if not isinstance(mechanism, DpSgd):
+        return ""
+    each = []
+    for name, manifest in simulation.manifests.items():
+        ledger = ledger_of(manifest, simulation.folders[name].resolve(), run=store.folder.resolve())
+        rows = [row for row in ledger.rows() if row.digest == simulation.digest]
+        each.append(guarantee(events_of(rows), delta=mechanism.delta, views={row.view for row in rows}))
+    most = max(each, key=lambda found: found.epsilon)
+    return f"Charged to the hospitals' ledgers for this study, where most was: {most}."
 
 
 def _fingerprints(statistics: Mapping[str, Any]) -> dict[str, str]:

@@ -129,6 +129,43 @@ def test_the_round_that_counts_is_the_one_from_which_on_it_stays_near(newton):
 
 
 @pytest.fixture
+def privacy(monkeypatch):
+    def loaded(name: str):
+        monkeypatch.syspath_prepend(str(EXPERIMENTS / name))
+        return importlib.import_module("run")
+
+    yield loaded
+    sys.modules.pop("run", None)
+
+
+@pytest.mark.slow
+def test_a_private_step_sums_what_opacus_sums_and_takes_less_time(privacy, tmp_path):
+    rows = privacy("privacy_speed").main(["--steps", "40", "--repeats", "3"], out=tmp_path)
+    assert all(row["apart"] < 1e-5 for row in rows)
+    assert all(row["ratio"] > 1.5 for row in rows)
+    assert (tmp_path / "table.md").read_text().count("\n") == 2 + len(rows)
+
+
+@pytest.mark.slow
+def test_the_privacy_experiment_made_small_writes_its_tables_and_its_plot(privacy, monkeypatch, tmp_path):
+    run = privacy("privacy_utility")
+    monkeypatch.setattr(run, "EPSILONS", (4.0, float("inf")))
+    rows = run.main(["--seeds", "1", "--hospitals", "3", "--workers", "1"], out=tmp_path)
+    assert [row["epsilon"] for row in rows] == [4.0, float("inf")]
+    assert all(0.5 < row["auroc"] < 1 for row in rows)
+    assert "| 4 |" in (tmp_path / "table.md").read_text()
+    # Whatever leaves beside training, more of it takes more noise in training.
+    noise = [float(line.split("|")[3]) for line in (tmp_path / "price.md").read_text().splitlines()[2:]]
+    assert noise == sorted(noise)
+    assert (tmp_path / "privacy_utility.svg").stat().st_size > 1000
+
+
+def test_the_prices_in_the_readme_are_those_of_the_command(privacy):
+    readme = EXPERIMENTS / "privacy_utility" / "README.md"
+    assert privacy("privacy_utility").price().strip() in readme.read_text()
+
+
+@pytest.fixture
 def strategies(monkeypatch):
     monkeypatch.syspath_prepend(str(EXPERIMENTS / "strategies"))
     yield importlib.import_module("run")

@@ -111,7 +111,11 @@ def test_a_round_that_is_run_again_after_a_crash_is_charged_again(smoke):
         path.unlink() if path.is_file() else shutil.rmtree(path)
     assert len(store.rounds()) == 2
     run(checked(config), store, lambda row: None)
-    assert [what for what, _ in charged(store, SITES[0])] == [*before, "train", "evaluate"]
+    rows = charged(store, SITES[0])
+    assert [what for what, _ in rows] == [*before, "train", "evaluate"]
+    cost = accountant.epsilon([event for _, event in rows], 1e-5)
+    printed = store.read_manifest()["privacy_spent"].partition("ε = ")[2].partition(",")[0]
+    assert float(printed) == pytest.approx(cost, rel=0.01)
 
 
 def own_sites(tmp_path, **policy):

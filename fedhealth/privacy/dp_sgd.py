@@ -140,6 +140,10 @@ class DpSgd:
     def course(self, fits: Sequence[LocalTraining], *, rounds: int, size: float) -> Course:
         """How a hospital trains in every round of a study.
 
+        Where `sampling_rate` is null the rate, and with it the noise, follows from a number that was
+        told with noise. Then the events that compose were not all fixed beforehand, which
+        composition by privacy loss distributions takes them to be; set a rate to be strict.
+
         Args:
             fits: the trainings of a round, one after the other.
             rounds: how many rounds are planned.
@@ -261,7 +265,7 @@ class DpSgd:
             )
         return (
             "Differential privacy by DP-SGD at each hospital: before anything leaves, every patient's part in it is "
-            "clipped and noise is added, so it holds against the coordinator too."
+            "clipped and noise is added, so it holds against a coordinator who keeps to the protocol."
         )
 
     def _noise_on(self, what: str) -> float:

@@ -11,14 +11,14 @@ from fedhealth.core.errors import SettingError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fedhealth.privacy.noise import NoiseSource
+    from fedhealth.privacy.noise import Words
 
 #: Words drawn at a time: no more than a stream gives at once.
 _BLOCK = 1 << 15
 
 
-def drawn(n: int, rate: float, source: NoiseSource) -> NDArray[np.int64]:
-    """The numbers below `n` that are in, each by a coin of its own; their count is as secret as they are.
+def drawn(n: int, rate: float, coins: Words) -> NDArray[np.int64]:
+    """The numbers below `n` that are in, each by the stream's next coin; their count is as secret as they are.
 
     The chance is `rate` rounded down to a multiple of 2^-32, so never more than was accounted.
 
@@ -27,6 +27,6 @@ def drawn(n: int, rate: float, source: NoiseSource) -> NDArray[np.int64]:
     """
     if not 0 < rate <= 1:
         raise SettingError(f"a sampling rate must lie in (0, 1], found {rate}. Use 1 for everybody in every step.")
-    below, words = np.uint64(rate * 2**32), source.words()
-    blocks = [words.next(min(_BLOCK, n - start)) < below for start in range(0, n, _BLOCK)]
+    below = np.uint64(rate * 2**32)
+    blocks = [coins.next(min(_BLOCK, n - start)) < below for start in range(0, n, _BLOCK)]
     return np.flatnonzero(np.concatenate(blocks)) if blocks else np.empty(0, dtype=np.int64)

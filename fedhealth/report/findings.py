@@ -583,11 +583,8 @@ def _notes(
     *,
     looked: bool,
 ) -> list[str]:
-    attacked = [
-        *_attacked(manifest),
-        *_masked_notes(results, floor),
-        *filter(None, [manifest.get("privacy_audit", "")]),
-    ]
+    of_privacy = filter(None, map(manifest.get, ("privacy_spent", "privacy_audit")))
+    attacked = [*_attacked(manifest), *_masked_notes(results, floor), *of_privacy]
     if few:
         return [*attacked, f"Results over all hospitals are {few}."]
     hidden = ", ".join(manifest["sites"][name]["title"] for name in why)

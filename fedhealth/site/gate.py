@@ -108,6 +108,13 @@ def open_round(
             found=str(n),
             remedy="Wait for more patients, or lower policy.min_patients in site.yaml.",
         )
+    if isinstance(mechanism, DpSgd) and is_masked:
+        raise Refused(
+            "not_private",
+            rule="a private study must be without masks, which count whole patients",
+            found="both",
+            remedy="Use secagg=plain.",
+        )
     course = None
     if isinstance(mechanism, DpSgd) and purpose in ("train", "evaluate"):
         course = course_of(study, mechanism, memory)

@@ -8,12 +8,13 @@ has several rows their mean is what is clipped; it has no such form, and is writ
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, layer_norm
+from torch.nn.functional import layer_norm
 
 from fedhealth.core.errors import SettingError
 
@@ -35,13 +36,16 @@ class Gradients:
 
     def squares(self) -> torch.Tensor:
         """[n] squared L2 norms."""
-        found = self.left.square().sum(1)
-        return found if self.right is None else found * self.right.square().sum(1)
+        found: torch.Tensor = torch.linalg.vecdot(self.left, self.left)
+        if self.right is not None:
+            found = found * torch.linalg.vecdot(self.right, self.right)
+        return found
 
     def total(self, scale: torch.Tensor) -> torch.Tensor:
         """The sum of the gradients, each times its `scale`, [n]; flat."""
-        scaled = self.left * scale[:, None]
-        return scaled.sum(0) if self.right is None else (scaled.T @ self.right).ravel()
+        if self.right is None:
+            return scale @ self.left
+        return ((self.left * scale[:, None]).T @ self.right).ravel()
 
     def by_patient(self, patients: torch.Tensor, count: int) -> Gradients:
         """The mean over each patient's rows; `patients`, [n], numbers whose row it is."""
@@ -83,10 +87,14 @@ class Watched:
             moving: names of the parameters.
         """
         self._seen.clear()
-        # A sum, so that no row's gradient depends on how many others there are.
-        loss = binary_cross_entropy_with_logits(self._network(x).squeeze(1), y, reduction="sum")
-        outputs = [output for _, _, output in self._seen.values()]
-        back = dict(zip(self._seen, torch.autograd.grad(loss, outputs), strict=True))
+        score = self._network(x)
+        # The log loss's own gradient at each row's score; nothing is divided by how many rows there are.
+        away = torch.sigmoid(score.detach()) - y[:, None]
+        outputs = {name: output for name, (_, _, output) in self._seen.items()}
+        if len(outputs) == 1:
+            back = dict.fromkeys(outputs, away)
+        else:
+            back = dict(zip(outputs, torch.autograd.grad(score, list(outputs.values()), away), strict=True))
         return [self._of(name, back) for name in moving]
 
     def _of(self, name: str, back: dict[str, torch.Tensor]) -> Gradients:
@@ -133,23 +141,23 @@ def check_layers(network: nn.Module) -> None:
 
 def clipped_sum(
     gradients: Sequence[Gradients], bound: float, *, per_layer: bool = False
-) -> tuple[list[torch.Tensor], int]:
-    """The sum over patients of clipped gradients, array by array and flat, and how many were within the bound.
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The sum over patients of clipped gradients, array by array and flat, and the norms before clipping.
 
-    A patient whose gradient is not finite counts as one without any.
+    A patient whose gradient is not finite counts as one without any, and has an infinite norm.
 
     Args:
         gradients: of each weight array, a row a patient.
         bound: of a patient's L2 norm over all arrays.
-        per_layer: clip each array by itself to the bound over the root of their number.
+        per_layer: clip each array by itself to the bound over the root of their number; the norms
+            are then [arrays, patients], and else [1, patients].
     """
     squares = torch.stack([each.squares() for each in gradients])
-    if not bool(torch.isfinite(squares).all()):
+    if not math.isfinite(float(squares.sum())):
         is_finite = torch.isfinite(squares).all(0)
         gradients = [each.finite() for each in gradients]
         squares = torch.where(is_finite, squares, torch.inf)
     norms = squares.sqrt() if per_layer else squares.sum(0, keepdim=True).sqrt()
     most = bound / len(gradients) ** 0.5 if per_layer else bound
     scales = (most / norms.clamp_min(most)).expand(len(gradients), -1)
-    inside = int((norms <= most).all(0).sum())
-    return [each.total(scale) for each, scale in zip(gradients, scales, strict=True)], inside
+    return [each.total(scale) for each, scale in zip(gradients, scales, strict=True)], norms

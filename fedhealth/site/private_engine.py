@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
     from fedhealth.privacy.dp_sgd import Course, DpSgd
-    from fedhealth.privacy.noise import NoiseSource
+    from fedhealth.privacy.noise import NoiseSource, Words
     from fedhealth.site.engines import Engine
 
 #: By how much more than the bound a clipped gradient may be, as a share: float64's rounding, with room.
@@ -95,14 +95,15 @@ class PrivateEngine:
             )
         self.left -= steps
         use_one_thread()
-        twin = copy.deepcopy(network).double().train()
+        twin = copy.deepcopy(network).cpu().double().train()
         moving = {name: weight for name, weight in twin.named_parameters() if only is None or name in only}
         weights, names = list(moving.values()), list(moving)
         optimiser, watched = STEPS[training.optimiser](weights, training), Watched(twin)
         force = Force(moving, pull) if pull else None
+        coins = self.source.words()
         rows = Rows(torch.from_numpy(x).double(), torch.from_numpy(y).double(), self.patients)
         for _ in range(steps):
-            gradients = self._noisy_mean(watched, names, weights, rows)
+            gradients = self._noisy_mean(watched, names, weights, rows, coins)
             with torch.no_grad():
                 optimiser.take(force.added(gradients) if force else gradients)
         with torch.no_grad():
@@ -135,27 +136,27 @@ class PrivateEngine:
 
     def clipped_sum(
         self, watched: Watched, names: list[str], rows: Rows, taken: NDArray[np.int64]
-    ) -> tuple[torch.Tensor, int]:
-        """[d] the sum of the clipped gradients of the patients `taken`, without noise, and how many were within the bound.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """[d] the sum of the clipped gradients of the patients `taken`, without noise, and their norms before clipping.
 
         It is for a step and for an audit; it never leaves.
         """
         if not len(taken):
-            return torch.zeros(watched.size(names), dtype=torch.float64), 0
+            return torch.zeros(watched.size(names), dtype=torch.float64), torch.zeros(1, 0)
         x, y, whose = rows.of(taken)
         found = watched.gradients(x, y, names)
         if whose is not None:
             found = [each.by_patient(whose, len(taken)) for each in found]
-        sums, inside = clipped_sum(found, self.bound, per_layer=self.mechanism.clipping == "per_layer")
-        return torch.cat(sums), inside
+        sums, norms = clipped_sum(found, self.bound, per_layer=self.mechanism.clipping == "per_layer")
+        return torch.cat(sums), norms
 
     def _noisy_mean(
-        self, watched: Watched, names: list[str], weights: list[torch.nn.Parameter], rows: Rows
+        self, watched: Watched, names: list[str], weights: list[torch.nn.Parameter], rows: Rows, coins: Words
     ) -> list[torch.Tensor]:
         """The gradient of a step, array by array."""
         sizes = [weight.numel() for weight in weights]
-        taken = drawn(rows.patients, self.course.rate, self.source)
-        summed, inside = self.clipped_sum(watched, names, rows, taken)
+        taken = drawn(rows.patients, self.course.rate, coins)
+        summed, norms = self.clipped_sum(watched, names, rows, taken)
         total = noisy(
             summed.numpy(),
             noise_multiplier=self.mechanism.sum_noise(self.course, self.size),
@@ -163,7 +164,7 @@ class PrivateEngine:
             source=self.source,
         )
         if self.mechanism.clipping == "adaptive":
-            self._follow(inside, len(taken))
+            self._follow(int((norms <= self.bound).sum()), len(taken))
         expected = self.course.rate * self.size
         parts = torch.split(torch.from_numpy(total / expected), sizes)
         return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
@@ -187,6 +188,6 @@ class Rows:
         """The rows of these patients, and whose each is by place in `taken`; None where each has one."""
         if self._whose is None:
             rows = torch.from_numpy(taken)
-            return self._x[rows], self._y[rows], None
+            return self._x.index_select(0, rows), self._y.index_select(0, rows), None
         kept = np.flatnonzero(np.isin(self._whose, taken))
         return self._x[kept], self._y[kept], torch.from_numpy(np.searchsorted(taken, self._whose[kept]))

@@ -12,8 +12,8 @@ from fedhealth.privacy.sampling import drawn
 
 
 def test_each_is_drawn_with_the_same_chance_and_how_many_are_drawn_is_binomial():
-    source = NoiseSource(insecure_seed=3)
-    rounds = [drawn(40, 0.3, source) for _ in range(4000)]
+    coins = NoiseSource(insecure_seed=3).words()
+    rounds = [drawn(40, 0.3, coins) for _ in range(4000)]
     each = np.bincount(np.concatenate(rounds), minlength=40)
     low, high = binom.ppf([1e-6, 1 - 1e-6], 4000, 0.3)
     assert (each >= low).all()
@@ -24,15 +24,15 @@ def test_each_is_drawn_with_the_same_chance_and_how_many_are_drawn_is_binomial()
 
 
 def test_a_rate_of_one_takes_everybody_and_blocks_join_without_a_seam():
-    np.testing.assert_array_equal(drawn(70_001, 1.0, NoiseSource()), np.arange(70_001))
-    assert len(drawn(0, 0.5, NoiseSource())) == 0
+    np.testing.assert_array_equal(drawn(70_001, 1.0, NoiseSource().words()), np.arange(70_001))
+    assert len(drawn(0, 0.5, NoiseSource().words())) == 0
 
 
 def test_two_draws_are_two_draws():
-    assert not np.array_equal(drawn(1000, 0.5, NoiseSource()), drawn(1000, 0.5, NoiseSource()))
+    assert not np.array_equal(drawn(1000, 0.5, NoiseSource().words()), drawn(1000, 0.5, NoiseSource().words()))
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.01, float("nan")])
 def test_a_rate_that_is_no_chance_is_refused(rate):
     with pytest.raises(SettingError, match="sampling rate must lie in"):
-        drawn(5, rate, NoiseSource())
+        drawn(5, rate, NoiseSource().words())

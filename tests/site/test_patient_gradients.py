@@ -111,13 +111,13 @@ def test_clipping_by_record_in_place_of_by_patient_would_show():
     assert torch.cat(by_record).norm() == pytest.approx(8.0)
 
 
-def test_those_within_the_bound_are_counted_and_a_gradient_that_is_no_number_counts_for_nothing():
+def test_norms_are_told_as_they_were_and_a_gradient_that_is_no_number_counts_for_nothing():
     made = first_network(Logistic(), 2, seed=0).double()
     # At weights of 0 a gradient is (1/2 - y) times the row and 1: norms 0.5 sqrt(1 + |x|²).
     x = torch.tensor([[0.0, 0.0], [0.0, 3.0], [np.inf, 0.0]], dtype=torch.float64)
-    found, inside = ours(made, x, torch.ones(3, dtype=torch.float64), None, 0.6)
-    assert inside == 1
+    found, norms = ours(made, x, torch.ones(3, dtype=torch.float64), None, 0.6)
     long = 0.5 * np.sqrt(10)
+    np.testing.assert_allclose(norms, [[0.5, long, np.inf]])
     np.testing.assert_allclose(found[0], [0.0, -1.5 * 0.6 / long])
     np.testing.assert_allclose(found[1], [-0.5 - 0.5 * 0.6 / long])
 
