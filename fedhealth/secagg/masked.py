@@ -141,9 +141,10 @@ class Masked:
 
     def statement(self) -> str:
         """What the coordinator sees."""
+        helped = f" and up to {self.colluders} of them help it" if self.colluders else ""
         return (
             f"Secure aggregation: the coordinator sees sums over at least {self.min_cohort} hospitals and no hospital's "
-            f"own part, also where it lies and {self.colluders} of them help it."
+            f"own part, also where it lies{helped}."
         )
 
 
