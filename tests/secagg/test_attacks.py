@@ -24,7 +24,7 @@ from fedhealth.core.errors import Refused
 from fedhealth.secagg.protocol.graph import plan
 from fedhealth.secagg.protocol.keys import own_mask_key, pair_mask, round_keys, sign
 from fedhealth.secagg.protocol.layout import Layout, Reals
-from fedhealth.secagg.protocol.messages import Cohort, Confirm, Inbox, Quorum, Shares, Survivors
+from fedhealth.secagg.protocol.messages import Advert, Cohort, Confirm, Inbox, Quorum, Shares, Survivors
 from fedhealth.secagg.protocol.session import round_of
 from fedhealth.secagg.protocol.site import SiteSession
 from fedhealth.secagg.protocol.site_state import Stage
@@ -100,12 +100,52 @@ def test_a_key_of_another_site_can_not_be_used_again(key):
     assert refusal(server.take, C, copied) == "key_reused"
 
 
+def resigned(masked: MaskedRound, name: str, advert: Advert, **change) -> Advert:
+    """The advert as a site that lies would send it."""
+    other = dataclasses.replace(advert, **change)
+    return dataclasses.replace(
+        other, signature=sign(identity_of(name), b"advert", (masked.terms.digest(), other.body()))
+    )
+
+
 def test_a_public_key_of_small_order_is_refused():
     masked = round_at("share")
     (cohort,) = masked.asked[A]
-    weak = dataclasses.replace(cohort.adverts[1], share_key=bytes(32))
-    weak = dataclasses.replace(weak, signature=sign(identity_of(B), b"advert", (masked.terms.digest(), weak.body())))
+    weak = resigned(masked, B, cohort.adverts[1], share_key=bytes(32))
     assert refusal(masked.sites[A].share, Cohort((cohort.adverts[0], weak, *cohort.adverts[2:]))) == "key_unsound"
+
+
+# The points of order 1, 2, 4 and 8 of the curve and its twist, below 2^255 - 19 (https://cr.yp.to/ecdh.html#validate).
+SMALL = [
+    0,
+    1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    2**255 - 20,
+]
+
+
+@pytest.mark.parametrize("key", ["share_key", "mask_key"])
+@pytest.mark.parametrize("point", SMALL)
+def test_a_site_with_a_key_of_small_order_is_left_out_and_the_others_sum(key, point):
+    masked = MaskedRound(terms_of(5))
+    messages = masked.messages("advertise")
+    weak = resigned(masked, B, messages.pop(B), **{key: point.to_bytes(32, "little")})
+    assert refusal(masked.server.take, B, weak) == "key_unsound"
+    for name, message in messages.items():
+        masked.server.take(name, message)
+    masked.close()
+    assert masked.run() == plain_sum(masked.terms, {A, C, D, E})
+
+
+def test_a_key_of_another_site_written_otherwise_is_not_taken_for_a_fresh_one():
+    # X25519 ignores the top bit (RFC 7748, section 5), so this is the same key in other bytes.
+    masked = round_at("share")
+    (cohort,) = masked.asked[A]
+    key = cohort.adverts[1].mask_key
+    twin = resigned(masked, C, cohort.adverts[2], mask_key=key[:31] + bytes([key[31] | 128]))
+    assert refusal(masked.sites[A].share, Cohort((*cohort.adverts[:2], twin, *cohort.adverts[3:]))) == "key_unsound"
+    assert refusal(MaskedRound(masked.terms).server.take, C, twin) == "key_unsound"
 
 
 def test_made_up_sites_are_not_on_the_roster():

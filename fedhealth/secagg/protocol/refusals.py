@@ -31,7 +31,7 @@ RULES: dict[str, tuple[str, str]] = {
     "sender_differs": ("a message must be of the site that sent it", _SITE),
     "bad_signature": ("a message must be signed by its site, for this round and these terms", _ASK),
     "key_reused": ("keys must be fresh and of one site alone", _ASK),
-    "key_unsound": ("a public key must give a secret", _ASK),
+    "key_unsound": ("a public key must give a secret and be in its one form", _ASK),
     "own_advert_changed": ("this site's advert must come back as it was sent", _ASK),
     "cohort_over_max": (
         "a cohort must have at most cohort_max sites, so that no sum wraps",

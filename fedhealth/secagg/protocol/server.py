@@ -17,7 +17,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedhealth.secagg.protocol.codec import word_type, wrong_shape
-from fedhealth.secagg.protocol.keys import commitment, own_mask_key, pair_mask, public_bytes, verify
+from fedhealth.secagg.protocol.keys import check_order, commitment, own_mask_key, pair_mask, public_bytes, verify
 from fedhealth.secagg.protocol.messages import (
     Advert,
     Cohort,
@@ -215,6 +215,8 @@ class ServerSession:
 
     def _check_advert(self, advert: Advert) -> None:
         check_advert(self._terms, self._names, self._signed, advert)
+        check_order(advert.share_key)  # or one site ends the round for all: whoever meets such a key leaves
+        check_order(advert.mask_key)
         known = {key for other in self._taken.values() if isinstance(other, Advert) for key in other.keys}
         if len(known | set(advert.keys)) != len(known) + len(advert.keys):
             raise refused("key_reused", "one of another advert")
