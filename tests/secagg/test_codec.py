@@ -219,6 +219,7 @@ def test_a_sum_that_sites_cant_reach_is_not_decoded(place, word):
         {"slots": (Counts("n", 1, 0),)},
         {"slots": (Counts("n", 0, 1),)},
         {"slots": (Reals("x", 1, 0.0),)},
+        {"slots": (Reals("x", 1, 1e-310),)},  # its scale would be infinite, and every word the least of all
         {"slots": (Reals("x", 1, math.inf),)},
         {"slots": (Reals("x", 1, math.nan),)},
         {"slots": (Reals("x", 1, 1.0), Counts("x", 1, 1))},
