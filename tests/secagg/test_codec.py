@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 
@@ -204,6 +205,20 @@ def test_a_sum_that_sites_cant_reach_is_not_decoded(place, word):
     words[place] = word
     with pytest.raises(IntegrityError):
         decode(PLAIN, words, 2)
+
+
+@pytest.mark.parametrize(("place", "most"), [(1, 6 / 500), (6, 2)], ids=["a weighted mean", "another sum"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_real_sum_is_decoded_up_to_what_its_patients_or_sites_can_reach(place, most, sign):
+    # By hand: 6 of at most 500 patients reach 6/500 of a site's levels, two sites twice its levels.
+    layout = dataclasses.replace(PLAIN, slots=(PLAIN.slots[0], PLAIN.slots[1], Reals("loss", 1, 10.0, weighted=False)))
+    words = add([encode(layout, 3, values(), KEY)] * 2)
+    reached = math.floor(most * layout.levels)
+    words[place] = sign * reached % 2**32
+    decode(layout, words, 2)
+    words[place] = sign * (reached + 5) % 2**32  # each site rounds by less than two levels
+    with pytest.raises(IntegrityError):
+        decode(layout, words, 2)
 
 
 @pytest.mark.parametrize(
