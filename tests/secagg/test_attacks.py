@@ -50,10 +50,18 @@ def test_a_coordinator_can_not_put_its_own_key_in_another_sites_place(key):
     assert refusal(masked.sites[A].share, with_advert(cohort, 1, **{key: bytes([7]) * 32})) == "bad_signature"
 
 
-def test_a_coordinator_can_not_change_a_sites_own_advert():
+@pytest.mark.parametrize("key", ["share_key", "mask_key", "commitment", "signature"])
+def test_a_coordinator_can_not_change_a_sites_own_advert(key):
     masked = round_at("share")
     (cohort,) = masked.asked[A]
-    assert refusal(masked.sites[A].share, with_advert(cohort, 0, mask_key=bytes(32))) == "own_advert_changed"
+    assert refusal(masked.sites[A].share, with_advert(cohort, 0, **{key: bytes(32)})) == "own_advert_changed"
+
+
+def test_an_advert_of_a_sites_own_session_before_a_restart_is_not_taken_for_this_ones():
+    masked = round_at("share")
+    (cohort,) = masked.asked[A]
+    before = session(masked.terms, A, seed=9).advertise()  # of the same terms, so well signed
+    assert refusal(masked.sites[A].share, Cohort((before, *cohort.adverts[1:]))) == "own_advert_changed"
 
 
 OTHER_TERMS = {
@@ -390,6 +398,8 @@ def test_a_refusal_is_final_and_leaves_no_secret_behind(step):
     keys, left = round_keys(seed_of(A)), site.dump()
     for secret in (seed_of(A), keys.own_mask, keys.polynomials, keys.mask_key.private_bytes_raw()):
         assert secret not in left
+    for share in round_at("reveal").messages("reveal")[A].own_masks.values():
+        assert share not in left
     right = (*masked.asked[A], *((words_of(masked.terms, A),) if step == "mask" else ()))
     assert refusal(getattr(site, step), *right) == "out_of_order"
     assert refusal(site.advertise) == "out_of_order"
@@ -416,6 +426,13 @@ def test_words_of_another_dimension_or_type_are_not_masked(words):
     message = masked.sites[B].mask(*masked.asked[B], words_of(masked.terms, B))
     if words.ndim == 1:
         assert refusal(masked.server.take, B, dataclasses.replace(message, words=words)) == "wrong_shape"
+
+
+def test_the_key_for_rounding_is_gone_with_the_seed_it_comes_from():
+    masked = round_at("confirm")
+    with pytest.raises(Refused) as refused:
+        _ = masked.sites[A].rounding_key
+    assert refused.value.code == "out_of_order"
 
 
 def test_a_mask_is_used_for_one_vector():
@@ -485,6 +502,10 @@ def test_shares_are_for_each_neighbour_and_for_no_other():
     (inbox,) = masked.asked[A]
     fewer = {site: sealed for site, sealed in inbox.sealed.items() if site != 1}
     assert refusal(masked.sites[A].mask, Inbox(inbox.sites, fewer), words_of(masked.terms, A)) == "shares_missing"
+    masked = round_at("mask")
+    (inbox,) = masked.asked[A]
+    more = Inbox((0, 1, 2, 3), dict(inbox.sealed))  # with one of E, who is said not to have shared
+    assert refusal(masked.sites[A].mask, more, words_of(masked.terms, A)) == "shares_missing"
     masked = round_at("share")
     shares = masked.messages("share")[A]
     assert refusal(masked.server.take, A, Shares(0, {1: shares.sealed[1]})) == "shares_missing"
@@ -549,7 +570,7 @@ def test_fewer_reveals_than_the_threshold_open_nothing():
 # Queries
 
 
-def test_a_query_answered_once_is_not_answered_without_one_of_its_sites():
+def test_a_query_answered_once_is_not_answered_with_one_site_fewer_or_more():
     # Two sums of the same values, of the same sites but one, would give that one's values away.
     masked = round_at("confirm")
     masked.sites[A].confirm(Survivors((0, 1, 2, 3, 4)))
@@ -560,3 +581,5 @@ def test_a_query_answered_once_is_not_answered_without_one_of_its_sites():
     same, fewer = again.fork().sites[A], again.fork().sites[A]
     assert refusal(fewer.confirm, Survivors((0, 1, 2, 3)), answered=answered) == "query_repeated"
     assert refusal(same.confirm, Survivors((0, 1, 2, 3, 4)), answered=answered) == ""
+    more = again.fork().sites[A]
+    assert refusal(more.confirm, Survivors((0, 1, 2, 3, 4)), answered={A, B, C, D}) == "query_repeated"
