@@ -511,21 +511,45 @@ def test_shares_are_for_each_neighbour_and_for_no_other():
     assert refusal(masked.server.take, A, Shares(0, {1: shares.sealed[1]})) == "shares_missing"
 
 
-@pytest.mark.parametrize("kind", ["own_masks", "mask_keys"])
-def test_a_wrong_share_ends_the_round_and_names_its_owner(kind):
+def revealed_falsely(kind: str, liars) -> MaskedRound:
+    """A round with a threshold of 3 where A to D reveal, the liars a wrong share of B's own mask or of E's key."""
     masked = MaskedRound(terms_of(5))
     masked.until("reveal", {"mask": [E]})
-    messages = masked.messages("reveal")
     owner = {"own_masks": 1, "mask_keys": 4}[kind]
-    shares = dict(getattr(messages[A], kind))
-    shares[owner] = (int.from_bytes(shares[owner], "big") ^ 1).to_bytes(33, "big")
-    messages[A] = dataclasses.replace(messages[A], **{kind: shares})
-    for name, message in messages.items():
-        masked.server.take(name, message)
-    with pytest.raises(Refused, match=masked.terms.names[owner]) as refused:
+    for name, message in masked.messages("reveal").items():
+        shares = dict(getattr(message, kind))
+        if name in liars:  # each by another amount: equal errors can cancel
+            shares[owner] = (int.from_bytes(shares[owner], "big") ^ (1 << message.site)).to_bytes(33, "big")
+        masked.server.take(name, dataclasses.replace(message, **{kind: shares}))
+    return masked
+
+
+@pytest.mark.parametrize("kind", ["own_masks", "mask_keys"])
+@pytest.mark.parametrize("liar", [A, B, C, D])
+def test_one_false_share_does_not_end_a_round_that_has_one_to_spare(kind, liar):
+    masked = revealed_falsely(kind, {liar})
+    masked.close()
+    assert masked.total.tolist() == plain_sum(masked.terms, {A, B, C, D})
+
+
+@pytest.mark.parametrize(("kind", "owner"), [("own_masks", B), ("mask_keys", E)])
+def test_more_false_shares_of_one_site_end_the_round_and_name_the_site(kind, owner):
+    masked = revealed_falsely(kind, {A, C})
+    with pytest.raises(Refused, match=owner) as refused:
         masked.close()
     assert refused.value.code == "bad_share"
     assert masked.total is None
+
+
+def test_one_false_share_ends_a_round_that_has_none_to_spare():
+    masked = MaskedRound(terms_of(5))
+    masked.until("reveal")
+    messages = masked.messages("reveal", without=[D, E])
+    shares = {**messages[A].own_masks, 1: bytes(33)}
+    messages[A] = dataclasses.replace(messages[A], own_masks=shares)
+    for name, message in messages.items():
+        masked.server.take(name, message)
+    assert refusal(masked.close) == "bad_share"
 
 
 # The coordinator's own checks

@@ -54,7 +54,10 @@ RULES: dict[str, tuple[str, str]] = {
     "another_view": ("an upload must be masked for the agreed sites", _SITE),
     "foreign_confirm": ("a confirmation must be of a survivor", _ASK),
     "reveal_mismatch": ("a site must reveal for each site it holds shares of the one kind that is due", _SITE),
-    "bad_share": ("revealed shares must give what their owner committed to", _SITE),
+    "bad_share": (
+        "revealed shares must give what their owner committed to",
+        "The round is over; that site shared falsely, or sites that revealed its shares did: ask all for their logs.",
+    ),
     "query_repeated": (
         "a query answered once must not be answered for another cohort",
         "Ask for it with the same sites, or another query.",
