@@ -40,6 +40,14 @@ def with_advert(cohort: Cohort, place: int, **change) -> Cohort:
     return Cohort(tuple(adverts))
 
 
+def resigned(masked: MaskedRound, name: str, advert: Advert, **change) -> Advert:
+    """The advert as a site that lies would send it."""
+    other = dataclasses.replace(advert, **change)
+    return dataclasses.replace(
+        other, signature=sign(identity_of(name), b"advert", (masked.terms.digest(), other.body()))
+    )
+
+
 # Keys and identities
 
 
@@ -94,26 +102,26 @@ def test_terms_that_differ_from_what_the_site_knows_are_refused_before_anything_
     assert refusal(agree, own, dataclasses.replace(own, **OTHER_TERMS[field])) == code
 
 
-@pytest.mark.parametrize("key", ["share_key", "mask_key", "commitment"])
-def test_a_key_of_another_site_can_not_be_used_again(key):
+@pytest.mark.parametrize(
+    ("place", "of", "key"),
+    [
+        (1, "share_key", "share_key"),
+        (1, "mask_key", "mask_key"),
+        (1, "commitment", "commitment"),
+        (1, "mask_key", "share_key"),
+        (1, "share_key", "mask_key"),
+        (2, "mask_key", "share_key"),
+    ],
+)
+def test_a_key_of_another_site_or_purpose_can_not_be_used_again(place, of, key):
     masked = round_at("share")
     (cohort,) = masked.asked[A]
-    copied = dataclasses.replace(cohort.adverts[2], **{key: getattr(cohort.adverts[1], key)}, signature=b"")
-    terms, identity = masked.terms, identity_of(C)
-    copied = dataclasses.replace(copied, signature=sign(identity, b"advert", (terms.digest(), copied.body())))
+    copied = resigned(masked, C, cohort.adverts[2], **{key: getattr(cohort.adverts[place], of)})
     adverts = (*cohort.adverts[:2], copied, *cohort.adverts[3:])
     assert refusal(masked.sites[A].share, Cohort(adverts)) == "key_reused"
-    server = MaskedRound(terms).server
+    server = MaskedRound(masked.terms).server
     server.take(B, cohort.adverts[1])
     assert refusal(server.take, C, copied) == "key_reused"
-
-
-def resigned(masked: MaskedRound, name: str, advert: Advert, **change) -> Advert:
-    """The advert as a site that lies would send it."""
-    other = dataclasses.replace(advert, **change)
-    return dataclasses.replace(
-        other, signature=sign(identity_of(name), b"advert", (masked.terms.digest(), other.body()))
-    )
 
 
 def test_a_public_key_of_small_order_is_refused():
