@@ -9,7 +9,7 @@ from scipy import stats
 
 from fedhealth.secagg.protocol.graph import graph_of, plan, ring
 
-CASES = [(n, T, losses) for n in (101, 150, 200, 1000) for T in (0, 2, 10) for losses in (10, 30)]
+CASES = [(n, T, losses) for n in (101, 150, 200, 1000) for T in (0, 2, 10) for losses in (10, 30)] + [(1000, 10, 45)]
 
 
 def connected(sites: set[int], neighbours) -> bool:
