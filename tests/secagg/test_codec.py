@@ -71,12 +71,12 @@ def test_every_word_is_the_floor_worked_in_fractions():
     from Crypto.Cipher import AES
 
     size = 40_001  # three blocks, the last a short one
-    layout = Layout((Reals("a", size, 3.0), Reals("b", 5, 0.1, weighted=False)), 64, 10)
+    layout = Layout((Reals("a", size, 3.0), Reals("b", 40, 0.1, weighted=False)), 64, 10)
     rng = np.random.default_rng(1)
-    given_ = {"a": rng.uniform(-3, 3, size), "b": rng.uniform(-0.1, 0.1, 5)}
+    given_ = {"a": rng.uniform(-3, 3, size), "b": rng.uniform(-0.1, 0.1, 40)}
     words = encode(layout, 48, given_, KEY)[1:].view(np.int32)
-    stream = AES.new(KEY, AES.MODE_CTR, nonce=b"", initial_value=0).encrypt(bytes(4 * (size + 5)))
-    for i in (0, 1, 16_383, 16_384, 40_000, 40_001, 40_005):
+    stream = AES.new(KEY, AES.MODE_CTR, nonce=b"", initial_value=0).encrypt(bytes(4 * (size + 40)))
+    for i in (*range(40), 16_383, 16_384, *range(40_000, size + 40)):
         name, j = ("a", i) if i < size else ("b", i - size)
         weight, most = (48, 64) if name == "a" else (1, 1)
         bound = Fraction(3) if name == "a" else Fraction(float(np.float32(0.1)))
