@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -110,6 +111,24 @@ def test_no_step_is_taken_twice(federation, last):
     with pytest.raises(Refused) as refused:
         federation.answer(OWN, step, sent)
     assert refused.value.code == "out_of_order"
+
+
+@pytest.mark.parametrize("last", ["query.mask", "query.confirm"])
+def test_of_many_requests_for_a_step_at_once_one_is_answered(federation, last):
+    # Two signatures of two lists of survivors, or two reveals, would open a hospital's own vector.
+    sent = federation.through(last)[OWN]
+    step = {"query.mask": "query.confirm"}.get(last, "query.reveal")
+
+    def ask(_):
+        try:
+            return federation.answer(OWN, step, sent)
+        except Refused as refused:
+            return refused.code
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(8)))
+    assert sum(isinstance(each, bytes) for each in found) == 1
+    assert found.count("out_of_order") == 7
 
 
 @pytest.mark.parametrize("last", ["advert", "query.share", "query.mask", "query.confirm"])
