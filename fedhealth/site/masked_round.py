@@ -32,7 +32,7 @@ from fedhealth.secagg.protocol.messages import Cohort, Inbox, Quorum, Survivors,
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.site import SiteSession
 from fedhealth.secagg.protocol.site_state import Stage
-from fedhealth.site.keys import Keys, write_private
+from fedhealth.site.keys import OWNER_ONLY, Keys, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,7 @@ class MaskedRound:
         """Wait until no other process or thread works on this hospital's round; a lock ends with its holder."""
         place = self._counter.with_name("lock")
         place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("w") as handle:
+        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT, OWNER_ONLY), "w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
