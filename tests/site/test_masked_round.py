@@ -184,6 +184,19 @@ def test_a_question_answered_once_is_answered_for_the_same_hospitals_only(federa
     assert refused.value.code == "query_repeated"
 
 
+def test_a_statistic_asked_with_anything_more_is_the_same_question(federation):
+    plain = task_of(QUESTION, {}, {})
+    assert task_of(QUESTION, {}, {"again": 1}) == task_of(QUESTION, {"more": np.zeros(1)}, {}) == plain
+    means = [{"means": np.array([0.5, value])} for value in (1.0, np.nextafter(1.0, 2.0))]
+    assert task_of("query.spread", means[0], {}) == task_of("query.spread", means[1], {}) != plain
+    assert task_of("evaluate", means[0], {}) != task_of("evaluate", means[1], {})
+    federation.through("query.reveal")
+    again = Request(QUESTION, 0, {}, {"again": 1})
+    federation.clients[OWN].answer(again, federation.memory(OWN), federation.keys(OWN))
+    stored, _ = federation.clients[OWN]._round(federation.memory(OWN), federation.keys(OWN))._read()
+    assert stored.terms.task == federation.terms.task
+
+
 def test_a_key_that_is_not_the_studys_takes_no_part(federation):
     (federation.keys(OWN).folder / "identity").unlink()
     federation.keys(OWN).init()
