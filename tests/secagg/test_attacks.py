@@ -22,10 +22,11 @@ from masked_round import (
 
 from fedhealth.core.errors import Refused
 from fedhealth.secagg.protocol.graph import plan
-from fedhealth.secagg.protocol.keys import own_mask_key, pair_mask, round_keys, sign
+from fedhealth.secagg.protocol.keys import open_share, own_mask_key, pair_mask, round_keys, sign
 from fedhealth.secagg.protocol.layout import Layout, Reals
 from fedhealth.secagg.protocol.messages import Advert, Cohort, Confirm, Inbox, Quorum, Shares, Survivors
 from fedhealth.secagg.protocol.session import round_of
+from fedhealth.secagg.protocol.shamir import combine, weights_at_zero
 from fedhealth.secagg.protocol.site import SiteSession
 from fedhealth.secagg.protocol.site_state import Stage
 from fedhealth.secagg.protocol.streams import add_streams
@@ -411,6 +412,26 @@ def test_a_refusal_is_final_and_leaves_no_secret_behind(step):
     right = (*masked.asked[A], *((words_of(masked.terms, A),) if step == "mask" else ()))
     assert refusal(getattr(site, step), *right) == "out_of_order"
     assert refusal(site.advertise) == "out_of_order"
+
+
+def test_on_a_sparse_graph_one_neighbour_fewer_than_the_threshold_opens_no_secret():
+    terms = terms_of(102, d=1, losses_percent=10, colluders=1)
+    sessions = [session(terms, name) for name in terms.names]
+    cohort = Cohort(tuple(each.advertise() for each in sessions))
+    now, (_, threshold) = round_of(terms, cohort), plan(102, 1, 10)
+    sealed = sessions[0].share(cohort).sealed
+    own, mask = {}, {}
+    for place in sorted(sealed)[:threshold]:
+        key = round_keys(seed_of(terms.names[place])).share_key
+        both = open_share(key, now.adverts[0].share_key, now.digest, (0, place), sealed[place])
+        own[place + 1], mask[place + 1] = both[:33], both[33:]
+    for shares, secret in (
+        (own, round_keys(seed_of(A)).own_mask),
+        (mask, round_keys(seed_of(A)).mask_key.private_bytes_raw()),
+    ):
+        fewer = dict(list(shares.items())[1:])
+        assert combine(shares, weights_at_zero(list(shares))) == secret
+        assert combine(fewer, weights_at_zero(list(fewer))) != secret
 
 
 # Vectors
