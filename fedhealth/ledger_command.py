@@ -92,6 +92,7 @@ def _history(rows: Sequence[Row], delta: float) -> tuple[Table, list[tuple[int, 
     from rich.text import Text
 
     from fedhealth.privacy.accountant import epsilon
+    from fedhealth.privacy.guarantee import rounded_up
     from fedhealth.privacy.ledger import events_of
 
     table = Table("study", "config", "what", "event", "times", "days", f"ε, δ = {delta:g}", box=None)
@@ -104,7 +105,7 @@ def _history(rows: Sequence[Row], delta: float) -> tuple[Table, list[tuple[int, 
         cost = epsilon(done, delta)
         points.append((len(done), cost, first.study))
         days = " to ".join(dict.fromkeys(row.at[:10] for row in (first, last)))
-        shown = (first.study, first.digest[:8], first.what, _words(events[0]), str(len(run)), days, f"{cost:.3f}")
+        shown = (first.study, first.digest[:8], first.what, _words(events[0]), str(len(run)), days, rounded_up(cost))
         table.add_row(*map(Text, shown))
     return table, points
 

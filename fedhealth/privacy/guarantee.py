@@ -36,7 +36,7 @@ class Guarantee:
     delta: float
     views: tuple[View, ...]
     sampling: str
-    unit: str = "a patient with all records"
+    unit: str = "a patient with all records at one hospital"
     adjacency: str = "added or removed"
     method: str = accountant.METHOD
 
@@ -45,7 +45,7 @@ class Guarantee:
         if math.isinf(self.epsilon):
             return f"no bound: something left with no noise or next to none, seen by {against}"
         return (
-            f"(ε = {_up(self.epsilon)}, δ = {self.delta:g}) for {self.unit}, {self.adjacency}; "
+            f"(ε = {rounded_up(self.epsilon)}, δ = {self.delta:g}) for {self.unit}, {self.adjacency}; "
             f"against {against}; {self.sampling}; by {self.method}"
         )
 
@@ -74,9 +74,9 @@ def _sampling(events: list[Event]) -> str:
     return f"Poisson sampling of patients at rate {named}, kept secret" + (", and sums over all patients" * whole)
 
 
-def _up(epsilon: float) -> str:
+def rounded_up(epsilon: float) -> str:
     """Three significant digits, rounded up: a printed bound must still be one."""
-    if epsilon == 0:
-        return "0"
+    if epsilon == 0 or math.isinf(epsilon):
+        return "∞" if epsilon else "0"
     unit = 10.0 ** (math.floor(math.log10(epsilon)) - 2)
     return f"{math.ceil(epsilon / unit - 1e-9) * unit:.3g}"

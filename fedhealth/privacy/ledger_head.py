@@ -8,13 +8,11 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import mkstemp
 
 from fedhealth.core.errors import IntegrityError, SettingError
 from fedhealth.core.study import canonical
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: What the first row has for the hash of the row before.
 GENESIS = "0" * 64
@@ -92,12 +90,22 @@ class Head:
         return canonical({**head, "seal": self.sealed(canonical({"head": head}))}).encode()
 
     def _draft(self, text: bytes) -> Path:
-        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.draft")
+        draft = draft_of(self.path)
         with draft.open("wb") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         return draft
+
+
+def draft_of(path: Path) -> Path:
+    """An empty file beside `path`, for its owner alone, with a name that nobody else has.
+
+    A process' number would not do: threads share one, and so may processes of two containers.
+    """
+    number, name = mkstemp(prefix=f"{path.name}.", suffix=".draft", dir=path.parent)
+    os.close(number)
+    return Path(name)
 
 
 def place(draft: Path, path: Path) -> None:

@@ -153,6 +153,20 @@ def test_many_steps_of_next_to_no_loss_are_never_undercut():
     assert limit <= epsilon([sampled(noise, rate, count)], DELTA) < 2 * limit
 
 
+@pytest.mark.parametrize("mu", [1.0, 3.0, 10.0])
+@pytest.mark.parametrize("delta", [1e-6, 1e-9, 1e-10])
+def test_the_rounding_of_many_steps_undercuts_no_delta(mu, delta):
+    # With a rate this near to 1 each step is a Gaussian, to 1e-12 of its loss, and so are all together.
+    count = 100_000
+    found = epsilon([sampled(math.sqrt(count) / mu, 1 - 1e-12, count)], delta)
+    assert gaussian_epsilon(mu, delta) <= found < 1.01 * gaussian_epsilon(mu, delta)
+
+
+def test_more_steps_than_delta_has_digits_for_have_no_bound():
+    assert epsilon([sampled(1e5, 0.01, 3 * 10**6)], 1e-10) == math.inf
+    assert epsilon([sampled(1e5, 0.01, 3 * 10**6)], 1e-8) < 1
+
+
 def test_nothing_costs_nothing():
     assert epsilon([], DELTA) == 0
 

@@ -8,14 +8,21 @@ import pytest
 
 from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian, Unbounded
 from fedhealth.privacy.accountant import epsilon
-from fedhealth.privacy.guarantee import Guarantee, guarantee
+from fedhealth.privacy.guarantee import Guarantee, guarantee, rounded_up
 
 STEPS = PoissonSampledGaussian(noise_multiplier=1.394, sampling_rate=0.1, count=100)
 
 
 def test_it_says_unit_adjacency_delta_sampling_accountant_and_view():
     said = str(guarantee([STEPS], delta=1e-5, views=["updates"]))
-    for words in ("δ = 1e-05", "patient with all records", "added or removed", "coordinator", "rate 0.1", "PLD"):
+    for words in (
+        "δ = 1e-05",
+        "patient with all records at one hospital",
+        "added or removed",
+        "coordinator",
+        "rate 0.1",
+        "PLD",
+    ):
         assert words in said
 
 
@@ -38,6 +45,11 @@ def test_the_printed_epsilon_is_never_below_the_bound():
 def test_epsilon_is_rounded_up_to_three_digits(value, said):
     shown = str(Guarantee(epsilon=value, delta=1e-5, views=("sums",), sampling="no sampling"))
     assert shown.startswith(f"(ε = {said}, ")
+
+
+def test_a_small_cost_is_not_rounded_to_none():
+    assert rounded_up(0.00011) == "0.00011"
+    assert rounded_up(math.inf) == "∞"
 
 
 def test_without_noise_no_number_is_printed():
