@@ -126,7 +126,7 @@ def conduct(
     best = store.load(progress.best_round)
     model = progress.model if best is None else best.model
     grid.exchanges()
-    vectors, came_with, counted = evaluated(
+    vectors, came_with, whose = evaluated(
         plan, grid, statistics.preprocessor, model, progress.done + 1,
         of_round=progress.best_round, part="test", grouped=True,
     )  # fmt: skip
@@ -144,7 +144,7 @@ def conduct(
             "parameters": int(sum(array.size for array in model.values())),
             "sums": {site: vector.tolist() for site, vector in vectors.items()},
             "came_with": came_with,
-            **({"counted": counted[ALL], "exchanges": masked_rows(last)} if grid.is_masked else {}),
+            **({"counted": whose[ALL], "exchanges": masked_rows(last)} if grid.is_masked else {}),
             "failed_last": [{"site": f.site, "reason": f.reason} for exchange in last for f in exchange.failed],
             "is_personal": plan.method.is_personal,
             "privacy": privacy,

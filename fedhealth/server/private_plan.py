@@ -30,8 +30,8 @@ def check_private(
         return
     if is_masked:
         raise SettingError(
-            "a masked sum counts whole patients, found privacy=dp_sgd, whose counts are noisy. Use secagg=plain: its noise "
-            "holds against the coordinator without masks."
+            "masks need whole counts and a private study has noisy ones, found privacy=dp_sgd with secagg=masked. Use "
+            "one of the two: secagg=plain, or privacy=plain."
         )
     if study.task.follow_up is not None:
         raise SettingError(
