@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--folder", type=Path, default=Path("runs"))
     runs.set_defaults(run=_runs)
 
-    sites = commands.add_parser("sites", help="list, draw or split hospitals")
+    sites = commands.add_parser("sites", help="list, draw or split hospitals, or make a hospital's keys")
     sites.set_defaults(run=_sites_list, folder=None)
     kinds = sites.add_subparsers(title="commands", metavar="COMMAND")
     listed = kinds.add_parser("list", help="list the hospitals of a folder")
@@ -103,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--seed", type=int, default=7)
     new.add_argument("--out", type=Path, default=Path("sites"))
     new.set_defaults(run=_sites_new)
+    keys = kinds.add_parser("keys", help="make a hospital's keys, and print its public one")
+    keys.add_argument("folder", type=Path, metavar="SITE", help="the hospital's own folder, with its site.yaml")
+    keys.set_defaults(run=_sites_keys)
     split = kinds.add_parser("split", help="split a pooled CSV table into hospitals")
     split.add_argument("table", type=Path)
     split.add_argument("--outcome", required=True, help="the outcome's column")
@@ -328,6 +331,14 @@ def _sites_new(chosen: argparse.Namespace) -> None:
     for path in write_sites(chosen.out, h=chosen.h, n=chosen.n, seed=chosen.seed):
         sys.stdout.write(f"{path}\n")
     sys.stdout.write(f"run them: fedhealth simulate sites.folder={chosen.out} sites.names=null\n")
+
+
+def _sites_keys(chosen: argparse.Namespace) -> None:
+    from fedhealth.core.manifest import load_manifest
+    from fedhealth.site.keys import FOLDER, Keys
+
+    name = load_manifest(chosen.folder).name
+    sys.stdout.write(f"{name}: {Keys(chosen.folder / FOLDER).init()}\n")
 
 
 def _sites_split(chosen: argparse.Namespace) -> None:

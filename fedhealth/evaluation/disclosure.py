@@ -11,13 +11,18 @@ if TYPE_CHECKING:
 def withheld(sizes: Mapping[str, tuple[int, ...]], own: Collection[str], *, floor: int) -> set[str]:
     """The rows of a table with a total that may not be shown, those of `own` among them.
 
-    What is withheld is the total less what is shown. So others are withheld with it, the
-    smallest first and none that is not needed in the end, until for each row of `own` the
-    rest of what is withheld reaches the floor in every count: then neither that row nor a
-    few patients are what is left (complementary suppression: Cox 1980, doi:10.1080/01621459.1980.10477481).
+    What is withheld is the total less what is shown. So others are withheld with it until
+    beside each row of `own` there is in every count another that reaches the floor, and the
+    rows withheld hold together so many that the row could be of any number below the floor
+    (complementary suppression: Cox 1980, doi:10.1080/01621459.1980.10477481).
 
-    It stops a reader of the table, who must not be told which row went for its own sake.
-    It does NOT stop a hospital that takes its own row off.
+    The others come by name, those first that reach the floor. Were they the smallest, whoever
+    knows so would know them smaller than every row that is shown, and by the total what they
+    hide: often exactly. One that was not enough stays: shown, it would tell what it was too
+    small beside.
+
+    It stops a reader of the table who knows all this. It does NOT stop a hospital that takes
+    its own row off.
 
     Args:
         sizes: each row's counts, such as patients with and without the outcome.
@@ -26,12 +31,10 @@ def withheld(sizes: Mapping[str, tuple[int, ...]], own: Collection[str], *, floo
     """
     small = sizes.keys() & set(own)
     hidden = set(small)
-    while hidden and hidden != sizes.keys() and not _hides_each(small, hidden, sizes, floor):
-        hidden.add(min(sizes.keys() - hidden, key=lambda name: (min(sizes[name]), name)))
-    # What a larger row came to hide alone needs no smaller one beside it.
-    for name in sorted(hidden - small, key=lambda name: (min(sizes[name]), name)):
-        if _hides_each(small, hidden - {name}, sizes, floor):
-            hidden.remove(name)
+    for name in sorted(sizes.keys() - small, key=lambda name: (min(sizes[name]) < floor, name)):
+        if _hides_each(small, hidden, sizes, floor):
+            break
+        hidden.add(name)
     return hidden
 
 
@@ -48,7 +51,11 @@ def is_lone(counts: Collection[int], *, hospitals: int, floor: int) -> bool:
 
 
 def _hides_each(small: set[str], hidden: set[str], sizes: Mapping[str, tuple[int, ...]], floor: int) -> bool:
-    totals = [sum(counts) for counts in zip(*(sizes[name] for name in hidden), strict=True)]
-    return len(hidden) > 1 and all(
-        total - count >= floor for name in small for total, count in zip(totals, sizes[name], strict=True)
-    )
+    for name in small:
+        others = [sizes[other] for other in hidden if other != name]
+        for place, count in enumerate(sizes[name]):
+            beside = [counts[place] for counts in others]
+            # The least total that both floor - 1 in this row and the floor in another add up to.
+            if max(beside, default=0) < floor or count + sum(beside) < 2 * floor - 1:
+                return False
+    return True

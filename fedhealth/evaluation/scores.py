@@ -306,6 +306,9 @@ class SummaryLayout:
             SettingError: a group the layout does not have.
         """
         if self.is_noisy:
+            # Whether a hospital fails must not tell of a patient: whoever chose the weights can make one
+            # patient's score no number, and the failure itself leaves without noise.
+            probability = np.nan_to_num(probability, nan=0.5)
             return ScoreSums.of(probability, outcome, bins=self.bins).to_vector()[: 2 * self.bins]
         # Binned finely and then merged: so each group's cells are whole cells of the cohort's, on every border.
         parts = {

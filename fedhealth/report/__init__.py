@@ -20,7 +20,8 @@ part may be null or absent, except `schema`, `study` and `sites`.
         name, title, region, description
         simulated   whether its patients are made up
         train, validation, test
-                    patients, null where the hospital's policy withholds the count
+                    patients, null where the hospital's policy withholds the count; where they are
+                    followed over time, `test` are those whose status at the horizon is known
         events      patients with a positive outcome among `test`
         status      "took part", or what went wrong
         shared      whether its policy allows results by name

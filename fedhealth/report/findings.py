@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedhealth.core.measure import not_estimable
+from fedhealth.core.measure import Measure, not_estimable
 from fedhealth.core.preprocessor import Preprocessor, Scaled
 from fedhealth.core.seeds import seed_of
 from fedhealth.core.split import PARTS
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fedhealth.core.measure import Measure
     from fedhealth.core.study import Study
 
 #: Who belongs to no group of a grouping, since the value is missing.
@@ -80,15 +79,22 @@ def findings(
     is_masked = ALL in by_site
     floor = Floor.of(manifest, united=len(results["counted"]) if is_masked else None)
     why = {} if is_masked else _why_withheld(sums["federated"], manifest, floor)
+    few = _why_no_total(sums["federated"], why, floor)
+    lost = {name: int(found.censored) for name, found in followed.get("federated", {}).items()}
     union = {
-        who: _timed(followed[who].values(), found) if who in followed else found
+        who: _timed(followed[who].values(), found, hides_lost=_is_few(lost.values(), floor.cell))
+        if who in followed
+        else found
         for who, found in (
-            (who, _union(each, totals[who], sums["federated"], floor, seed, noise=_noise(study, who)))
+            (who, _union(each, totals[who], sums["federated"], few, floor, seed, noise=_noise(study, who)))
             for who, each in sums.items()
         )
     }
+    few_lost = {
+        name for name, n in lost.items() if not is_masked and _is_few([n], int(manifest["sites"][name]["min_cell"]))
+    }
+    hides_lost = withheld({name: (n,) for name, n in lost.items()}, few_lost | why.keys(), floor=floor.cell)
     whole = totals["federated"]
-    few = floor.why_few([found.n for found in sums["federated"].values()])
     return rounded(  # type: ignore[no-any-return]
         {
             "schema": 1,
@@ -100,6 +106,7 @@ def findings(
                         sums,
                         followed,
                         why.get(name, ""),
+                        name in hides_lost,
                         results,
                         statistics,
                         manifest,
@@ -109,10 +116,15 @@ def findings(
                     )
                     for name in study.roster
                 ],
-                _counts(sums["federated"], followed, statistics),
+                _counts(sums["federated"], statistics),
                 floor.cell,
             ),
-            "rounds": _rounds(history, floor),
+            "rounds": _rounds(
+                history,
+                statistics["shapes"],
+                floor,
+                is_open=not why and all(manifest["sites"][name]["shared"] for name in study.roster),
+            ),
             "union": {who: _json(found) for who, found in union.items()},
             "comparison": [
                 _compared(who, {} if is_masked else sums[who], union[who]["auroc"], why, noise=_noise(study, who))
@@ -174,6 +186,25 @@ class Floor:
             return f"withheld: it must be of at least {self.hospitals} hospitals with patients of their own"
         return ""
 
+    def are_of_one(self, patients: list[int]) -> bool:
+        """Whether most of so many patients at each hospital are at one, and few at the others; unknown under masks."""
+        if self.united is not None and self.united >= self.hospitals:
+            return False
+        most = max(patients, default=0)
+        return sum(patients) - most < min(most, self.cell)
+
+    def why_withheld(self, each: Collection[ScoreSums]) -> str:
+        """Why a total of such sums is withheld; empty where it is not.
+
+        It must be of enough hospitals, and neither outcome of little more than one's: that one
+        alone would place the patients whom a measure compares with the others.
+        """
+        few = self.why_few([sums.n for sums in each])
+        sides = ([sums.n_positive for sums in each], [sums.n_negative for sums in each])
+        if not few and any(self.are_of_one(side) for side in sides):
+            return "withheld: it must be of patients with and without the outcome at more than one hospital"
+        return few
+
 
 def rounded(document: Any) -> Any:  # noqa: ANN401 - JSON
     """The document with every float to four significant digits: more of them would be a fingerprint of counts."""
@@ -210,7 +241,7 @@ def _why_withheld(sums: Mapping[str, ScoreSums], manifest: Mapping[str, Any], fl
     private = {name for name in sums if not manifest["sites"][name]["shared"]}
     small = {name for name in sums if measures.withheld_below(sums[name], int(manifest["sites"][name]["min_cell"]))}
     sizes = {name: (found.n_positive, found.n_negative) for name, found in sums.items()}
-    # One reason for the small and for those that hide them: which is which would narrow the small one's count.
+    # One reason for the small and for those that hide them; by the rule one may tell which is which, but no count.
     return {
         name: "withheld by the hospital's policy"
         if name in private
@@ -219,17 +250,29 @@ def _why_withheld(sums: Mapping[str, ScoreSums], manifest: Mapping[str, Any], fl
     }
 
 
+def _why_no_total(sums: Mapping[str, ScoreSums], why: Mapping[str, str], floor: Floor) -> str:
+    """Why no total over the hospitals is shown; empty where it is.
+
+    Where each hospital is withheld, a total near the floor tells of each that it is small.
+    """
+    whole = _summed(list(sums.values()))
+    if why.keys() == sums.keys() and min(whole.n_positive, whole.n_negative) < 2 * floor.cell:
+        return "withheld: few patients with or without the outcome, at every hospital"
+    return floor.why_withheld(sums.values())
+
+
 def _union(
     each: Mapping[str, ScoreSums],
     total: ScoreSums,
     federated: Mapping[str, ScoreSums],
+    few: str,
     floor: Floor,
     seed: int,
     *,
     noise: float,
 ) -> dict[str, Measure]:
-    """Every measure on all patients; none where the total is little more than one hospital's, or of other hospitals."""
-    note = floor.why_few([sums.n for sums in each.values()])
+    """Every measure on all patients; none where totals are withheld because of `few`, or this one is of other hospitals."""
+    note = few
     if each.keys() != federated.keys():
         note = "not of the same hospitals as the federation"
     if note:
@@ -252,12 +295,20 @@ def _survival(
     }
 
 
-def _timed(each: Collection[SurvivalSums], found: dict[str, Measure]) -> dict[str, Measure]:
-    """The measures of times, which lack a value for the same reason as the others, and then the others."""
+def _timed(each: Collection[SurvivalSums], found: dict[str, Measure], *, hides_lost: bool) -> dict[str, Measure]:
+    """The measures of times, which lack a value for the same reason as the others, and then the others.
+
+    How wide the interval of observed to expected is tells, nearly to the patient, how many
+    more were followed than those of known status; so there is none where that is withheld.
+    """
     reason = found["auroc"].note
     is_withheld = all(not measure.is_estimable and measure.note == reason for measure in found.values())
     total = sum(each, SurvivalSums())
     timed = {name: not_estimable(reason) if is_withheld else of(total) for name, (_, of) in SURVIVAL_MEASURES.items()}
+    ratio = timed["observed_to_expected"]
+    if hides_lost and ratio.is_estimable:
+        note = "no interval: it would tell how few were lost before the horizon, here or at another hospital"
+        timed["observed_to_expected"] = Measure(ratio.value, note=note)
     return {**timed, **found}
 
 
@@ -274,7 +325,7 @@ def _follow_up(study: Study, each: list[SurvivalSums], floor: Floor) -> dict[str
     """The horizon, how many test patients there are, and of how many the status at the horizon is not known."""
     follow_up = study.task.follow_up
     censored = [int(sums.censored) for sums in each]
-    is_hidden = bool(floor.why_few([int(sums.patients) for sums in each])) or 0 < sum(censored) < floor.cell
+    is_hidden = bool(floor.why_few([int(sums.patients) for sums in each])) or _is_few(censored, floor.cell)
     return {
         "horizon": "" if follow_up is None else follow_up.horizon_title,
         "patients": None if is_hidden else sum(int(sums.patients) for sums in each),
@@ -282,27 +333,45 @@ def _follow_up(study: Study, each: list[SurvivalSums], floor: Floor) -> dict[str
     }
 
 
-def _rounds(history: list[dict[str, Any]], floor: Floor) -> list[dict[str, Any]]:
-    """The history, validation measures only where the same hospitals gave them, and enough of them.
+def _rounds(
+    history: list[dict[str, Any]], shapes: Mapping[str, list[int]], floor: Floor, *, is_open: bool
+) -> list[dict[str, Any]]:
+    """The history, its measures only where the same hospitals gave them, and enough of them.
 
     Two rounds that differ by a hospital would tell of that hospital by their difference.
+    Training losses may differ so where the study `is_open`, which is where nothing is
+    withheld of any hospital: most rounds of a study that draws its hospitals would have none.
+
+    Args:
+        history: the rows of `metrics.jsonl`.
+        shapes: each hospital's patients by part.
+        floor: of the report.
+        is_open: whether no hospital is withheld.
     """
-    sets = Counter(tuple(row["scored_by"]) for row in history)
-    usual = max(sets, key=lambda names: (sets[names], len(names)), default=())
+    usual, trainers = (_most_often([tuple(row[key]) for row in history]) for key in ("scored_by", "trained_by"))
+    # A hospital may answer later that did not yet when its patients were counted.
+    trains, validates = ({name: shape[part] for name, shape in shapes.items()} for part in (0, 1))
+    few_score = floor.why_few([validates.get(name, 0) for name in usual])
     rows = []
     for row in history:
         shown = {key: value for key, value in row.items() if key not in COORDINATORS_OWN}
-        note = ""
+        trained_by, note = tuple(row["trained_by"]), ""
         if tuple(row["scored_by"]) != usual:
             note = "withheld: other hospitals answered than in most rounds"
-        elif len(usual) < floor.hospitals or min(row["events"], row["others"]) < floor.cell:
+        elif few_score or min(row["events"], row["others"]) < floor.cell:
             note = "withheld or not estimable: few hospitals, or few patients with or without the outcome"
-        if note and floor.cell > 1:
+        if note:
             shown |= dict.fromkeys(("auroc", "log_loss"), not_estimable(note).to_json())
-        if row["answered"] < floor.hospitals:
+        if floor.why_few([trains.get(name, 0) for name in trained_by]) or not (is_open or trained_by == trainers):
             shown["train_loss"] = None
         rows.append(shown)
     return rows
+
+
+def _most_often(sets: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """The hospitals that answered together in most rounds; of as many rounds, more of them."""
+    times = Counter(sets)
+    return max(times, key=lambda names: (times[names], len(names)), default=())
 
 
 def _site(
@@ -310,6 +379,7 @@ def _site(
     sums: Mapping[str, Mapping[str, ScoreSums]],
     followed: Mapping[str, Mapping[str, SurvivalSums]],
     why: str,
+    hides_lost: bool,
     results: Mapping[str, Any],
     statistics: Mapping[str, Any],
     manifest: Mapping[str, Any],
@@ -326,6 +396,8 @@ def _site(
         "name": name,
         **{key: about[key] for key in ("title", "region", "description", "simulated")},
         **{part: _shown(n, floor) for part, n in zip(PARTS, shape, strict=True)},
+        # Where patients are followed, those of known status: of all of them one would see how many were lost.
+        **({"test": own.n} if own is not None and shape[-1] is not None else {}),
         "events": None if own is None or why else own.n_positive,
         "status": _status(name, history, results),
         "shared": is_shared,
@@ -347,24 +419,25 @@ def _site(
     return {
         **row,
         **aurocs,
-        "measures": _json(_timed([followed["federated"][name]], found) if followed else found),
+        "measures": _json(_timed([followed["federated"][name]], found, hides_lost=hides_lost) if followed else found),
     }
 
 
 def _shown(count: int | None, floor: int) -> int | None:
     """A count, or None where it is of somebody but of fewer than the floor."""
-    return None if count is not None and 0 < count < floor else count
+    return None if count is not None and _is_few([count], floor) else count
 
 
-def _counts(
-    sums: Mapping[str, ScoreSums], followed: Mapping[str, Mapping[str, SurvivalSums]], statistics: Mapping[str, Any]
-) -> dict[str, dict[str, int]]:
+def _is_few(counts: Collection[int], floor: int) -> bool:
+    """Whether the counts together are of somebody but of fewer than the floor."""
+    return 0 < sum(counts) < floor
+
+
+def _counts(sums: Mapping[str, ScoreSums], statistics: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """By column of the hospitals' table, each hospital's true count."""
     columns = {part: {name: shape[i] for name, shape in statistics["shapes"].items()} for i, part in enumerate(PARTS)}
     # The totals over test patients are of those who answered the last evaluation.
     columns["test"] = {name: found.n for name, found in sums.items()}
-    if followed:
-        columns["test"] = {name: int(found.patients) for name, found in followed["federated"].items()}
     return {**columns, "events": {name: found.n_positive for name, found in sums.items()}}
 
 
@@ -460,7 +533,7 @@ def _groups(
         small = {
             title
             for title, each in at.items()
-            if measures.withheld_below(totals[title], floor.cell) or floor.why_few([sums.n for sums in each])
+            if measures.withheld_below(totals[title], floor.cell) or floor.why_withheld(each)
         }
         hidden = withheld(
             {title: (sums.n_positive, sums.n_negative) for title, sums in totals.items()}, small, floor=floor.cell
@@ -520,7 +593,9 @@ def _heterogeneity(
             {
                 "feature": feature.name,
                 "label": feature.label or feature.name,
-                "icc_value": _number(found.value.get(feature.name, math.nan)),
+                "icc_value": None
+                if feature.kind == "binary" and _tells_few(feature.name, found_in.values(), floor.cell)
+                else _number(found.value.get(feature.name, math.nan)),
                 "icc_missing": _number(found.missingness.get(feature.name, math.nan)),
             }
             for feature in study.features.features
@@ -532,6 +607,12 @@ def _heterogeneity(
         ),
         "site_distance": {"names": titles, "matrix": [[_number(x) for x in row] for row in found.distance.tolist()]},
     }
+
+
+def _tells_few(binary: str, each: Collection[SiteSums], floor: int) -> bool:
+    """Whether a hospital has few patients with a yes or with a no: of whole counts that small one number can give all."""
+    found = [(sums.count[binary], sums.mean[binary]) for sums in each if sums.count[binary]]
+    return any(round(n * min(share, 1 - share)) < floor for n, share in found)
 
 
 def _site_sums(study: Study, statistics: Mapping[str, Any], name: str) -> SiteSums:
@@ -573,7 +654,10 @@ def _cost(history: list[dict[str, Any]], manifest: Mapping[str, Any]) -> dict[st
 
 
 def _preprocessing(study: Study, statistics: Mapping[str, Any], floor: Floor) -> list[dict[str, Any]]:
-    """What each variable was scaled by; None where it is little more than one hospital's."""
+    """What each variable was scaled by; None where it is little more than one hospital's.
+
+    The mean of a yes or no is a count, and withheld where either is of few patients.
+    """
     preprocessor = Preprocessor.from_json(statistics["preprocessor"])
     layout, sites = MomentLayout(study.features), sorted(statistics["second"])
     sections = {site: layout.sections(np.array(statistics["first"][site])) for site in sites}
@@ -584,18 +668,28 @@ def _preprocessing(study: Study, statistics: Mapping[str, Any], floor: Floor) ->
         if not isinstance(fitted, Scaled):
             continue
         name, feature = fitted.name, study.features[fitted.name]
-        # What the feature spec alone gave is nobody's.
-        is_public = study.score_bins is not None
-        few = "" if is_public else floor.why_few([int(counts[places[name]]) for counts, *_ in sections.values()])
-        missing = sum(float(found[3][study.features.names.index(name)]) for found in sections.values())
+        # Where no hospital was asked, the feature spec alone gave it.
+        is_public = not sections
+        counts = [int(found[0][places[name]]) for found in sections.values()]
+        few = "" if is_public else floor.why_few(counts)
+        missing = sum(int(found[3][study.features.names.index(name)]) for found in sections.values())
+        yes = [round(found[1][places[name]]) for found in sections.values()]
+        no = [n - y for n, y in zip(counts, yes, strict=True)]
+        is_few = (
+            feature.kind == "binary"
+            and not is_public
+            and any(sum(each) < floor.cell or floor.are_of_one(each) for each in (yes, no))
+        )
         rows.append(
             {
                 "name": name,
                 "label": feature.title + (" (log)" if feature.transform == "log" else ""),
-                "mean": None if few else fitted.mean,
-                "sd": None if few else fitted.sd,
+                "mean": None if few or is_few else fitted.mean,
+                "sd": None if few or is_few else fitted.sd,
                 # Hospitals with few missing send none, so the share is a little low.
-                "missing_share": None if few or is_public or not patients else missing / patients,
+                "missing_share": None
+                if few or is_public or not patients or _is_few([missing], floor.cell)
+                else missing / patients,
             }
         )
     return rows

@@ -126,15 +126,19 @@ def comparison(rows: Sequence[Part]) -> Picture | None:
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("AUROC")
     axes.grid(axis="x")
-    keys = (
+    keys = [
         ("D", COLOURS["muted"], "all hospitals\N{RIGHT SINGLE QUOTATION MARK} test patients together"),
         ("o", COLOURS["paper"], "mean over hospitals"),
         ("v", COLOURS["paper"], "worst hospital"),
-    )
+    ]
+    shown = [
+        any(m is not None and m.is_estimable for m in column) for column in zip(*(m for _, *m in found), strict=True)
+    ]
     figure.legend(
         handles=[
             Line2D([], [], linestyle="", marker=m, color=COLOURS["muted"], markerfacecolor=f, markersize=7, label=t)
-            for m, f, t in keys
+            for (m, f, t), is_shown in zip(keys, shown, strict=True)
+            if is_shown
         ],
         loc="outside upper left", ncols=3, columnspacing=1.6, handletextpad=0.3,
     )  # fmt: skip

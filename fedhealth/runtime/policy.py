@@ -108,6 +108,9 @@ class PolicyGrid(Grid):
     the model. Of the nodes of the inner grid it shows only those that `ask` named.
     """
 
+    #: What to do where too few answer.
+    remedy = "Mend them, or lower rules.quorum."
+
     def __init__(
         self,
         inner: Grid,
@@ -291,7 +294,7 @@ class PolicyGrid(Grid):
         if len(answered) < quorum:
             raise QuorumError(
                 f"at least {quorum} of {len(exchange.sent)} hospitals must answer, found {len(answered)}. "
-                f"{'; '.join(str(failure) for failure in failed)}. Mend them, or lower rules.quorum."
+                f"{'; '.join(str(failure) for failure in failed)}. {self.remedy}"
             )
         return replies
 

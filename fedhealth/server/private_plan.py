@@ -30,8 +30,8 @@ def check_private(
         return
     if is_masked:
         raise SettingError(
-            "masks need whole counts and a private study has noisy ones, found privacy=dp_sgd with secagg=masked. Use "
-            "one of the two: secagg=plain, or privacy=plain."
+            "a masked sum counts whole patients, found privacy=dp_sgd, whose counts are noisy. Use secagg=plain with it, "
+            "or privacy=plain with masks."
         )
     if study.task.follow_up is not None:
         raise SettingError(

@@ -68,6 +68,8 @@ class SecureGrid(PolicyGrid):
         SettingError: the study has no keys of its hospitals.
     """
 
+    remedy = "Mend them: a masked sum takes secagg.min_cohort hospitals, and most of those it began with."
+
     def __init__(self, inner: Grid, names: Mapping[int, str], patience: Patience, asked: MaskedStudy) -> None:
         super().__init__(inner, names, patience)
         if not asked.study.identities:
@@ -78,6 +80,7 @@ class SecureGrid(PolicyGrid):
         self._nodes = {name: node for node, name in self._names.items()}
         self._session: ServerSession | None = None
         self._counted: tuple[str, ...] = ()
+        self._least = 0
 
     @property
     def is_masked(self) -> bool:
@@ -133,11 +136,13 @@ class SecureGrid(PolicyGrid):
         task = task_of(request.purpose, request.arrays, request.config)
         terms = asked.masked.terms(asked.digest, asked.study.identities, request.round_, task, layout)
         session = self._session = ServerSession(terms)
-        self._counted = ()
+        self._counted, self._least = (), terms.min_cohort
         try:
             self._exchange(pending, timeout)
-            cohort = session.cohort().pack()
-            self._step("query.share", dict.fromkeys(session.awaited, cohort), timeout)
+            cohort = session.cohort()
+            # Stragglers are waited for until so many have answered, whatever the study's quorum.
+            self._least = terms.quorum(len(cohort.adverts))
+            self._step("query.share", dict.fromkeys(session.awaited, cohort.pack()), timeout)
             inboxes = {name: inbox.pack() for name, inbox in session.inboxes().items()}
             self._step("query.mask", inboxes, timeout)
             survivors = session.survivors()
@@ -152,7 +157,7 @@ class SecureGrid(PolicyGrid):
                 f"enough hospitals must stay for a masked sum of {request.purpose}, found: {refused}"
             ) from refused
         finally:
-            self._session = None
+            self._session, self._least = None, 0
         update = content.read(decode(layout, words, len(counted)))
         self._since[-1] = replace(self._since[-1], took_s=self._since[-1].took_s + time.monotonic() - started)
         self._counted = counted
@@ -167,6 +172,9 @@ class SecureGrid(PolicyGrid):
             ],
             timeout,
         )
+
+    def _quorum(self, asked: int) -> int:
+        return max(super()._quorum(asked), min(self._least, asked))
 
     def _exchange(self, messages: list[Message], timeout: float | None) -> None:
         super().send_and_receive(messages, timeout=timeout)

@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from fedhealth.core.errors import Refused
 from fedhealth.runtime.codec import read_request, write_failure, write_refusal, write_reply
 from fedhealth.site.client import Client
-from fedhealth.site.keys import Keys
+from fedhealth.site.keys import FOLDER, Keys
 from fedhealth.site.memory import Memory
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ def _answer(message: Message, context: Context) -> Message:
             str(context.node_config.get("run-folder", "")),
         )
         memory = Memory(Path(str(context.node_config["memory-folder"])) / client.digest)
-        keys = Keys(Path(str(context.node_config.get("key-folder", ""))))
+        own = Path(str(context.node_config["site-folder"]))
+        keys = Keys(Path(str(context.node_config.get("key-folder", own / FOLDER))))
         return write_reply(client.answer(read_request(message), memory, keys), to=message)
     except Refused as refused:
         log.warning("refused code=%s: %s", refused.code, refused)

@@ -22,6 +22,8 @@ from fedhealth.core.errors import IntegrityError, SettingError
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Within a hospital's own folder, where its keys are unless it says otherwise.
+FOLDER = "keys"
 IDENTITY, SEAL = "identity", "seal"
 KEY_BYTES = 32
 OWNER_ONLY = 0o600

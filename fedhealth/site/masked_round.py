@@ -4,7 +4,9 @@
     query.share … reveal      ─step→  its message   the session is read, moved on, written, then answered
 
 Nothing is kept in memory between two messages, so a process that ends in between costs
-nothing. One round is open at a time: a new question ends the one before.
+nothing. One round is open at a time: a new question ends the one before. One message is
+worked on at a time, whatever the processes: of two at once, both would find the round as
+it was before either, and a coordinator could have two lists of survivors signed.
 
 The file is sealed by AES-256-GCM for one study, round, stage and count. The count only
 grows and lies with the keys, so a file put back from a backup does not open. Both copies
@@ -13,8 +15,10 @@ put back together can't be told from the truth (SECURITY.md).
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,9 +32,10 @@ from fedhealth.secagg.protocol.messages import Cohort, Inbox, Quorum, Survivors,
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.site import SiteSession
 from fedhealth.secagg.protocol.site_state import Stage
-from fedhealth.site.keys import Keys, write_private
+from fedhealth.site.keys import OWNER_ONLY, Keys, write_private
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from fedhealth.core.update import PrivateUpdate, SealedUpdate
@@ -85,7 +90,8 @@ class MaskedRound:
         weight, values = content.values(private.update)
         words = encode(terms.layout, weight, values, session.rounding_key)
         message = session.advertise()
-        self._write(session, words)
+        with self._alone():
+            self._write(session, words)
         return self.masked.seal(message)
 
     def step(self, request: Request) -> SealedUpdate:
@@ -94,13 +100,23 @@ class MaskedRound:
         Raises:
             Refused: by the protocol, by its reason.
         """
-        session, words = self._read()
-        try:
-            message = self._moved(session, words, request)
-        finally:
-            # Before anything leaves; a session that refused is dead, and that is kept as well.
-            self._write(session, words if session.stage < Stage.MASKED else words[:0])
+        with self._alone():
+            session, words = self._read()
+            try:
+                message = self._moved(session, words, request)
+            finally:
+                # Before anything leaves; a session that refused is dead, and that is kept as well.
+                self._write(session, words if session.stage < Stage.MASKED else words[:0])
         return self.masked.seal(message)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other process or thread works on this hospital's round; a lock ends with its holder."""
+        place = self._counter.with_name("lock")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT, OWNER_ONLY), "w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def _moved(self, session: SiteSession, words: Words, request: Request) -> FromSite:
         received = unpack(np.asarray(request.arrays.get(MESSAGE, np.empty(0)), dtype=np.uint8).tobytes())

@@ -207,3 +207,9 @@ def test_a_noisy_layout_sends_counts_alone_and_reads_sums_of_any_numbers():
     layout.check(vector - 0.4)
     overall, groups = layout.unpack(vector + vector)
     assert (overall.n_positive, overall.n_negative, groups) == (4, 2, {})
+
+
+def test_where_counts_are_noisy_a_score_that_is_no_number_makes_nobody_fail():
+    layout = SummaryLayout(bins=4, is_noisy=True)
+    found = layout.summarise(np.array([0.1, np.nan, 0.9]), np.array([0, 1, 1]))
+    assert found.tolist() == [0, 0, 1, 1, 1, 0, 0, 0]

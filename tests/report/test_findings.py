@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fedhealth.core.features import Feature, FeatureSpec, Group
 from fedhealth.core.preprocessor import Preprocessor
-from fedhealth.evaluation.moments import MomentLayout, global_moments
+from fedhealth.evaluation.heterogeneity import intraclass_of_shares
+from fedhealth.evaluation.moments import MomentLayout, first_pass, global_means, global_moments, second_pass
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
+from fedhealth.evaluation.survival import SurvivalSums
 from fedhealth.report import findings
 from fedhealth.simulate import checked, roster_table
 
@@ -64,14 +67,38 @@ def test_those_in_no_group_are_a_row_and_hide_with_the_others():
     found = rows((100, 20), (100, 30), (100, 40), ungrouped=(50, 15))
     assert [(row["level"], row["n"], row["events"]) for row in found[3:]] == [("not recorded", 50, 15)]
     found = rows((100, 20), (100, 30), (100, 40), ungrouped=(3, 1))
-    assert [row["n"] for row in found] == [None, 100, 100, None]
+    assert [row["n"] for row in found] == [100, None, 100, None]  # "40 to under 60" is the first by name
 
 
 def test_a_group_that_only_two_hospitals_have_is_withheld():
     assert [row["n"] for row in rows((100, 20), (100, 30), (100, 40), at=2)] == [None, None, None]
 
 
+def test_a_group_whose_events_are_one_hospitals_is_withheld():
+    layout = SummaryLayout(groups=Study.features.group_names)
+
+    def at(*events: int):
+        """A hospital with 100 patients of each age and so many events among them."""
+        p, y = (np.concatenate(each) for each in zip(*(scores(100, k) for k in events), strict=True))
+        band = np.repeat(range(3), 100)
+        return layout.unpack(layout.summarise(p, y, {n: band == k for k, n in enumerate(layout.groups)}))
+
+    def shown(*by_site):
+        return [row["n"] for row in findings._groups(Study, list(by_site), findings.Floor(10, 3), seed=1)]
+
+    assert shown(at(60, 20, 20), at(4, 20, 20), at(3, 20, 20)) == [None, None, 300]
+    # Of 14 events at three hospitals none has most.
+    assert shown(at(5, 20, 20), at(5, 20, 20), at(4, 20, 20)) == [300, 300, 300]
+
+
 # --- whole reports, and a reader who subtracts ---
+
+
+def survival(n: int, events: int, lost: int) -> SurvivalSums:
+    """The sums of n patients of known status and of others who were lost halfway to the horizon, with scores of no use."""
+    days = np.concatenate([np.linspace(1, 364, events), np.full(n - events, 365.0), np.full(lost, 182.0)])
+    event = np.arange(n + lost) < events
+    return SurvivalSums.of(np.full(n + lost, 0.1), np.full(n + lost, 0.2), event, days, 365.0)
 
 
 NOTHING = {"value": 0.7, "low": 0.6, "high": 0.8, "method": "", "note": ""}
@@ -87,8 +114,9 @@ def report(smoke):
         missing: tuple[str, ...] = (),
         floor=10,
         oracle=(),
+        lost: dict[str, int] | None = None,
     ):
-        simulation = checked(smoke("experiment=demo", "run.folder=null"))
+        simulation = checked(smoke(f"experiment={'survival' if lost else 'demo'}", "run.folder=null"))
         names = dict(zip(simulation.study.roster, sizes, strict=False))
         study = replace(simulation.study, roster=tuple(names))
         about = {
@@ -98,12 +126,19 @@ def report(smoke):
             for hospital, row in roster_table(simulation).items()
             if hospital in names
         }
-        layout, moments = SummaryLayout(groups=study.features.group_names), MomentLayout(study.features)
+        layout, moments = SummaryLayout.of(study, grouped=True), MomentLayout(study.features)
         vectors = {
-            h: layout.summarise(*scores(*sizes[name])).tolist() for h, name in names.items() if name not in missing
+            h: layout.summarise(
+                *scores(*sizes[name]), survival=survival(*sizes[name], lost[name]) if lost else None
+            ).tolist()
+            for h, name in names.items()
+            if name not in missing
         }
         first, second = np.zeros(len(moments.names)), np.zeros(len(moments.numeric))
-        whole = {hospital: vector[: ScoreSums.width()] for hospital, vector in vectors.items()}
+        whole = {
+            h: vector[: ScoreSums.width()] + (vector[-SurvivalSums.width() :] if lost else [])
+            for h, vector in vectors.items()
+        }
         cost = dict.fromkeys(("bytes_up", "bytes_down", "messages"), 0)
         keys = (
             "code_version",
@@ -127,7 +162,11 @@ def report(smoke):
             baselines={"local": whole, "pooled": whole}
             | ({"oracle": {h: v for h, v in whole.items() if names[h] in oracle}} if oracle else {}),
             statistics={
-                "shapes": {hospital: [6 * n, 2 * n, n] for hospital, name in names.items() for n in [sizes[name][0]]},
+                "shapes": {
+                    hospital: [6 * n, 2 * n, n + (lost or {}).get(name, 0)]
+                    for hospital, name in names.items()
+                    for n in [sizes[name][0]]
+                },
                 "first": {hospital: first.tolist() for hospital in vectors},
                 "second": {hospital: second.tolist() for hospital in vectors},
                 "preprocessor": Preprocessor.from_moments(
@@ -139,6 +178,7 @@ def report(smoke):
                 {
                     "round": 1,
                     "scored_by": sorted(vectors),
+                    "trained_by": sorted(vectors),
                     "answered": len(vectors),
                     "events": 90,
                     "others": 500,
@@ -174,9 +214,9 @@ FEW = "withheld or not estimable: few patients with or without the outcome, here
 
 
 @pytest.mark.parametrize(
-    ("lone", "why", "other"), [("oak", {"shared": False}, "yew"), ("ash", {"min_cell": 60}, "oak")]
+    ("lone", "why", "other"), [("oak", {"shared": False}, "ash"), ("ash", {"min_cell": 41}, "oak")]
 )
-def test_a_hospital_withheld_alone_takes_with_it_the_smallest_other_that_hides_it(report, lone, why, other):
+def test_a_hospital_withheld_alone_takes_with_it_another_that_reaches_the_floor(report, lone, why, other):
     sites, found = report(ENOUGH, {lone: why}, floor=15)
     assert hidden(sites) == {lone, other}
     assert sites[other]["federated"]["note"] == FEW
@@ -184,28 +224,28 @@ def test_a_hospital_withheld_alone_takes_with_it_the_smallest_other_that_hides_i
         assert all(sites[name][count] is None for count in ("train", "validation", "test", "events"))
         assert all(m["value"] is None for m in sites[name]["measures"].values())
         assert sites[name]["local"] is None or sites[name]["local"]["value"] is None
-    assert f"Withheld: {lone}, " in " ".join(found["notes"])
+    assert "Withheld: ash, oak. " in " ".join(found["notes"])
 
 
 def test_a_hospital_with_hardly_a_patient_hides_nobody(report):
     # Beside oak there would be 14 patients without an event: what is left would be oak's own results.
     sites, _ = report({**ENOUGH, "fir": (14, 0)}, {"oak": {"shared": False}})
-    assert hidden(sites) == {"oak", "fir", "yew"}
+    assert hidden(sites) == {"oak", "fir", "ash"}
 
 
 def test_the_small_one_and_those_that_hide_it_are_not_told_apart(report):
     sites, _ = report({**ENOUGH, "fir": (90, 3)})
-    assert hidden(sites) == {"fir", "yew"}
-    assert sites["fir"]["federated"] == sites["yew"]["federated"]
+    assert hidden(sites) == {"fir", "ash"}
+    assert sites["fir"]["federated"] == sites["ash"]["federated"]
 
 
 def test_a_mean_over_hospitals_leaves_the_withheld_out_and_says_so(report):
     sites, found = report(ENOUGH, {"oak": {"shared": False}})
     federated = next(row for row in found["comparison"] if row["who"] == "federated")
-    shown = [sites[name]["federated"]["value"] for name in ("ash", "elm")]
+    shown = [sites[name]["federated"]["value"] for name in ("elm", "yew")]
     assert federated["mean_site_auroc"]["value"] == pytest.approx(np.mean(shown), abs=1e-4)
     assert federated["mean_site_auroc"]["note"] == "mean of 2 of 4 hospitals"
-    worst = min(("ash", "elm"), key=lambda name: sites[name]["federated"]["value"])
+    worst = min(("elm", "yew"), key=lambda name: sites[name]["federated"]["value"])
     assert federated["worst_site"]["name"] == sites[worst]["name"]
 
 
@@ -227,11 +267,11 @@ def test_a_single_small_count_takes_another_hospitals_with_it():
     counts = {"validation": {"ash": 50, "elm": 4, "oak": 60, "yew": 30}}
     table = [{"name": name, "validation": n if n >= 10 else None} for name, n in counts["validation"].items()]
     assert [row["validation"] for row in findings._without_gaps(table, counts, 10)] == [
-        50,
+        None,
         None,
         60,
-        None,
-    ]  # yew is next
+        30,
+    ]  # ash comes first by name
 
 
 def test_a_part_that_is_empty_everywhere_is_shown_as_empty():
@@ -257,22 +297,112 @@ def test_a_total_that_is_nearly_one_hospitals_is_withheld(report):
     assert found["union"]["federated"]["auroc"]["value"] is None
 
 
+def of_training(*yes: int, n: int = 200):
+    """The report's rows of preprocessing and of differences, of hospitals with so many patients who have a trait."""
+    spec = FeatureSpec(name="s", features=(Feature(name="age"), Feature(name="trait", kind="binary")))
+    study, layout, names = SimpleNamespace(features=spec), MomentLayout(spec), [f"h{k}" for k in range(len(yes))]
+    columns = [{"age": np.linspace(30, 80 + k, n), "trait": np.repeat([1.0, 0.0], [k, n - k])} for k in yes]
+    first = [first_pass(layout, each, np.arange(n) % 2, min_cell=10) for each in columns]
+    means = global_means(layout, sum(first))
+    second = [second_pass(layout, each, means, min_cell=10) for each in columns]
+    statistics = {
+        "shapes": {name: [n, n, n] for name in names},
+        "first": dict(zip(names, first, strict=True)),
+        "second": dict(zip(names, second, strict=True)),
+        "preprocessor": Preprocessor.from_moments(spec, global_moments(layout, sum(first), sum(second))).to_json(),
+    }
+    manifest = {"sites": {name: {"title": name, "shared": True} for name in names}}
+    floor = findings.Floor(10, 3)
+    _, trait = findings._preprocessing(study, statistics, floor)
+    return trait, findings._heterogeneity(study, statistics, manifest, {}, floor)["rows"][1]
+
+
+@pytest.mark.parametrize("yes", [(3, 0, 0), (9, 0, 1), (40, 4, 5), (200, 197, 200)])
+def test_the_mean_of_a_trait_of_few_patients_or_of_one_hospitals_is_withheld_since_it_is_their_count(yes):
+    trait, _ = of_training(*yes)
+    assert (trait["mean"], trait["sd"]) == (None, None)
+
+
+def test_the_mean_of_a_trait_of_many_patients_is_shown_but_not_how_hospitals_differ_where_one_of_them_has_few():
+    trait, difference = of_training(60, 40, 4)
+    assert trait["mean"] == pytest.approx(104 / 600)
+    assert difference["icc_value"] is None
+    _, difference = of_training(60, 40, 10)
+    assert difference["icc_value"] == pytest.approx(
+        intraclass_of_shares(np.full(3, 200.0), np.array([60.0, 40.0, 10.0]))
+    )
+
+
+def test_how_few_were_lost_at_a_hospital_is_in_no_count_and_in_no_interval(report):
+    sites, found = report(ENOUGH, lost={"ash": 30, "elm": 4, "oak": 0, "yew": 20})
+    # The patients that accuracy is of are those of known status: with all of them shown, the rest would be the lost.
+    assert [row["test"] for row in sites.values()] == [n for n, _ in ENOUGH.values()]
+    assert (found["follow_up"]["patients"], found["follow_up"]["censored"]) == (720 + 54, 54)
+    ratio = {name: row["measures"]["observed_to_expected"] for name, row in sites.items()}
+    assert all(each["value"] is not None for each in ratio.values())
+    # Ash goes with elm: the total less what ash and yew tell of theirs would be elm's.
+    assert [name for name, each in ratio.items() if each["low"] is None] == ["ash", "elm"]
+    assert ratio["elm"]["note"].startswith("no interval: it would tell how few were lost")
+    assert found["union"]["federated"]["observed_to_expected"]["low"] is not None
+
+
+def test_how_few_were_lost_in_all_is_in_no_interval(report):
+    sites, found = report(ENOUGH, lost={"ash": 2, "elm": 4, "oak": 0, "yew": 1})
+    assert found["follow_up"]["censored"] is None
+    for each in (found["union"]["federated"], *(sites[name]["measures"] for name in ("ash", "elm", "yew"))):
+        assert each["observed_to_expected"]["low"] is None
+
+
+#: By hospital its patients of each part; the fifth has nearly all there are.
+SHAPES = {name: [300, 100, 100] for name in "abcd"} | {"e": [9000, 3000, 3000], "f": [4, 1, 1], "g": [4, 1, 1]}
+
+
+def test_a_total_whose_events_are_nearly_all_one_hospitals_is_withheld(report):
+    sizes = {"ash": (500, 200), "elm": (43, 3), "oak": (54, 4), "yew": (60, 0)}
+    _, found = report(sizes, {"ash": {"shared": False}})
+    assert all(m["value"] is None for m in found["union"]["federated"].values())
+    assert (found["curves"]["federated"], found["groups"]) == ({}, [])
+    assert "Results over all hospitals are withheld" in " ".join(found["notes"])
+
+
+def test_no_total_of_few_events_is_shown_where_every_hospital_is_withheld(report):
+    _, found = report({"ash": (80, 5), "elm": (70, 5), "oak": (90, 5)})
+    assert found["union"]["federated"]["auroc"]["value"] is None
+    assert (found["curves"]["federated"], found["groups"]) == ({}, [])
+    _, found = report({"ash": (80, 7), "elm": (70, 7), "oak": (90, 7)})
+    assert found["union"]["federated"]["auroc"]["value"] is not None
+
+
 def history(*rounds):
-    """Rounds as (who scored, events): patients without are many."""
+    """Rounds as (who trained and scored, events): patients without are many."""
     shown = {"failed": [], "answered": 4, "train_loss": 0.4, "watched": 0.3, "auroc": NOTHING, "log_loss": NOTHING}
-    return [{"round": k, "scored_by": list(who), "events": events, "others": 300} | shown for k, (who, events) in enumerate(rounds, 1)]  # fmt: skip
+    return [
+        {"round": k, "scored_by": list(who), "trained_by": list(who), "events": events, "others": 300} | shown
+        for k, (who, events) in enumerate(rounds, 1)
+    ]
+
+
+def rounds_of(*rounds, is_open=False):
+    return findings._rounds(history(*rounds), SHAPES, findings.Floor(10, 3), is_open=is_open)
 
 
 def test_rounds_that_other_hospitals_scored_are_not_shown_since_their_difference_is_one_hospital():
-    found = findings._rounds(history(("abcd", 40), ("abd", 35), ("abcd", 40)), findings.Floor(10, 3))
+    found = rounds_of(("abcd", 40), ("abd", 35), ("abcd", 40))
     assert [row["auroc"]["value"] for row in found] == [0.7, None, 0.7]
-    assert not any(key in row for row in found for key in ("watched", "scored_by", "events", "others"))
+    assert not any(key in row for row in found for key in ("watched", "scored_by", "trained_by", "events", "others"))
 
 
-@pytest.mark.parametrize(("who", "events"), [("abcd", 3), ("ab", 40)])
-def test_rounds_of_few_events_or_hospitals_are_not_shown(who, events):
-    (row,) = findings._rounds(history((who, events)), findings.Floor(10, 3))
+@pytest.mark.parametrize(("is_open", "losses"), [(False, [0.4, None, 0.4]), (True, [0.4, 0.4, 0.4])])
+def test_the_loss_of_a_round_that_others_trained_is_shown_where_no_hospital_is_withheld(is_open, losses):
+    found = rounds_of(("abcd", 40), ("abd", 35), ("abcd", 40), is_open=is_open)
+    assert [row["train_loss"] for row in found] == losses
+
+
+@pytest.mark.parametrize(("who", "events"), [("abcd", 3), ("ab", 40), ("efg", 40)])
+def test_rounds_of_few_events_or_hospitals_or_of_hardly_more_than_one_are_not_shown(who, events):
+    (row,) = rounds_of((who, events), is_open=True)
     assert row["auroc"]["value"] is None
+    assert row["train_loss"] == (0.4 if who == "abcd" else None)
 
 
 def test_no_float_of_a_report_has_more_than_four_digits(report):

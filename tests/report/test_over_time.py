@@ -45,7 +45,7 @@ def test_who_was_lost_is_counted_where_they_are_many_and_of_many_hospitals(each,
 
 def test_what_is_withheld_of_a_hospital_takes_harrells_c_with_it():
     hidden = dict.fromkeys(measures.MEASURES, not_estimable("withheld: few"))
-    found = findings._timed([sums(100, 20)], hidden)
+    found = findings._timed([sums(100, 20)], hidden, hides_lost=False)
     assert list(found)[:2] == ["c_index", "observed_to_expected"]
     assert {m.note for m in found.values()} == {"withheld: few"}
     assert not any(m.is_estimable for m in found.values())
@@ -53,7 +53,7 @@ def test_what_is_withheld_of_a_hospital_takes_harrells_c_with_it():
 
 def test_what_is_shown_is_harrells_c_of_the_hospitals_counts_together():
     shown = dict.fromkeys(measures.MEASURES, Measure(0.5))
-    found = findings._timed([sums(100, 20), sums(80, 20)], shown)
+    found = findings._timed([sums(100, 20), sums(80, 20)], shown, hides_lost=False)
     assert found["c_index"].value == pytest.approx(140 / 200)
     assert found["auroc"] == Measure(0.5)
 
@@ -65,6 +65,7 @@ def test_the_page_names_the_horizon_and_who_was_left_out(report):
     over_time["union"]["federated"] = {"c_index": c, **over_time["union"]["federated"]}
     text = page.html(over_time)
     assert "of 1,566 test patients, 103 were lost before then without one" in text
+    assert "Test patients are those whose status at 365 days is known, events those with the outcome by then." in text
     assert "AUROC at 365 days, federated" in text
     said = words.finding(over_time)
     assert "Harrell’s C 0.753 [0.724, 0.781] within hospitals" in said

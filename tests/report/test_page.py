@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import re
 import subprocess
@@ -236,3 +237,11 @@ def test_a_decision_curve_that_helps_nobody_still_has_an_axis(sample):
     for key in ("model", "all"):
         decision[key] = [0.0] * len(decision[key])
     assert "Decision curve" in html(report)
+
+
+def test_a_mean_that_is_withheld_is_a_dash_and_the_page_says_why(report):
+    why = "A dash is withheld: it would tell of few patients or of one hospital."
+    assert why not in html(report)
+    hidden = copy.deepcopy(report)
+    hidden["preprocessing"][0] |= {"mean": None, "sd": None}
+    assert why in html(hidden)

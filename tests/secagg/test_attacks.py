@@ -22,10 +22,11 @@ from masked_round import (
 
 from fedhealth.core.errors import Refused
 from fedhealth.secagg.protocol.graph import plan
-from fedhealth.secagg.protocol.keys import own_mask_key, pair_mask, round_keys, sign
+from fedhealth.secagg.protocol.keys import open_share, own_mask_key, pair_mask, round_keys, sign
 from fedhealth.secagg.protocol.layout import Layout, Reals
-from fedhealth.secagg.protocol.messages import Cohort, Confirm, Inbox, Quorum, Shares, Survivors
+from fedhealth.secagg.protocol.messages import Advert, Cohort, Confirm, Inbox, Quorum, Shares, Survivors
 from fedhealth.secagg.protocol.session import round_of
+from fedhealth.secagg.protocol.shamir import combine, weights_at_zero
 from fedhealth.secagg.protocol.site import SiteSession
 from fedhealth.secagg.protocol.site_state import Stage
 from fedhealth.secagg.protocol.streams import add_streams
@@ -40,6 +41,14 @@ def with_advert(cohort: Cohort, place: int, **change) -> Cohort:
     return Cohort(tuple(adverts))
 
 
+def resigned(masked: MaskedRound, name: str, advert: Advert, **change) -> Advert:
+    """The advert as a site that lies would send it."""
+    other = dataclasses.replace(advert, **change)
+    return dataclasses.replace(
+        other, signature=sign(identity_of(name), b"advert", (masked.terms.digest(), other.body()))
+    )
+
+
 # Keys and identities
 
 
@@ -50,10 +59,18 @@ def test_a_coordinator_can_not_put_its_own_key_in_another_sites_place(key):
     assert refusal(masked.sites[A].share, with_advert(cohort, 1, **{key: bytes([7]) * 32})) == "bad_signature"
 
 
-def test_a_coordinator_can_not_change_a_sites_own_advert():
+@pytest.mark.parametrize("key", ["share_key", "mask_key", "commitment", "signature"])
+def test_a_coordinator_can_not_change_a_sites_own_advert(key):
     masked = round_at("share")
     (cohort,) = masked.asked[A]
-    assert refusal(masked.sites[A].share, with_advert(cohort, 0, mask_key=bytes(32))) == "own_advert_changed"
+    assert refusal(masked.sites[A].share, with_advert(cohort, 0, **{key: bytes(32)})) == "own_advert_changed"
+
+
+def test_an_advert_of_a_sites_own_session_before_a_restart_is_not_taken_for_this_ones():
+    masked = round_at("share")
+    (cohort,) = masked.asked[A]
+    before = session(masked.terms, A, seed=9).advertise()  # of the same terms, so well signed
+    assert refusal(masked.sites[A].share, Cohort((before, *cohort.adverts[1:]))) == "own_advert_changed"
 
 
 OTHER_TERMS = {
@@ -86,16 +103,24 @@ def test_terms_that_differ_from_what_the_site_knows_are_refused_before_anything_
     assert refusal(agree, own, dataclasses.replace(own, **OTHER_TERMS[field])) == code
 
 
-@pytest.mark.parametrize("key", ["share_key", "mask_key", "commitment"])
-def test_a_key_of_another_site_can_not_be_used_again(key):
+@pytest.mark.parametrize(
+    ("place", "of", "key"),
+    [
+        (1, "share_key", "share_key"),
+        (1, "mask_key", "mask_key"),
+        (1, "commitment", "commitment"),
+        (1, "mask_key", "share_key"),
+        (1, "share_key", "mask_key"),
+        (2, "mask_key", "share_key"),
+    ],
+)
+def test_a_key_of_another_site_or_purpose_can_not_be_used_again(place, of, key):
     masked = round_at("share")
     (cohort,) = masked.asked[A]
-    copied = dataclasses.replace(cohort.adverts[2], **{key: getattr(cohort.adverts[1], key)}, signature=b"")
-    terms, identity = masked.terms, identity_of(C)
-    copied = dataclasses.replace(copied, signature=sign(identity, b"advert", (terms.digest(), copied.body())))
+    copied = resigned(masked, C, cohort.adverts[2], **{key: getattr(cohort.adverts[place], of)})
     adverts = (*cohort.adverts[:2], copied, *cohort.adverts[3:])
     assert refusal(masked.sites[A].share, Cohort(adverts)) == "key_reused"
-    server = MaskedRound(terms).server
+    server = MaskedRound(masked.terms).server
     server.take(B, cohort.adverts[1])
     assert refusal(server.take, C, copied) == "key_reused"
 
@@ -103,9 +128,41 @@ def test_a_key_of_another_site_can_not_be_used_again(key):
 def test_a_public_key_of_small_order_is_refused():
     masked = round_at("share")
     (cohort,) = masked.asked[A]
-    weak = dataclasses.replace(cohort.adverts[1], share_key=bytes(32))
-    weak = dataclasses.replace(weak, signature=sign(identity_of(B), b"advert", (masked.terms.digest(), weak.body())))
+    weak = resigned(masked, B, cohort.adverts[1], share_key=bytes(32))
     assert refusal(masked.sites[A].share, Cohort((cohort.adverts[0], weak, *cohort.adverts[2:]))) == "key_unsound"
+
+
+# The points of order 1, 2, 4 and 8 of the curve and its twist, below 2^255 - 19 (https://cr.yp.to/ecdh.html#validate).
+SMALL = [
+    0,
+    1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    2**255 - 20,
+]
+
+
+@pytest.mark.parametrize("key", ["share_key", "mask_key"])
+@pytest.mark.parametrize("point", SMALL)
+def test_a_site_with_a_key_of_small_order_is_left_out_and_the_others_sum(key, point):
+    masked = MaskedRound(terms_of(5))
+    messages = masked.messages("advertise")
+    weak = resigned(masked, B, messages.pop(B), **{key: point.to_bytes(32, "little")})
+    assert refusal(masked.server.take, B, weak) == "key_unsound"
+    for name, message in messages.items():
+        masked.server.take(name, message)
+    masked.close()
+    assert masked.run() == plain_sum(masked.terms, {A, C, D, E})
+
+
+def test_a_key_of_another_site_written_otherwise_is_not_taken_for_a_fresh_one():
+    # X25519 ignores the top bit (RFC 7748, section 5), so this is the same key in other bytes.
+    masked = round_at("share")
+    (cohort,) = masked.asked[A]
+    key = cohort.adverts[1].mask_key
+    twin = resigned(masked, C, cohort.adverts[2], mask_key=key[:31] + bytes([key[31] | 128]))
+    assert refusal(masked.sites[A].share, Cohort((*cohort.adverts[:2], twin, *cohort.adverts[3:]))) == "key_unsound"
+    assert refusal(MaskedRound(masked.terms).server.take, C, twin) == "key_unsound"
 
 
 def test_made_up_sites_are_not_on_the_roster():
@@ -350,9 +407,31 @@ def test_a_refusal_is_final_and_leaves_no_secret_behind(step):
     keys, left = round_keys(seed_of(A)), site.dump()
     for secret in (seed_of(A), keys.own_mask, keys.polynomials, keys.mask_key.private_bytes_raw()):
         assert secret not in left
+    for share in round_at("reveal").messages("reveal")[A].own_masks.values():
+        assert share not in left
     right = (*masked.asked[A], *((words_of(masked.terms, A),) if step == "mask" else ()))
     assert refusal(getattr(site, step), *right) == "out_of_order"
     assert refusal(site.advertise) == "out_of_order"
+
+
+def test_on_a_sparse_graph_one_neighbour_fewer_than_the_threshold_opens_no_secret():
+    terms = terms_of(102, d=1, losses_percent=10, colluders=1)
+    sessions = [session(terms, name) for name in terms.names]
+    cohort = Cohort(tuple(each.advertise() for each in sessions))
+    now, (_, threshold) = round_of(terms, cohort), plan(102, 1, 10)
+    sealed = sessions[0].share(cohort).sealed
+    own, mask = {}, {}
+    for place in sorted(sealed)[:threshold]:
+        key = round_keys(seed_of(terms.names[place])).share_key
+        both = open_share(key, now.adverts[0].share_key, now.digest, (0, place), sealed[place])
+        own[place + 1], mask[place + 1] = both[:33], both[33:]
+    for shares, secret in (
+        (own, round_keys(seed_of(A)).own_mask),
+        (mask, round_keys(seed_of(A)).mask_key.private_bytes_raw()),
+    ):
+        fewer = dict(list(shares.items())[1:])
+        assert combine(shares, weights_at_zero(list(shares))) == secret
+        assert combine(fewer, weights_at_zero(list(fewer))) != secret
 
 
 # Vectors
@@ -376,6 +455,13 @@ def test_words_of_another_dimension_or_type_are_not_masked(words):
     message = masked.sites[B].mask(*masked.asked[B], words_of(masked.terms, B))
     if words.ndim == 1:
         assert refusal(masked.server.take, B, dataclasses.replace(message, words=words)) == "wrong_shape"
+
+
+def test_the_key_for_rounding_is_gone_with_the_seed_it_comes_from():
+    masked = round_at("confirm")
+    with pytest.raises(Refused) as refused:
+        _ = masked.sites[A].rounding_key
+    assert refused.value.code == "out_of_order"
 
 
 def test_a_mask_is_used_for_one_vector():
@@ -445,26 +531,54 @@ def test_shares_are_for_each_neighbour_and_for_no_other():
     (inbox,) = masked.asked[A]
     fewer = {site: sealed for site, sealed in inbox.sealed.items() if site != 1}
     assert refusal(masked.sites[A].mask, Inbox(inbox.sites, fewer), words_of(masked.terms, A)) == "shares_missing"
+    masked = round_at("mask")
+    (inbox,) = masked.asked[A]
+    more = Inbox((0, 1, 2, 3), dict(inbox.sealed))  # with one of E, who is said not to have shared
+    assert refusal(masked.sites[A].mask, more, words_of(masked.terms, A)) == "shares_missing"
     masked = round_at("share")
     shares = masked.messages("share")[A]
     assert refusal(masked.server.take, A, Shares(0, {1: shares.sealed[1]})) == "shares_missing"
 
 
-@pytest.mark.parametrize("kind", ["own_masks", "mask_keys"])
-def test_a_wrong_share_ends_the_round_and_names_its_owner(kind):
+def revealed_falsely(kind: str, liars) -> MaskedRound:
+    """A round with a threshold of 3 where A to D reveal, the liars a wrong share of B's own mask or of E's key."""
     masked = MaskedRound(terms_of(5))
     masked.until("reveal", {"mask": [E]})
-    messages = masked.messages("reveal")
     owner = {"own_masks": 1, "mask_keys": 4}[kind]
-    shares = dict(getattr(messages[A], kind))
-    shares[owner] = (int.from_bytes(shares[owner], "big") ^ 1).to_bytes(33, "big")
-    messages[A] = dataclasses.replace(messages[A], **{kind: shares})
-    for name, message in messages.items():
-        masked.server.take(name, message)
-    with pytest.raises(Refused, match=masked.terms.names[owner]) as refused:
+    for name, message in masked.messages("reveal").items():
+        shares = dict(getattr(message, kind))
+        if name in liars:  # each by another amount: equal errors can cancel
+            shares[owner] = (int.from_bytes(shares[owner], "big") ^ (1 << message.site)).to_bytes(33, "big")
+        masked.server.take(name, dataclasses.replace(message, **{kind: shares}))
+    return masked
+
+
+@pytest.mark.parametrize("kind", ["own_masks", "mask_keys"])
+@pytest.mark.parametrize("liar", [A, B, C, D])
+def test_one_false_share_does_not_end_a_round_that_has_one_to_spare(kind, liar):
+    masked = revealed_falsely(kind, {liar})
+    masked.close()
+    assert masked.total.tolist() == plain_sum(masked.terms, {A, B, C, D})
+
+
+@pytest.mark.parametrize(("kind", "owner"), [("own_masks", B), ("mask_keys", E)])
+def test_more_false_shares_of_one_site_end_the_round_and_name_the_site(kind, owner):
+    masked = revealed_falsely(kind, {A, C})
+    with pytest.raises(Refused, match=owner) as refused:
         masked.close()
     assert refused.value.code == "bad_share"
     assert masked.total is None
+
+
+def test_one_false_share_ends_a_round_that_has_none_to_spare():
+    masked = MaskedRound(terms_of(5))
+    masked.until("reveal")
+    messages = masked.messages("reveal", without=[D, E])
+    shares = {**messages[A].own_masks, 1: bytes(33)}
+    messages[A] = dataclasses.replace(messages[A], own_masks=shares)
+    for name, message in messages.items():
+        masked.server.take(name, message)
+    assert refusal(masked.close) == "bad_share"
 
 
 # The coordinator's own checks
@@ -509,7 +623,7 @@ def test_fewer_reveals_than_the_threshold_open_nothing():
 # Queries
 
 
-def test_a_query_answered_once_is_not_answered_without_one_of_its_sites():
+def test_a_query_answered_once_is_not_answered_with_one_site_fewer_or_more():
     # Two sums of the same values, of the same sites but one, would give that one's values away.
     masked = round_at("confirm")
     masked.sites[A].confirm(Survivors((0, 1, 2, 3, 4)))
@@ -520,3 +634,5 @@ def test_a_query_answered_once_is_not_answered_without_one_of_its_sites():
     same, fewer = again.fork().sites[A], again.fork().sites[A]
     assert refusal(fewer.confirm, Survivors((0, 1, 2, 3)), answered=answered) == "query_repeated"
     assert refusal(same.confirm, Survivors((0, 1, 2, 3, 4)), answered=answered) == ""
+    more = again.fork().sites[A]
+    assert refusal(more.confirm, Survivors((0, 1, 2, 3, 4)), answered={A, B, C, D}) == "query_repeated"

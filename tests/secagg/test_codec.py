@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 
@@ -70,12 +71,12 @@ def test_every_word_is_the_floor_worked_in_fractions():
     from Crypto.Cipher import AES
 
     size = 40_001  # three blocks, the last a short one
-    layout = Layout((Reals("a", size, 3.0), Reals("b", 5, 0.1, weighted=False)), 64, 10)
+    layout = Layout((Reals("a", size, 3.0), Reals("b", 40, 0.1, weighted=False)), 64, 10)
     rng = np.random.default_rng(1)
-    given_ = {"a": rng.uniform(-3, 3, size), "b": rng.uniform(-0.1, 0.1, 5)}
+    given_ = {"a": rng.uniform(-3, 3, size), "b": rng.uniform(-0.1, 0.1, 40)}
     words = encode(layout, 48, given_, KEY)[1:].view(np.int32)
-    stream = AES.new(KEY, AES.MODE_CTR, nonce=b"", initial_value=0).encrypt(bytes(4 * (size + 5)))
-    for i in (0, 1, 16_383, 16_384, 40_000, 40_001, 40_005):
+    stream = AES.new(KEY, AES.MODE_CTR, nonce=b"", initial_value=0).encrypt(bytes(4 * (size + 40)))
+    for i in (*range(40), 16_383, 16_384, *range(40_000, size + 40)):
         name, j = ("a", i) if i < size else ("b", i - size)
         weight, most = (48, 64) if name == "a" else (1, 1)
         bound = Fraction(3) if name == "a" else Fraction(float(np.float32(0.1)))
@@ -206,6 +207,20 @@ def test_a_sum_that_sites_cant_reach_is_not_decoded(place, word):
         decode(PLAIN, words, 2)
 
 
+@pytest.mark.parametrize(("place", "most"), [(1, 6 / 500), (6, 2)], ids=["a weighted mean", "another sum"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_real_sum_is_decoded_up_to_what_its_patients_or_sites_can_reach(place, most, sign):
+    # By hand: 6 of at most 500 patients reach 6/500 of a site's levels, two sites twice its levels.
+    layout = dataclasses.replace(PLAIN, slots=(PLAIN.slots[0], PLAIN.slots[1], Reals("loss", 1, 10.0, weighted=False)))
+    words = add([encode(layout, 3, values(), KEY)] * 2)
+    reached = math.floor(most * layout.levels)
+    words[place] = sign * reached % 2**32
+    decode(layout, words, 2)
+    words[place] = sign * (reached + 5) % 2**32  # each site rounds by less than two levels
+    with pytest.raises(IntegrityError):
+        decode(layout, words, 2)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -219,6 +234,7 @@ def test_a_sum_that_sites_cant_reach_is_not_decoded(place, word):
         {"slots": (Counts("n", 1, 0),)},
         {"slots": (Counts("n", 0, 1),)},
         {"slots": (Reals("x", 1, 0.0),)},
+        {"slots": (Reals("x", 1, 1e-310),)},  # its scale would be infinite, and every word the least of all
         {"slots": (Reals("x", 1, math.inf),)},
         {"slots": (Reals("x", 1, math.nan),)},
         {"slots": (Reals("x", 1, 1.0), Counts("x", 1, 1))},

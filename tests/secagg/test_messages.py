@@ -65,6 +65,17 @@ def test_sites_out_of_order_or_twice_are_refused():
     assert refusal(unpack, b"fhs1F\0\3\0\0\0\1\0\1") == "malformed"
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "size"), [("Cohort", 7, 162), ("Shares", 9, 84), ("Quorum", 7, 66), ("Reveal", 9, 35)]
+)
+def test_entries_of_sites_in_another_order_are_refused(name, head, size):
+    packed = MESSAGES[name]
+    one, other = (packed[at : at + size] for at in (head, head + size))
+    swapped = packed[:head] + other + one + packed[head + 2 * size :]
+    assert one[:2] < other[:2] <= b"\0\3"  # two whole entries, of two of the four sites
+    assert refusal(unpack, swapped) == "malformed"
+
+
 ALLOWED = {
     *("__future__", "collections", "concurrent", "contextlib", "dataclasses", "enum", "functools", "hashlib"),
     *("itertools", "math", "struct", "typing", "numpy", "cryptography", "fedhealth"),

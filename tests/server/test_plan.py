@@ -23,7 +23,7 @@ from fedhealth.simulate import checked
         (["strategy=fedper", "model=mlp", "strategy.personal_layers=[nose.*]"], "a pattern must match a weight of the model, found 'nose"),
         (["strategy=ditto", "strategy.personal_layers=[head]"], "a pattern must match a weight of the model, found 'head'"),
         (["strategy=ditto", "model=mlp", "model.normalisation=batch", "strategy.personal_layers=['*running*']"], "a pattern must match a weight that is trained, found 1.running_mean, 1.running_var"),
-        (["privacy=dp_sgd", "secagg=masked"], "masks need whole counts and a private study has noisy ones"),
+        (["privacy=dp_sgd", "secagg=masked"], "a masked sum counts whole patients, found privacy=dp_sgd"),
         (["strategy=ditto", "strategy.strength=-1"], "`strength` must be 0 or more, found -1"),
         (["strategy=finetune", "strategy.layers=[head]"], "a pattern must match a weight of the model"),
         (["strategy=fedbn", "model=mlp"], "fedbn must keep some layers at the hospital, found none"),

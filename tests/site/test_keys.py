@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from fedhealth.cli import main
 from fedhealth.core.errors import IntegrityError, SettingError
+from fedhealth.places import builtin_sites
 from fedhealth.site.keys import Keys, write_private
 
 
@@ -53,3 +57,15 @@ def test_a_private_file_is_replaced_whole(tmp_path):
         write_private(tmp_path / "inside" / "file", content)
     assert (tmp_path / "inside" / "file").read_bytes() == b"second"
     assert [path.name for path in (tmp_path / "inside").iterdir()] == ["file"]
+
+
+def test_the_command_makes_a_hospitals_keys_and_prints_the_public_one(tmp_path, capsys):
+    shutil.copytree(builtin_sites() / "norrvik", tmp_path / "norrvik")
+    assert main(["sites", "keys", str(tmp_path / "norrvik")]) == 0
+    public = Keys(tmp_path / "norrvik" / "keys").identity.public_key().public_bytes_raw().hex()
+    assert capsys.readouterr().out == f"norrvik: {public}\n"
+
+
+def test_the_command_makes_no_keys_where_there_is_no_hospital(tmp_path):
+    assert main(["sites", "keys", str(tmp_path)]) == 2
+    assert not (tmp_path / "keys").exists()

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -112,6 +113,24 @@ def test_no_step_is_taken_twice(federation, last):
     assert refused.value.code == "out_of_order"
 
 
+@pytest.mark.parametrize("last", ["query.mask", "query.confirm"])
+def test_of_many_requests_for_a_step_at_once_one_is_answered(federation, last):
+    # Two signatures of two lists of survivors, or two reveals, would open a hospital's own vector.
+    sent = federation.through(last)[OWN]
+    step = {"query.mask": "query.confirm"}.get(last, "query.reveal")
+
+    def ask(_):
+        try:
+            return federation.answer(OWN, step, sent)
+        except Refused as refused:
+            return refused.code
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(8)))
+    assert sum(isinstance(each, bytes) for each in found) == 1
+    assert found.count("out_of_order") == 7
+
+
 @pytest.mark.parametrize("last", ["advert", "query.share", "query.mask", "query.confirm"])
 def test_a_round_put_back_from_a_copy_does_not_open(federation, last, tmp_path):
     sent = federation.through(last)[OWN]
@@ -163,6 +182,19 @@ def test_a_question_answered_once_is_answered_for_the_same_hospitals_only(federa
     with pytest.raises(Refused) as refused:
         federation.through("query.reveal")
     assert refused.value.code == "query_repeated"
+
+
+def test_a_statistic_asked_with_anything_more_is_the_same_question(federation):
+    plain = task_of(QUESTION, {}, {})
+    assert task_of(QUESTION, {}, {"again": 1}) == task_of(QUESTION, {"more": np.zeros(1)}, {}) == plain
+    means = [{"means": np.array([0.5, value])} for value in (1.0, np.nextafter(1.0, 2.0))]
+    assert task_of("query.spread", means[0], {}) == task_of("query.spread", means[1], {}) != plain
+    assert task_of("evaluate", means[0], {}) != task_of("evaluate", means[1], {})
+    federation.through("query.reveal")
+    again = Request(QUESTION, 0, {}, {"again": 1})
+    federation.clients[OWN].answer(again, federation.memory(OWN), federation.keys(OWN))
+    stored, _ = federation.clients[OWN]._round(federation.memory(OWN), federation.keys(OWN))._read()
+    assert stored.terms.task == federation.terms.task
 
 
 def test_a_key_that_is_not_the_studys_takes_no_part(federation):

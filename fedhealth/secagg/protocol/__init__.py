@@ -24,8 +24,10 @@ site out, then one closing verb; where that one is refused, the round is over. `
 sums of the words.
 
 What callers must do, because nothing here can: keep the stage counter apart from the dump
-and write both before a reply leaves; keep, by `terms.task`, the `survivors` that were
-confirmed and pass them as `answered`; refuse any message in the clear where masking is due.
+and write both before a reply or a refusal leaves; work on one message of a session at a time,
+whatever the processes; keep, by `terms.task`, the `survivors` that were confirmed and pass
+them as `answered`; make one task of questions whose answers hardly differ; refuse any
+message in the clear where masking is due.
 
 These files stand in a package of their own because a config group mirrors the files of
 `fedhealth.secagg`, and they are no parts to choose from.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth.core.errors import IntegrityError, Refused
-from fedhealth.secagg.protocol.layout import Counts, Layout, Reals, limit
+from fedhealth.secagg.protocol.layout import ROUNDING_SLACK, Counts, Layout, Reals, limit
 from fedhealth.secagg.protocol.streams import cipher_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def decode(layout: Layout, words: Words, sites: int) -> Total:
     """The sums in a vector that `sites` sites added up to.
 
     Raises:
-        IntegrityError: a weight or count that so many sites can't add up to.
+        IntegrityError: a weight, or a sum, that so many sites and patients can't add up to.
     """
     signed = words.view(f"<i{layout.bits // 8}")
     noise = sites * layout.noise_margin
@@ -103,6 +103,9 @@ def decode(layout: Layout, words: Words, sites: int) -> Total:
                 raise _impossible(slot.name)
             sums[slot.name] = piece.astype(np.int64)
         else:
+            most = _most(layout, slot, weight, sites)
+            if int(piece.min()) < -most or int(piece.max()) > most:
+                raise _impossible(slot.name)
             real = piece.astype(np.float64)
             real /= layout.scale(slot)
             sums[slot.name] = real
@@ -118,6 +121,13 @@ def word_type(layout: Layout) -> np.dtype[np.unsignedinteger]:
 def wrong_shape(rule: str, found: str) -> Refused:
     """The refusal of values that are not what the layout says."""
     return Refused("wrong_shape", rule=rule, found=found, remedy="Give what the study's layout declares.")
+
+
+def _most(layout: Layout, slot: Reals, weight: int, sites: int) -> int:
+    """The largest magnitude of a summed word of `slot`, from sites that keep to its bound."""
+    noise = sites * layout.noise_margin
+    exact = (weight + noise) * layout.levels // layout.weight_max if slot.weighted else sites * layout.levels
+    return exact + sites * ROUNDING_SLACK + noise
 
 
 def _put_counts(slot: Counts, given: NDArray[np.generic], out: Words) -> None:

@@ -103,4 +103,11 @@ def plan(n: int, colluders: int, losses_percent: int) -> tuple[int, int]:
 
 def _unlucky(others: int, lost: int, degree: int, spare: int) -> int:
     """In how many sets of `degree` of the `others`, `lost` of them gone, more than `spare` are gone."""
-    return sum(comb(lost, gone) * comb(others - lost, degree - gone) for gone in range(spare + 1, degree + 1))
+    left = others - lost
+    first = max(spare + 1, degree - left)
+    sets, total = comb(lost, first) * comb(left, degree - first), 0
+    for gone in range(first, min(lost, degree) + 1):
+        total += sets
+        # The next product of the two binomials from this one: dozens of times faster, and as exact.
+        sets = sets * (lost - gone) * (degree - gone) // ((gone + 1) * (left - degree + gone + 1))
+    return total

@@ -32,6 +32,8 @@ SEED_BYTES = 32
 SIGNATURE_BYTES = 64
 #: A sealing key is for one message, so its nonce may be fixed.
 NONCE = bytes(12)
+#: A public key is a number below this (RFC 7748, section 5); larger ones are other ways to write the same key.
+FIELD = 2**255 - 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,25 @@ def commitment(own_mask: bytes) -> bytes:
 def public_bytes(key: X25519PrivateKey) -> bytes:
     """The public half, 32 bytes."""
     return key.public_key().public_bytes_raw()
+
+
+def check_form(key: bytes) -> None:
+    """Refuse a public key that X25519 would take for another one: it would pass for fresh.
+
+    Raises:
+        Refused: `key_unsound`.
+    """
+    if int.from_bytes(key, "little") >= FIELD:
+        raise refused("key_unsound", "a second way to write one")
+
+
+def check_order(key: bytes) -> None:
+    """Refuse a public key of small order, as every site that meets it will.
+
+    Raises:
+        Refused: `key_unsound`.
+    """
+    _exchange(X25519PrivateKey.from_private_bytes(bytes(32)), key)  # every private key gives zero with it
 
 
 def pair_mask(mine: X25519PrivateKey, theirs: bytes, agreed: bytes, pair: tuple[int, int]) -> bytes:

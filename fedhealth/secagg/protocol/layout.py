@@ -99,8 +99,8 @@ class Layout:
                 )
             else:
                 _must(
-                    0 < slot.bound < 1e30,
-                    f"{slot.name}: a bound must be above 0 and below 1e30, found {slot.bound}. Correct it.",
+                    1e-30 < slot.bound < 1e30,
+                    f"{slot.name}: a bound must be above 1e-30 and below 1e30, found {slot.bound}. Change the unit.",
                 )
         _must(self.dimension < 2**32, f"a vector must have fewer than 2^32 words, found {self.dimension}. Split it.")
 

@@ -31,7 +31,7 @@ RULES: dict[str, tuple[str, str]] = {
     "sender_differs": ("a message must be of the site that sent it", _SITE),
     "bad_signature": ("a message must be signed by its site, for this round and these terms", _ASK),
     "key_reused": ("keys must be fresh and of one site alone", _ASK),
-    "key_unsound": ("a public key must give a secret", _ASK),
+    "key_unsound": ("a public key must give a secret and be in its one form", _ASK),
     "own_advert_changed": ("this site's advert must come back as it was sent", _ASK),
     "cohort_over_max": (
         "a cohort must have at most cohort_max sites, so that no sum wraps",
@@ -54,7 +54,10 @@ RULES: dict[str, tuple[str, str]] = {
     "another_view": ("an upload must be masked for the agreed sites", _SITE),
     "foreign_confirm": ("a confirmation must be of a survivor", _ASK),
     "reveal_mismatch": ("a site must reveal for each site it holds shares of the one kind that is due", _SITE),
-    "bad_share": ("revealed shares must give what their owner committed to", _SITE),
+    "bad_share": (
+        "revealed shares must give what their owner committed to",
+        "The round is over; that site shared falsely, or sites that revealed its shares did: ask all for their logs.",
+    ),
     "query_repeated": (
         "a query answered once must not be answered for another cohort",
         "Ask for it with the same sites, or another query.",

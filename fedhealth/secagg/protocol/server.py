@@ -17,7 +17,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedhealth.secagg.protocol.codec import word_type, wrong_shape
-from fedhealth.secagg.protocol.keys import commitment, own_mask_key, pair_mask, public_bytes, verify
+from fedhealth.secagg.protocol.keys import check_order, commitment, own_mask_key, pair_mask, public_bytes, verify
 from fedhealth.secagg.protocol.messages import (
     Advert,
     Cohort,
@@ -37,7 +37,7 @@ from fedhealth.secagg.protocol.streams import add_streams
 from fedhealth.secagg.protocol.terms import Terms, check_floor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from fedhealth.secagg.protocol.codec import Words
 
@@ -195,8 +195,8 @@ class ServerSession:
         """Close the reveals: the sum of the survivors' words, [dimension].
 
         Raises:
-            Refused: `too_few_reveals`; `bad_share`, naming the owner, where
-                revealed shares are wrong. The round is over.
+            Refused: `too_few_reveals`; `bad_share`, naming the owner, where its revealed shares
+                are false, by its own doing or that of sites that revealed them. The round is over.
         """
         taken, now = self._close(Phase.REVEALS), self._now()
         reveals = {site: reveal for site, reveal in taken.items() if isinstance(reveal, Reveal)}
@@ -215,6 +215,8 @@ class ServerSession:
 
     def _check_advert(self, advert: Advert) -> None:
         check_advert(self._terms, self._names, self._signed, advert)
+        check_order(advert.share_key)  # or one site ends the round for all: whoever meets such a key leaves
+        check_order(advert.mask_key)
         known = {key for other in self._taken.values() if isinstance(other, Advert) for key in other.keys}
         if len(known | set(advert.keys)) != len(known) + len(advert.keys):
             raise refused("key_reused", "one of another advert")
@@ -255,7 +257,10 @@ class ServerSession:
 
 
 class _Secrets:
-    """Secrets opened from revealed shares, each checked against what its owner published."""
+    """Secrets opened from revealed shares, each checked against what its owner published.
+
+    One revealed share of a secret may be false where one more than the threshold were revealed.
+    """
 
     def __init__(self, now: Round, reveals: dict[int, Reveal]) -> None:
         self._now = now
@@ -264,30 +269,32 @@ class _Secrets:
 
     def own_mask(self, owner: int) -> bytes:
         """The secret of a survivor's own mask."""
-        secret = self._open(owner, {site: reveal.own_masks for site, reveal in self._reveals.items()})
-        if secret is None or commitment(secret) != self._now.adverts[owner].commitment:
-            raise self._bad(owner)
-        return secret
+        published = self._now.adverts[owner].commitment
+        shares = {site: reveal.own_masks for site, reveal in self._reveals.items()}
+        return self._open(owner, shares, lambda secret: commitment(secret) == published)
 
     def mask_key(self, owner: int) -> X25519PrivateKey:
         """The mask key of a lost site."""
-        secret = self._open(owner, {site: reveal.mask_keys for site, reveal in self._reveals.items()})
-        if secret is None:
-            raise self._bad(owner)
-        key = X25519PrivateKey.from_private_bytes(secret)
-        if public_bytes(key) != self._now.adverts[owner].mask_key:
-            raise self._bad(owner)
-        return key
+        published = self._now.adverts[owner].mask_key
+        shares = {site: reveal.mask_keys for site, reveal in self._reveals.items()}
+        private = X25519PrivateKey.from_private_bytes
+        return private(self._open(owner, shares, lambda secret: public_bytes(private(secret)) == published))
 
-    def _open(self, owner: int, shares: dict[int, Mapping[int, bytes]]) -> bytes | None:
+    def _open(self, owner: int, shares: dict[int, Mapping[int, bytes]], fits: Callable[[bytes], bool]) -> bytes:
         graph = self._now.graph
         revealed = sorted(graph.holders(owner) & set(shares))
         if len(revealed) < graph.threshold:
             raise refused("too_few_reveals", f"{len(revealed)} of {graph.threshold}")
-        points = tuple(site + 1 for site in revealed[: graph.threshold])
+        first, spare = revealed[: graph.threshold], revealed[graph.threshold : graph.threshold + 1]
+        without = [[site for site in first + spare if site != false] for false in first] if spare else []
+        for sites in (first, *without):
+            secret = self._combined({site + 1: shares[site][owner] for site in sites})
+            if secret is not None and fits(secret):
+                return secret
+        raise refused("bad_share", f"others of {self._now.terms.names[owner]}")
+
+    def _combined(self, shares: dict[int, bytes]) -> bytes | None:
+        points = tuple(shares)
         if points not in self._weights:
             self._weights[points] = weights_at_zero(points)
-        return combine({point: shares[point - 1][owner] for point in points}, self._weights[points])
-
-    def _bad(self, owner: int) -> Exception:
-        return refused("bad_share", f"others of {self._now.terms.names[owner]}")
+        return combine(shares, self._weights[points])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedhealth.secagg.protocol.graph import Graph, graph_of
-from fedhealth.secagg.protocol.keys import digest, verify
+from fedhealth.secagg.protocol.keys import check_form, digest, verify
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.wire import places
 
@@ -121,12 +121,14 @@ def check_advert(terms: Terms, names: tuple[str, ...], signed: bytes, advert: Ad
     """Refuse an advert that its site did not sign for these terms, whose names and digest are given.
 
     Raises:
-        Refused: `not_on_roster` or `bad_signature`.
+        Refused: `not_on_roster`, `bad_signature` or `key_unsound`.
     """
     if advert.site >= len(names):
         raise refused("not_on_roster", f"place {advert.site} of {len(names)}")
     name = names[advert.site]
     verify(terms.roster[name], advert.signature, b"advert", (signed, advert.body()), of=name)
+    check_form(advert.share_key)
+    check_form(advert.mask_key)
 
 
 def confirmed(agreed: bytes, survivors: Iterable[int]) -> tuple[bytes, bytes]:
