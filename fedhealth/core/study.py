@@ -142,6 +142,11 @@ class Study:
         """Cells of the noisy score histograms that `privacy` has hospitals send; None where they are exact."""
         return self.privacy.get("score_bins")
 
+    @property
+    def score_noise(self) -> float:
+        """The standard deviation, in patients, of what `privacy` puts on each of those cells at a hospital."""
+        return float(self.privacy.get("evaluation_noise", 0.0)) if self.score_bins else 0.0
+
 
 def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) -> None:
     """Refuse keys that are not one for each hospital."""

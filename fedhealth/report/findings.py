@@ -86,7 +86,8 @@ def findings(
         if who in followed
         else found
         for who, found in (
-            (who, _union(each, totals[who], sums["federated"], few, floor, seed)) for who, each in sums.items()
+            (who, _union(each, totals[who], sums["federated"], few, floor, seed, noise=_noise(study, who)))
+            for who, each in sums.items()
         )
     }
     few_lost = {
@@ -111,6 +112,7 @@ def findings(
                         manifest,
                         history,
                         seed,
+                        study.score_noise,
                     )
                     for name in study.roster
                 ],
@@ -125,7 +127,7 @@ def findings(
             ),
             "union": {who: _json(found) for who, found in union.items()},
             "comparison": [
-                _compared(who, {} if is_masked else sums[who], union[who]["auroc"], why)
+                _compared(who, {} if is_masked else sums[who], union[who]["auroc"], why, noise=_noise(study, who))
                 for who in LABELS
                 if who in sums
             ],
@@ -266,6 +268,8 @@ def _union(
     few: str,
     floor: Floor,
     seed: int,
+    *,
+    noise: float,
 ) -> dict[str, Measure]:
     """Every measure on all patients; none where totals are withheld because of `few`, or this one is of other hospitals."""
     note = few
@@ -273,7 +277,7 @@ def _union(
         note = "not of the same hospitals as the federation"
     if note:
         return dict.fromkeys(measures.MEASURES, not_estimable(note))
-    return measures.all_measures(total, seed=seed, floor=floor.cell)
+    return measures.all_measures(total, seed=seed, floor=floor.cell, noise=noise * math.sqrt(len(each)))
 
 
 def _survival(
@@ -381,6 +385,7 @@ def _site(
     manifest: Mapping[str, Any],
     history: list[dict[str, Any]],
     seed: int,
+    noise: float,
 ) -> dict[str, Any]:
     """A hospital's row; counts of a withheld one are None, and its measures have the reason for a value."""
     about = manifest["sites"][name]
@@ -404,8 +409,13 @@ def _site(
         missing = {who: gone.to_json() if name in sums.get(who, {}) else None for who in LABELS}
         timed = SURVIVAL_MEASURES if followed else {}
         return {**row, **missing, "measures": _json(dict.fromkeys([*timed, *measures.MEASURES], gone))}
-    aurocs = {who: measures.auroc(sums[who][name]).to_json() if name in sums.get(who, {}) else None for who in LABELS}
-    found = measures.all_measures(own, seed=seed)
+    aurocs = {
+        who: measures.auroc(sums[who][name], noise=noise if who == "federated" else 0.0).to_json()
+        if name in sums.get(who, {})
+        else None
+        for who in LABELS
+    }
+    found = measures.all_measures(own, seed=seed, noise=noise)
     return {
         **row,
         **aurocs,
@@ -461,8 +471,13 @@ def _status(name: str, history: list[dict[str, Any]], results: Mapping[str, Any]
     return f"gave no answer {when}: {reasons[-1]}"
 
 
-def _compared(who: str, each: Mapping[str, ScoreSums], union: Measure, why: Mapping[str, str]) -> dict[str, Any]:
-    found = {name: not_estimable(why[name]) if name in why else measures.auroc(sums) for name, sums in each.items()}
+def _compared(
+    who: str, each: Mapping[str, ScoreSums], union: Measure, why: Mapping[str, str], *, noise: float
+) -> dict[str, Any]:
+    found = {
+        name: not_estimable(why[name]) if name in why else measures.auroc(sums, noise=noise)
+        for name, sums in each.items()
+    }
     mean = measures.mean_measure(list(found.values())) if found else not_estimable(NOBODYS_OWN)
     worst = min((name for name in found if found[name].is_estimable), key=lambda name: found[name].value, default=None)
     return {
@@ -653,8 +668,8 @@ def _preprocessing(study: Study, statistics: Mapping[str, Any], floor: Floor) ->
         if not isinstance(fitted, Scaled):
             continue
         name, feature = fitted.name, study.features[fitted.name]
-        # What the feature spec alone gave is nobody's.
-        is_public = study.score_bins is not None
+        # Where no hospital was asked, the feature spec alone gave it.
+        is_public = not sections
         counts = [int(found[0][places[name]]) for found in sections.values()]
         few = "" if is_public else floor.why_few(counts)
         missing = sum(int(found[3][study.features.names.index(name)]) for found in sections.values())
@@ -710,8 +725,8 @@ def _notes(
         f"Every number is worked out from sums over hospitals: score histograms of {union.bins} bins and a few totals.{bound}"
         if not is_noisy
         else f"Every number is worked out from noisy histograms of {union.bins} bins, each patient counted as at the middle "
-        f"of a bin.{bound} Counts of patients are noisy too. An interval is of the patients' chance alone: the noise is "
-        "not in it, and a hospital's own results feel it most. Those alone, pooled and of the true risk are a "
+        f"of a bin.{bound} Counts of patients are noisy too. The interval of an AUROC has the noise in it, every "
+        "other is of the patients' chance alone, and a hospital's own results feel the noise most. Those alone, pooled and of the true risk are a "
         "simulation's, worked out without noise.",
         *_notes_on_times(study),
         "A measure that can't be estimated, such as an AUROC where one outcome never occurs, is said to be so and is never 0.",
@@ -765,6 +780,11 @@ def _notes_on_times(study: Study) -> list[str]:
         f"A risk is of an event by {horizon}, from each hospital's own baseline hazard, which stays there: the model's "
         "coefficients alone give hazard ratios.",
     ]
+
+
+def _noise(study: Study, who: str) -> float:
+    """What each hospital put on each cell of its histogram; a simulation's comparisons have none."""
+    return study.score_noise if who == "federated" else 0.0
 
 
 def _sum(vectors: Iterable[list[float]]) -> NDArray[np.float64]:

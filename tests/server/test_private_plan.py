@@ -21,7 +21,7 @@ PRIVATE = ("privacy=dp_sgd", "privacy.epsilon=null", "privacy.noise_multiplier=1
         (["strategy=scaffold", "strategy.option=I"], "scaffold with option II"),
         (["model=mlp", "model.normalisation=batch"], "found batch normalisation.*model.normalisation=layer"),
         (["task=survival", "model=cox"], "whose partial likelihood compares them"),
-        (["secagg=masked"], "Use secagg=plain: its noise holds"),
+        (["secagg=masked"], "whose counts are noisy"),
         (["training.clip_norm=1"], "Use privacy.max_grad_norm alone"),
         (["rules.patience=2"], "needs looks at validation patients"),
         (["privacy.epsilon=0.3", "privacy.noise_multiplier=null"], "must leave something for training"),
