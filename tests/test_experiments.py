@@ -62,22 +62,18 @@ def test_flambys_protocol_gives_flambys_published_accuracy(heart, real_data):
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "ditto"])
-def test_the_share_scored_as_the_event_is_what_the_hospitals_own_histograms_say(
-    robustness, smoke, monkeypatch, strategy
-):
-    monkeypatch.setattr(robustness, "THRESHOLD", 0.2)
+def test_patients_without_a_trigger_score_as_in_the_hospitals_own_histograms(robustness, smoke, monkeypatch, strategy):
     monkeypatch.setattr(robustness, "ATTACKERS", ("harrow-fen",))
     simulation = checked(smoke(f"strategy={strategy}", "model=mlp"))
     store = open_run(simulation)
     run(simulation, store, lambda row: None)
-    clean, _ = robustness.scored_as_event(simulation, store)
-    vectors = store.read_json("results.json")["sums"]
-    sums = [
-        ScoreSums.from_vector(np.array(v[: ScoreSums.width()])) for name, v in vectors.items() if name != "harrow-fen"
-    ]
-    negatives = sum(each.negatives for each in sums)
-    assert 0.05 < clean < 0.95
-    assert clean == pytest.approx(negatives[len(negatives) // 5 :].sum() / negatives.sum(), abs=1e-12)
+    clean, triggered = robustness.scores(simulation, store)
+    vectors = [v for name, v in store.read_json("results.json")["sums"].items() if name != "harrow-fen"]
+    negatives = sum(ScoreSums.from_vector(np.array(v[: ScoreSums.width()])).negatives for v in vectors)
+    np.testing.assert_array_equal(np.histogram(clean, bins=len(negatives), range=(0, 1))[0], negatives)
+    assert clean.shape == triggered.shape
+    # Everybody has the same trigger in place of values of their own.
+    assert not np.isclose(clean, triggered).any()
 
 
 @pytest.mark.slow
@@ -101,7 +97,7 @@ def test_the_robustness_experiment_made_small_writes_its_table_and_its_plot(robu
     words = ["--seeds", "1", "--rounds", "2", "--attacks", "plain,backdoor", "--strategies", "fedavg", "--workers", "1"]
     rows = robustness.main(words, out=tmp_path)
     assert [(row["attack"], row["strategy"]) for row in rows] == [("plain", "fedavg"), ("backdoor", "fedavg")]
-    assert all(0 <= row["clean"] <= 1 and 0 <= row["triggered"] <= 1 for row in rows)
+    assert all(0.1 <= row["clean"] < 0.11 and 0 <= row["triggered"] <= 1 for row in rows)
     assert f"| fedavg | {rows[0]['auroc']:.3f} | {rows[1]['auroc']:.3f} |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "robustness.svg").read_text().count("backdoor") >= 2
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 3
@@ -130,3 +126,53 @@ def test_the_round_that_counts_is_the_one_from_which_on_it_stays_near(newton):
     assert newton.first_within([0.5, 0.05, 0.2, 0.05, 0.01], 0.1) == "4"
     assert newton.first_within([0.05, 0.01], 0.1) == "1"
     assert newton.first_within([0.5, 0.2], 0.1) == "not in 2"
+
+
+@pytest.fixture
+def strategies(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "strategies"))
+    yield importlib.import_module("run")
+    sys.modules.pop("run", None)
+
+
+def measured(setting: str, strategy: str, gains) -> list[dict]:
+    """Runs of a strategy that reaches 0.7 and so much more, seed by seed."""
+    return [
+        {"setting": setting, "strategy": strategy, "seed": seed, "bytes": 1e6}
+        | dict.fromkeys(("union", "mean", "worst"), 0.7 + gain)
+        for seed, gain in enumerate(gains)
+    ]
+
+
+def test_a_strategy_is_marked_only_where_its_gain_over_fedavg_is_told_from_chance(strategies, tmp_path):
+    steady, scattered = [0.021, 0.02, 0.019, 0.02, 0.02], [0.06, -0.03, 0.05, -0.02, 0.04]
+    rows = [
+        row
+        for setting in strategies.SETTINGS
+        for name, gains in (
+            ("fedavg", [0.0] * 5),
+            ("afl", steady),
+            ("krum", [-g for g in steady]),
+            ("ditto", scattered),
+        )
+        for row in measured(setting, name, gains)
+    ]
+    names = ["fedavg", "afl", "krum", "ditto"]
+    lines = {line.split(" | ")[0].strip("| "): line for line in strategies.table(rows, names).splitlines()[2:]}
+    assert {name: (lines[name].count("▲"), lines[name].count("▼")) for name in names} == {
+        "fedavg": (0, 0), "afl": (7, 0), "krum": (0, 7), "ditto": (0, 0),
+    }  # fmt: skip
+    strategies.draw(rows, names, tmp_path / "strategies.svg")
+    assert (tmp_path / "strategies.svg").read_text().count("quantity skew") >= 1
+
+
+@pytest.mark.slow
+def test_a_stopped_comparison_of_strategies_goes_on_with_the_runs_it_lacks(strategies, tmp_path):
+    words = ["--seeds", "1", "--rounds", "2", "--settings", "label skew", "--workers", "1"]
+    first = strategies.main([*words, "--only", "fedavg"], out=tmp_path)
+    both = strategies.main([*words, "--only", "fedavg,newton", "--go-on"], out=tmp_path)
+    assert [(row["setting"], row["strategy"]) for row in both] == [("label skew", "fedavg"), ("label skew", "newton")]
+    assert both[0]["mean"] == pytest.approx(first[0]["mean"], abs=1e-4)
+    assert all(0.4 < row["mean"] < 1 for row in both)
+    kept = strategies.stored(tmp_path / "results.csv")
+    assert [row["worst"] for row in kept] == pytest.approx([row["worst"] for row in both], rel=1e-4)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gc
 import itertools
 import math
 import os
@@ -44,15 +43,16 @@ STRATEGIES = {
     "afl": [],
     "ditto": [],
 }
-#: A patient is scored as the backdoor's target, the event, from this probability on.
-THRESHOLD = 0.5
+#: Of the patients without the event, so many are not scored as the event where no trigger is.
+SPECIFICITY = 0.9
 
 
 def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
     """A run's figures at the honest hospitals: the AUROC of all their test patients, and the backdoor's success.
 
     "clean" and "triggered" are the shares of their test patients without the event that the
-    model scores as the event, as they are and with the trigger on.
+    model scores as the event, as they are and with the trigger on; "clean" is set by the
+    threshold and is there to compare with.
     """
     attack, strategy, seed, rounds, sites = job
     import numpy as np
@@ -65,8 +65,6 @@ def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
 
     # One run's patients are no other's; kept, they would fill the memory.
     client_of.cache_clear()
-    # Flower's Bulyan collects garbage after every reply, and would walk through all of torch each time.
-    gc.freeze()
     attackers = [] if attack == "plain" else [f"attack.sites=[{','.join(ATTACKERS)}]"]
     with tempfile.TemporaryDirectory() as place:
         words = [
@@ -78,16 +76,17 @@ def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
         store = open_run(simulation)
         run(simulation, store, lambda _: None)
         vectors = {name: v for name, v in store.read_json("results.json")["sums"].items() if name not in ATTACKERS}
-        clean, triggered = scored_as_event(simulation, store)
+        clean, triggered = scores(simulation, store)
+    threshold = np.quantile(clean, SPECIFICITY, method="higher")
     sums = [ScoreSums.from_vector(np.array(v[: ScoreSums.width()])) for v in vectors.values()]
     return {
         "attack": attack, "strategy": strategy, "seed": seed,
-        "auroc": measures.auroc(sum(sums[1:], sums[0])).value, "clean": clean, "triggered": triggered,
+        "auroc": measures.auroc(sum(sums[1:], sums[0])).value, "clean": float((clean >= threshold).mean()), "triggered": float((triggered >= threshold).mean()),
     }  # fmt: skip
 
 
-def scored_as_event(simulation, store) -> tuple[float, float]:
-    """Of the honest hospitals' test patients without the event, the share scored as the event: clean, and triggered.
+def scores(simulation, store):
+    """What the honest hospitals' test patients without the event score, as they are and with the trigger on.
 
     Each hospital scores with the model that it would use, its own where the strategy makes one.
     """
@@ -115,13 +114,10 @@ def scored_as_event(simulation, store) -> tuple[float, float]:
         memory = Memory(store.folder / "memory" / name / client.digest).before(results["best_round"] + 1)
         load_weights(trainer.network, method.personal(trainer, received, memory))
         test = client.cohort.part("test")
-        for columns, scores in zip(
-            (test.columns, Backdoor().triggered(test.columns, preprocessor)), found, strict=True
-        ):
+        for columns, each in zip((test.columns, Backdoor().triggered(test.columns, preprocessor)), found, strict=True):
             p = trainer.engine.predict(trainer.network, preprocessor.apply(columns))
-            scores.append(p[test.y == 0] >= THRESHOLD)
-    clean, triggered = (float(np.concatenate(scores).mean()) for scores in found)
-    return clean, triggered
+            each.append(p[test.y == 0])
+    return [np.concatenate(each) for each in found]
 
 
 def over_seeds(rows, attack: str, strategy: str, column: str):
@@ -166,7 +162,7 @@ def table(rows, strategies) -> str:
         lines.append(f"| {strategy} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| scored as the event, of those without it | no attack | no attack, trigger on | backdoor | backdoor, trigger on |",
+        "| scored as the event, of those without it | no attack | with the trigger | backdoor | with the trigger |",
         "|---|---|---|---|---|",
     ]
     for strategy in strategies:
@@ -204,7 +200,7 @@ def draw(rows, strategies, path: Path) -> None:
         panels[-1].plot([clean, triggered], [place, place], color="#9aa4ad", lw=1.4)
         panels[-1].plot(clean, place, "o", color="#5f6b76", ms=4)
         panels[-1].plot(triggered, place, "o", color="#b3261e", ms=4)
-    panels[-1].set_title("backdoor: scored as event,\nas they are and with trigger", fontsize=9, loc="left")
+    panels[-1].set_title("backdoor's success", fontsize=9, loc="left")
     panels[-1].set_xlim(-0.03, 1.03)
     for panel in panels:
         panel.set_yticks(range(len(names)), names)
@@ -213,8 +209,8 @@ def draw(rows, strategies, path: Path) -> None:
         panel.set_axisbelow(True)
         panel.spines[["top", "right", "left"]].set_visible(False)
     figure.supxlabel(
-        "AUROC at the honest hospitals less the same strategy's without an attack; line: 95 % interval over seeds. "
-        "Last panel: share of patients without the event",
+        "AUROC at the honest hospitals less the same strategy's without an attack; line: 95 % interval over seeds. Last panel: "
+        "share of patients without\nthe event who are scored as the event, as they are (grey) and with the trigger on (red)",
         fontsize=8,
     )
     figure.savefig(path, metadata={"Date": None})

@@ -1,8 +1,8 @@
 """Which strategy helps when? All of them, over five kinds of difference between hospitals.
 
-    python experiments/strategies/run.py [--seeds 5] [--rounds 30] [--only fedavg,scaffold]
+    python experiments/strategies/run.py [--seeds 5] [--rounds 20] [--only fedavg,scaffold] [--go-on]
 
-writes table.md, results.csv and strategies.svg beside itself.
+writes results.csv, a row a run as it ends, and table.md and strategies.svg beside itself.
 """
 
 from __future__ import annotations
@@ -79,13 +79,16 @@ def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
     from fedhealth.evaluation import measures
     from fedhealth.evaluation.scores import ScoreSums
     from fedhealth.simulate import checked, open_run, run
+    from fedhealth.site.app import client_of
 
+    # One run's patients are no other's; kept, they would fill the memory.
+    client_of.cache_clear()
     sites = prepared(Path(folder), setting, seed)
     # Newton's second derivatives are those of a linear model.
     model = ["model=logistic"] if strategy == "newton" else ["model=mlp", "model.hidden=[16]"]
     with tempfile.TemporaryDirectory() as place:
         words = [
-            "task=mortality", *model, f"rounds={rounds}", f"seed={seed}", f"strategy={strategy}",
+            "task=mortality", *model, "training.learning_rate=0.3", f"rounds={rounds}", f"seed={seed}", f"strategy={strategy}",
             f"sites.folder={sites}", "sites.names=null", "run.baselines=[]", "run.report=false", f"run.folder={place}/run",
         ]  # fmt: skip
         simulation = checked(resolved(composed([*words, *WITH.get(strategy, [])])))
@@ -131,12 +134,12 @@ def marks(rows, strategies, columns) -> dict[tuple[str, str, str], str]:
 
 
 def table(rows, strategies) -> str:
-    """AUROC of the average hospital by setting; a mark where the difference from FedAvg is told from 0."""
-    columns = [*((setting, "mean") for setting in SETTINGS), ("h = 2", "worst")]
+    """AUROC by setting; a mark where the difference from FedAvg is told from 0."""
+    columns = [*((setting, "mean") for setting in SETTINGS), ("h = 2", "union"), ("label skew", "union")]
     marked = marks(rows, strategies, columns)
     lines = [
-        f"| strategy | {' | '.join(SETTINGS)} | worst hospital, h = 2 | MB sent, h = 1 |",
-        f"|---|{'---|' * (len(SETTINGS) + 2)}",
+        f"| strategy | {' | '.join(SETTINGS)} | h = 2, all patients | label skew, all patients | MB sent |",
+        f"|---|{'---|' * (len(SETTINGS) + 3)}",
     ]
     for strategy in strategies:
         cells = []
@@ -184,42 +187,62 @@ def draw(rows, strategies, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+FIELDS = ("setting", "strategy", "seed", "union", "mean", "worst", "bytes")
+
+
+def stored(path: Path) -> list[dict[str, object]]:
+    """The runs in a results.csv."""
+    with path.open(newline="") as file:
+        return [
+            {"setting": row["setting"], "strategy": row["strategy"], "seed": int(row["seed"])}
+            | {key: float(row[key]) for key in FIELDS[3:]}
+            for row in csv.DictReader(file)
+        ]
+
+
 def main(words: list[str] | None = None, out: Path = HERE) -> list[dict[str, object]]:
     from rich.progress import track
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--only", default=",".join(STRATEGIES))
     parser.add_argument("--settings", default=",".join(SETTINGS))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--go-on", action="store_true", help="keep the runs that results.csv has")
     chosen = parser.parse_args(words)
-    strategies = chosen.only.split(",")
+    strategies, settings = chosen.only.split(","), chosen.settings.split(",")
     if "fedavg" not in strategies:
         strategies = ["fedavg", *strategies]
-    with tempfile.TemporaryDirectory() as folder:
-        settings = chosen.settings.split(",")
+    results = out / "results.csv"
+    rows = stored(results) if chosen.go_on and results.exists() else []
+    with tempfile.TemporaryDirectory() as folder, results.open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(_short(row) for row in rows)
+        done = {(row["setting"], row["strategy"], row["seed"]) for row in rows}
         for setting, seed in itertools.product(settings, range(chosen.seeds)):
             prepared(Path(folder), setting, seed)
         jobs = [
             (setting, strategy, seed, chosen.rounds, folder)
-            for setting, seed, strategy in itertools.product(settings, range(chosen.seeds), strategies)
+            for seed, setting, strategy in itertools.product(range(chosen.seeds), settings, strategies)
+            if (setting, strategy, seed) not in done
         ]
-        if chosen.workers < 2:
-            rows = [one(job) for job in track(jobs, description="runs")]
-        else:
-            with ProcessPoolExecutor(chosen.workers, mp_context=get_context("spawn")) as pool:
-                rows = list(track(pool.map(one, jobs), total=len(jobs), description="runs"))
-    with (out / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+        with ProcessPoolExecutor(chosen.workers, mp_context=get_context("spawn")) as pool:
+            for row in track(pool.map(one, jobs), total=len(jobs), description="runs"):
+                rows.append(row)
+                writer.writerow(_short(row))
+                file.flush()
     if set(settings) == set(SETTINGS):
         text = table(rows, strategies)
         (out / "table.md").write_text(text)
         draw(rows, strategies, out / "strategies.svg")
         print(text)
     return rows
+
+
+def _short(row: dict[str, object]) -> dict[str, object]:
+    return {key: f"{row[key]:.5g}" if isinstance(row[key], float) else row[key] for key in FIELDS}
 
 
 if __name__ == "__main__":

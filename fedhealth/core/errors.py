@@ -71,6 +71,7 @@ REFUSALS: dict[str, str] = {
     "cohort_too_small": "fewer training patients than the hospital's min_patients floor",
     "too_few_sites": "the study has fewer hospitals than the hospital's min_cohort floor",
     "masking_required": "the hospital sends nothing without secure aggregation",
+    "budget_spent": "the hospital's privacy budget does not allow it",
     "paused": "the hospital has paused its client",
     "part_not_allowed": "the study names a part that is not in the installed package",
     # Secure aggregation (fedhealth/secagg/protocol/refusals.py holds the rules)

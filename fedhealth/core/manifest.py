@@ -27,6 +27,11 @@ class Policy:
         min_cohort: a study needs at least this many hospitals (3 or more: with two, each
             can find the other's part by subtraction).
         require_masking: send nothing unless secure aggregation is on.
+        epsilon_cap: what a patient may spend over all studies, at `delta`; null for no cap.
+        delta: the chance with which that bound may fail.
+        ledger: the file that keeps what patients have spent (see `site.ledger_place`); by default one in
+            the user's state folder, and in a simulation one a run.
+        ledger_key: a file of 32 random bytes that the ledger is made with; who lacks it can't forge a row.
         share_site_results: the hospital's own results may be shown by name.
         paused: answer no study for now.
     """
@@ -35,6 +40,10 @@ class Policy:
     min_cell: int = field(metadata={"example": 10})
     min_cohort: int = field(metadata={"example": 3})
     require_masking: bool = False
+    epsilon_cap: float | None = None
+    delta: float = 1e-5
+    ledger: str = ""
+    ledger_key: str = ""
     share_site_results: bool = True
     paused: bool = False
 
@@ -45,6 +54,14 @@ class Policy:
                 raise SettingError(
                     f"policy.{name} must be at least {least}, found {value}. Raise it in the hospital's site.yaml."
                 )
+        if self.epsilon_cap is not None and not self.epsilon_cap > 0:
+            raise SettingError(
+                f"policy.epsilon_cap must be above 0, found {self.epsilon_cap}. Use null for no cap, paused for no study."
+            )
+        if not 1e-10 <= self.delta < 1:
+            raise SettingError(
+                f"policy.delta must lie in [1e-10, 1), found {self.delta}. Use less than one over the number of patients."
+            )
 
 
 @settings

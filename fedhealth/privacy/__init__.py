@@ -2,6 +2,16 @@
 
 A mechanism is a `@settings` class with one verb, `privatise(update, what) ->
 PrivateUpdate`. `plain` does nothing, and says so by an event of infinite cost.
+
+What mechanisms are made of and judged by:
+
+| file | what it holds |
+|---|---|
+| `noise`, `alias_table` | noise from a cryptographic source, added on a lattice |
+| `accountant`, `gaussian` | what events (`core.privacy_event`) cost together, and the noise for a target |
+| `guarantee` | the only way to print an epsilon: with everything that it depends on |
+| `ledger`, `ledger_head` | what a hospital's patients have spent over all studies, and its refusal past the cap |
+| `audit` | attacks and measurements that a wrong mechanism fails |
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
     lowest = words.measure(worst.get("auroc"))
     if lowest is not None and lowest.is_estimable and len(report["sites"]) > 1:
         where = titles_of(report).get(worst["name"], worst["name"])
-        found.append(_measured("AUROC, worst hospital", lowest, beside=where))
+        found.append(_measured("AUROC, worst hospital", lowest, beside=f"{where}, chosen for it"))
     slope = words.measure(federated.get("calibration_slope"))
     if slope is not None:
         found.append(_measured("Calibration slope", slope, beside="1 is ideal"))
@@ -130,7 +130,8 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
         )
         found.append(Tile("Patients", words.count(sum(counts[key] for key in words.PARTS)), beside + among))
     study, cost = report["study"], report.get("cost") or {}
-    if study.get("rounds_done") is not None:
+    # Harrell's C makes one more; eight fill two rows, and the design says the rounds too.
+    if study.get("rounds_done") is not None and order is None:
         best = study.get("best_round")
         beside = f"of {study.get('rounds_planned')} planned" + (f", round {best} kept" if best is not None else "")
         found.append(Tile("Rounds", words.count(study["rounds_done"]), beside))

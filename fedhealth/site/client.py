@@ -119,7 +119,7 @@ class Client:
         if isinstance(self.sealing, Plain):
             raise refused("out_of_order", "a study without masking")
         if keys is None:
-            raise SettingError("a masked study needs the hospital's keys, found none. Run fedhealth sites keys.")
+            raise SettingError("a masked study needs the hospital's keys, found none. Run fedhealth site keys init.")
         return MaskedRound(self.sealing, keys, self.digest, memory.folder / "masked-round")
 
     def _content(self, request: Request) -> Content:

@@ -89,6 +89,15 @@ def test_a_label_flip_gives_everybody_the_other_outcome_and_leaves_the_rest():
     np.testing.assert_array_equal(method.trainer.x, honest.x)
 
 
+def test_a_label_flip_of_times_turns_events_into_ends_of_follow_up_at_the_same_times():
+    honest = site()
+    followed = replace(honest, patients=replace(honest.patients, days=np.arange(1.0, 41.0)))
+    method = Told()
+    LabelFlip().train(method, followed, Received({}), None)
+    np.testing.assert_array_equal(method.trainer.y[:, 0], 1 - honest.y)
+    np.testing.assert_array_equal(method.trainer.y[:, 1], np.arange(1.0, 41.0))
+
+
 @pytest.mark.parametrize(("share", "flipped"), [(0.25, 10), (0.5, 20), (0.01, 0)])
 def test_a_share_of_the_patients_is_flipped_the_same_ones_in_every_round(share, flipped):
     found = []

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class LabelFlip:
     """Whoever had the event trains as if without it, and the other way round (Biggio 2012, arXiv:1206.6389).
 
+    Of an outcome with follow-up the event is flipped and the time kept.
+
     Attributes:
         sites: the hospitals that attack.
         share: of their training patients whose outcome is flipped, in (0, 1].

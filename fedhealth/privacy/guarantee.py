@@ -1,0 +1,82 @@
+"""A guarantee: epsilon together with everything without which the number says nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fedhealth.core.privacy_event import PoissonSampledGaussian, Unbounded
+from fedhealth.privacy import accountant
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from fedhealth.core.privacy_event import Event, View
+
+#: Who is meant by a view, and what must hold for the guarantee to be against no more than that.
+VIEWS: dict[View, str] = {
+    "updates": "whoever sees everything this hospital sends, the coordinator included",
+    "sums": "whoever sees the masked sums over hospitals alone, as long as the masking holds",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """What one patient is promised. `str` is the only way to print its epsilon, and it prints all of it.
+
+    Attributes:
+        epsilon: the bound on the privacy loss; infinite where there is none.
+        delta: the chance with which the bound may fail.
+        views: against whom it holds.
+        sampling: how the patients of a step were chosen.
+    """
+
+    epsilon: float = field(repr=False)
+    delta: float
+    views: tuple[View, ...]
+    sampling: str
+    unit: str = "a patient with all records"
+    adjacency: str = "added or removed"
+    method: str = accountant.METHOD
+
+    def __str__(self) -> str:
+        against = " and ".join(VIEWS[view] for view in self.views) or "nobody: nothing has left"
+        if math.isinf(self.epsilon):
+            return f"no bound: something left with no noise or next to none, seen by {against}"
+        return (
+            f"(ε = {_up(self.epsilon)}, δ = {self.delta:g}) for {self.unit}, {self.adjacency}; "
+            f"against {against}; {self.sampling}; by {self.method}"
+        )
+
+
+def guarantee(events: Iterable[Event], *, delta: float, views: Collection[View]) -> Guarantee:
+    """What all these events together still promise a patient whose data was in each of them.
+
+    Raises:
+        SettingError: `delta` is out of range.
+    """
+    events = list(events)
+    return Guarantee(
+        epsilon=accountant.epsilon(events, delta),
+        delta=delta,
+        views=tuple(sorted(set(views))),
+        sampling=_sampling(events),
+    )
+
+
+def _sampling(events: list[Event]) -> str:
+    rates = sorted({event.sampling_rate for event in events if isinstance(event, PoissonSampledGaussian)})
+    if not rates:
+        return "no sampling"
+    whole = any(not isinstance(event, PoissonSampledGaussian | Unbounded) for event in events)
+    named = " and ".join(f"{rate:g}" for rate in rates) if len(rates) < 4 else f"{rates[0]:g} to {rates[-1]:g}"
+    return f"Poisson sampling of patients at rate {named}, kept secret" + (", and sums over all patients" * whole)
+
+
+def _up(epsilon: float) -> str:
+    """Three significant digits, rounded up: a printed bound must still be one."""
+    if epsilon == 0:
+        return "0"
+    unit = 10.0 ** (math.floor(math.log10(epsilon)) - 2)
+    return f"{math.ceil(epsilon / unit - 1e-9) * unit:.3g}"
