@@ -13,8 +13,10 @@ put back together can't be told from the truth (SECURITY.md).
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,9 +30,10 @@ from fedhealth.secagg.protocol.messages import Cohort, Inbox, Quorum, Survivors,
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.site import SiteSession
 from fedhealth.secagg.protocol.site_state import Stage
-from fedhealth.site.keys import Keys, write_private
+from fedhealth.site.keys import OWNER_ONLY, Keys, write_private
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from fedhealth.core.update import PrivateUpdate, SealedUpdate
@@ -81,6 +84,10 @@ class MaskedRound:
         Raises:
             Refused: the update does not fit the vector, or the terms not the hospital.
         """
+        with self._alone():
+            return self._begun(private, content, terms, site, floor)
+
+    def _begun(self, private: PrivateUpdate, content: Content, terms: Terms, site: str, floor: int) -> SealedUpdate:
         session = SiteSession.start(terms, site, self.keys.identity, floor=floor, seed=os.urandom(32))
         weight, values = content.values(private.update)
         words = encode(terms.layout, weight, values, session.rounding_key)
@@ -94,13 +101,23 @@ class MaskedRound:
         Raises:
             Refused: by the protocol, by its reason.
         """
-        session, words = self._read()
-        try:
-            message = self._moved(session, words, request)
-        finally:
-            # Before anything leaves; a session that refused is dead, and that is kept as well.
-            self._write(session, words if session.stage < Stage.MASKED else words[:0])
-        return self.masked.seal(message)
+        with self._alone():
+            session, words = self._read()
+            try:
+                message = self._moved(session, words, request)
+            finally:
+                # Before anything leaves; a session that refused is dead, and that is kept as well.
+                self._write(session, words if session.stage < Stage.MASKED else words[:0])
+            return self.masked.seal(message)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One message at a time: two at once would each find the step not yet taken."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.file.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT, OWNER_ONLY)
+        with os.fdopen(lock, "wb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def _moved(self, session: SiteSession, words: Words, request: Request) -> FromSite:
         received = unpack(np.asarray(request.arrays.get(MESSAGE, np.empty(0)), dtype=np.uint8).tobytes())
