@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedhealth import __version__, audit_command, ledger_command
+from fedhealth import __version__, audit_command, keys_command, ledger_command
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--folder", type=Path, default=Path("runs"))
     runs.set_defaults(run=_runs)
 
-    sites = commands.add_parser("sites", help="list, draw or split hospitals, or make a hospital's keys")
+    sites = commands.add_parser("sites", help="list, draw or split hospitals")
     sites.set_defaults(run=_sites_list, folder=None)
     kinds = sites.add_subparsers(title="commands", metavar="COMMAND")
     listed = kinds.add_parser("list", help="list the hospitals of a folder")
@@ -103,9 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--seed", type=int, default=7)
     new.add_argument("--out", type=Path, default=Path("sites"))
     new.set_defaults(run=_sites_new)
-    keys = kinds.add_parser("keys", help="make a hospital's keys, and print its public one")
-    keys.add_argument("folder", type=Path, metavar="SITE", help="the hospital's own folder, with its site.yaml")
-    keys.set_defaults(run=_sites_keys)
     split = kinds.add_parser("split", help="split a pooled CSV table into hospitals")
     split.add_argument("table", type=Path)
     split.add_argument("--outcome", required=True, help="the outcome's column")
@@ -118,7 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("--out", type=Path, default=Path("sites"))
     split.set_defaults(run=_sites_split)
 
-    ledger_command.add_to(commands)
+    site = commands.add_parser("site", help="look into one hospital's own records and keys")
+    records = site.add_subparsers(title="records", required=True, metavar="RECORD")
+    ledger_command.add_to(records)
+    keys_command.add_to(records)
     audit_command.add_to(commands)
     return parser
 
@@ -331,14 +331,6 @@ def _sites_new(chosen: argparse.Namespace) -> None:
     for path in write_sites(chosen.out, h=chosen.h, n=chosen.n, seed=chosen.seed):
         sys.stdout.write(f"{path}\n")
     sys.stdout.write(f"run them: fedhealth simulate sites.folder={chosen.out} sites.names=null\n")
-
-
-def _sites_keys(chosen: argparse.Namespace) -> None:
-    from fedhealth.core.manifest import load_manifest
-    from fedhealth.site.keys import FOLDER, Keys
-
-    name = load_manifest(chosen.folder).name
-    sys.stdout.write(f"{name}: {Keys(chosen.folder / FOLDER).init()}\n")
 
 
 def _sites_split(chosen: argparse.Namespace) -> None:

@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
 
-def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
-    """Add `site` to the command line."""
-    site = commands.add_parser("site", help="look into one hospital's own records")
-    records = site.add_subparsers(title="records", required=True, metavar="RECORD")
+def add_to(records: argparse._SubParsersAction[Parser]) -> None:
+    """Add `ledger` to what a hospital has of its own."""
     ledger = records.add_parser("ledger", help="what its patients' privacy has cost")
     verbs = ledger.add_subparsers(title="commands", required=True, metavar="COMMAND")
     show = verbs.add_parser("show", help="verify the ledger, and list what was charged and what it costs together")

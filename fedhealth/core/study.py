@@ -160,7 +160,7 @@ def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) ->
         if not re.fullmatch(r"[0-9a-f]{64}", key):
             raise SettingError(
                 f"`identities.{name}` must be a public key of 64 hex digits, found {len(key)} characters that are not. "
-                "Use what fedhealth sites keys printed."
+                "Use what fedhealth site keys init printed."
             )
     if len(set(identities.values())) < len(identities):
         raise SettingError("`identities` must be keys of their own, found one twice. Make new keys for one of them.")

@@ -74,7 +74,7 @@ class SecureGrid(PolicyGrid):
         super().__init__(inner, names, patience)
         if not asked.study.identities:
             raise SettingError(
-                "a masked study must hold `identities`, found none. Add each hospital's public key: fedhealth sites keys."
+                "a masked study must hold `identities`, found none. Add each hospital's public key: fedhealth site keys init."
             )
         self._study = asked
         self._nodes = {name: node for node, name in self._names.items()}

@@ -37,7 +37,7 @@ from fedhealth.strategies.method import Received, method_of
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
-    from fedhealth.core.update import SealedUpdate
+    from fedhealth.core.update import PrivateUpdate, SealedUpdate
     from fedhealth.privacy import Mechanism
     from fedhealth.privacy.ledger import Ledger
     from fedhealth.runtime.codec import Request
@@ -108,16 +108,24 @@ class Client:
         log.info("leaves site=%s spend=%s", self.manifest.name, private.spend)
         if isinstance(self.sealing, Plain):
             return self.sealing.seal(private)
-        content = self._content(request)
-        terms = self.sealing.terms(
-            self.digest,
-            self.study.identities,
-            request.round_,
-            task_of(request.purpose, request.arrays, request.config),
-            content.layout(len(self.study.roster)),
-        )
-        floor = self.manifest.policy.min_cohort
-        return self._round(memory, keys).begin(private, content, terms, self.manifest.name, floor=floor)
+        return self._begun(request, private, self.sealing, self._round(memory, keys))
+
+    def _begun(self, request: Request, private: PrivateUpdate, masked: Masked, opened: MaskedRound) -> SealedUpdate:
+        """The first message of a masked round, on terms that this hospital worked out itself."""
+        content = self._content(request, masked)
+        task = task_of(request.purpose, request.arrays, request.config)
+        layout = content.layout(len(self.study.roster))
+        terms = masked.terms(self.digest, self.study.identities, request.round_, task, layout)
+        return opened.begin(private, content, terms, self.manifest.name, floor=self.manifest.policy.min_cohort)
+
+    def _content(self, request: Request, masked: Masked) -> Content:
+        """How the answer lies in the masked vector; the coordinator works out the same (`server.secure_grid`)."""
+        if request.purpose == "train":
+            method = method_of(self.study.strategy)
+            shapes = method.server().replies(Received(dict(request.arrays)).weights)
+            return masked.averages(shapes, method.told, is_by_patients=method.is_by_patients)
+        grouped = bool(request.config.get("grouped", False))
+        return masked.sums(spans_of(self.study, request.purpose, grouped=grouped))
 
     def _round(self, memory: Memory, keys: Keys | None) -> MaskedRound:
         """The masked round that may be open.
@@ -129,19 +137,8 @@ class Client:
         if isinstance(self.sealing, Plain):
             raise refused("out_of_order", "a study without masking")
         if keys is None:
-            raise SettingError("a masked study needs the hospital's keys, found none. Run fedhealth sites keys.")
+            raise SettingError("a masked study needs the hospital's keys, found none. Run fedhealth site keys init.")
         return MaskedRound(self.sealing, keys, self.digest, memory.folder / "masked-round")
-
-    def _content(self, request: Request) -> Content:
-        """How the answer lies in the masked vector; the coordinator works out the same (`server.secure_grid`)."""
-        if isinstance(self.sealing, Plain):
-            raise refused("out_of_order", "a study without masking")
-        if request.purpose == "train":
-            method = method_of(self.study.strategy)
-            shapes = method.server().replies(Received(dict(request.arrays)).weights)
-            return self.sealing.averages(shapes, method.told, is_by_patients=method.is_by_patients)
-        grouped = bool(request.config.get("grouped", False))
-        return self.sealing.sums(spans_of(self.study, request.purpose, grouped=grouped))
 
     @cached_property
     def manifest(self) -> SiteManifest:

@@ -61,7 +61,7 @@ class Keys:
     def _read(self, name: str) -> bytes:
         path = self.folder / name
         if not path.is_file():
-            raise SettingError(f"a hospital must have its keys, found no {path}. Run fedhealth sites keys.")
+            raise SettingError(f"a hospital must have its keys, found no {path}. Run fedhealth site keys init.")
         mode = path.stat().st_mode & 0o777
         if mode & 0o077:
             raise SettingError(f"{path} must be its owner's alone (0600), found {mode:04o}. Run chmod 600 on it.")

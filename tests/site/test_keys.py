@@ -48,7 +48,7 @@ def test_what_is_no_key_is_refused_without_being_quoted(tmp_path, content):
 
 
 def test_a_hospital_without_keys_is_told_how_to_make_them(tmp_path):
-    with pytest.raises(SettingError, match="Run fedhealth sites keys"):
+    with pytest.raises(SettingError, match="Run fedhealth site keys init"):
         _ = Keys(tmp_path).seal
 
 
@@ -61,11 +61,11 @@ def test_a_private_file_is_replaced_whole(tmp_path):
 
 def test_the_command_makes_a_hospitals_keys_and_prints_the_public_one(tmp_path, capsys):
     shutil.copytree(builtin_sites() / "norrvik", tmp_path / "norrvik")
-    assert main(["sites", "keys", str(tmp_path / "norrvik")]) == 0
+    assert main(["site", "keys", "init", "--site", str(tmp_path / "norrvik")]) == 0
     public = Keys(tmp_path / "norrvik" / "keys").identity.public_key().public_bytes_raw().hex()
     assert capsys.readouterr().out == f"norrvik: {public}\n"
 
 
 def test_the_command_makes_no_keys_where_there_is_no_hospital(tmp_path):
-    assert main(["sites", "keys", str(tmp_path)]) == 2
+    assert main(["site", "keys", "init", "--site", str(tmp_path)]) == 2
     assert not (tmp_path / "keys").exists()

@@ -145,6 +145,20 @@ def test_a_round_put_back_from_a_copy_does_not_open(federation, last, tmp_path):
     assert refused.value.code == "rolled_back"
 
 
+def test_of_messages_that_come_at_once_one_is_answered(federation):
+    sent = federation.through("query.mask")[OWN]
+
+    def confirmed(_):
+        try:
+            return federation.answer(OWN, "query.confirm", sent)
+        except Refused as refused:
+            return refused.code
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(confirmed, range(8)))
+    assert found.count("out_of_order") == 7
+
+
 def test_a_round_is_of_one_hospital_and_study(federation):
     sent = federation.through("query.confirm")
     other = next(name for name in federation.study.roster if name != OWN)
