@@ -164,3 +164,9 @@ def test_a_simulation_loads_neither_ray_nor_the_compiler_of_torch():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip().endswith("LOADED []")
+
+
+def test_every_test_file_has_a_name_of_its_own():
+    # pytest takes two of one name for one module; the remedy is another name.
+    names = [path.name for path in (Path(__file__).parent).rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

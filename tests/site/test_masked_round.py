@@ -14,6 +14,7 @@ import pytest
 
 from fedhealth.core.errors import Refused
 from fedhealth.core.parts import build
+from fedhealth.core.study import packed, unpacked
 from fedhealth.core.update import PrivateUpdate, Update
 from fedhealth.evaluation.spans import spans_of
 from fedhealth.runtime.codec import Request
@@ -23,6 +24,7 @@ from fedhealth.secagg.protocol.messages import unpack
 from fedhealth.secagg.protocol.server import ServerSession
 from fedhealth.server.store import Store
 from fedhealth.simulate import checked, clients, identified
+from fedhealth.site.client import Client
 from fedhealth.site.keys import Keys
 from fedhealth.site.memory import Memory
 
@@ -248,6 +250,16 @@ def test_an_update_that_does_not_fit_leaves_no_advert(federation, weight, value,
         client._round(federation.memory(OWN), federation.keys(OWN)).begin(private, content, terms, OWN, floor=3)
     assert refused.value.code == code
     assert not federation.file(OWN).exists()
+
+
+def test_a_masked_study_once_approved_is_not_asked_in_clear(federation):
+    client = federation.clients[OWN]
+    downgraded = packed({**unpacked(client.packed_study), "secagg": {"_target_": "fedhealth.secagg.plain.Plain"}})
+    lowered = Client(client.folder, downgraded, client.approved)
+    for purpose in (QUESTION, "train", "evaluate", "query.reveal"):
+        with pytest.raises(Refused) as refused:
+            lowered.answer(Request(purpose, 0, {}, {}), federation.memory(OWN), federation.keys(OWN))
+        assert refused.value.code == "study_changed"
 
 
 ALONE = """
