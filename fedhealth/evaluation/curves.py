@@ -113,9 +113,9 @@ def _merged(patients: NDArray[np.int64], least: int) -> NDArray[np.int64]:
     for place, count in enumerate(patients):
         target[place] = target[place - 1] if 0 < inside < least else place
         inside = inside + count if target[place] != place else count
-    if 0 < inside < least and target[-1] > 0:
-        below = target[target[-1] - 1]
-        target[target == target[-1]] = below
+    if 0 < inside < least and (below := np.flatnonzero(patients[: target[-1]])).size:
+        # Into the nearest bin below that holds anybody; an empty one between would not make it larger.
+        target[target == target[-1]] = target[below[-1]]
     return target
 
 

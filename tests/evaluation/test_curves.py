@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn import metrics
@@ -98,6 +98,7 @@ def test_scores_that_are_all_alike_draw_the_diagonal():
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.integers(1, 25))
+@example([2, 0, 1], 2)
 def test_merged_bins_keep_every_patient_and_hold_the_least_each(patients, least):
     target = curves._merged(np.array(patients), least)
     held = np.bincount(target, patients, minlength=len(patients))
