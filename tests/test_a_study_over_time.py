@@ -18,6 +18,8 @@ from fedhealth.simulate import checked, clients, open_run, run
 from fedhealth.site import baselines
 from fedhealth.site.trainer import training_of
 
+pytestmark = pytest.mark.slow
+
 SURVIVAL = ("task=survival", "model=cox", "strategy=newton", "training.steps=20", "training.learning_rate=0.5")
 
 

@@ -25,6 +25,8 @@ from fedhealth.secagg.protocol.messages import unpack
 from fedhealth.server.store import Store
 from fedhealth.simulate import checked, open_run, run
 
+pytestmark = pytest.mark.slow
+
 SITES = ["galen-heart", "harrow-fen", "norrvik", "port-amity"]
 FOUR = f"sites.names=[{','.join(SITES)}]"
 #: The rounds in which a reply of one hospital is lost, by the type of the message it answers.

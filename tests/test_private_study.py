@@ -17,6 +17,8 @@ from fedhealth.privacy.ledger import Ledger
 from fedhealth.report.findings import findings
 from fedhealth.simulate import checked, clients, open_run, run
 
+pytestmark = pytest.mark.slow
+
 SITES = ("galen-heart", "harrow-fen", "port-amity")
 PRIVATE = ("privacy=dp_sgd", "privacy.epsilon=6")
 #: No solving: the noise is given.

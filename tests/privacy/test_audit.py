@@ -14,6 +14,8 @@ from fedhealth.core.privacy_event import Gaussian
 from fedhealth.privacy import audit
 from fedhealth.privacy.accountant import epsilon
 
+pytestmark = pytest.mark.slow
+
 DELTA, ROUNDS, CANARIES, RECORDS = 1e-6, 4, 500, 8
 
 

@@ -21,6 +21,8 @@ from fedhealth.secagg.protocol.layout import Counts, Layout, Reals
 from fedhealth.secagg.protocol.messages import unpack
 from fedhealth.secagg.protocol.site_state import Stage
 
+pytestmark = pytest.mark.slow
+
 
 def is_possible(terms, lost) -> bool:
     """Whether enough sites are left at every step, by counting."""
