@@ -45,7 +45,9 @@ def test_no_field_can_change_unsigned(field):
 
 
 def test_terms_that_a_site_made_itself_are_agreed_to():
-    agree(TERMS, unpack_terms(TERMS.pack()))
+    offered = unpack_terms(TERMS.pack())
+    agree(TERMS, offered)
+    assert offered == TERMS
 
 
 def test_the_order_in_which_a_roster_was_written_changes_nothing():
