@@ -265,7 +265,7 @@ class DpSgd:
             )
         return (
             "Differential privacy by DP-SGD at each hospital: before anything leaves, every patient's part in it is "
-            "clipped and noise is added, so it holds against a coordinator who keeps to the protocol."
+            "clipped and noise is added, so it holds against a coordinator too, whatever weights it sends."
         )
 
     def _noise_on(self, what: str) -> float:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from fedhealth.core.study import Study
     from fedhealth.core.update import PrivateUpdate
     from fedhealth.privacy.dp_sgd import Course
-    from fedhealth.site.engines import Engine
     from fedhealth.site.memory import Memory
 
 #: What is kept, beside the method's own memory.
@@ -72,7 +71,7 @@ def course_of(study: Study, mechanism: DpSgd, memory: Memory) -> Course:
 
 
 def engine_for(
-    mechanism: DpSgd, course: Course, memory: Memory, scorer: Engine, *, site: str, round_: int, steps: int
+    mechanism: DpSgd, course: Course, memory: Memory, *, site: str, round_: int, steps: int
 ) -> PrivateEngine:
     """The engine of one request, with as many steps as it was charged for."""
     before = _own(memory).before(round_) or {}
@@ -83,7 +82,6 @@ def engine_for(
         left=steps,
         bound=float(before[BOUND][0]) if BOUND in before else mechanism.max_grad_norm,
         source=mechanism.source(f"{site} {round_} train"),
-        scorer=scorer,
     )
 
 

@@ -16,8 +16,7 @@ from fedhealth.core.privacy_event import PoissonSampledGaussian
 from fedhealth.core.training import LocalTraining
 from fedhealth.privacy import accountant, audit
 from fedhealth.privacy.noise import NoiseSource
-from fedhealth.site.engines.plain import Plain
-from fedhealth.site.patient_gradients import Watched
+from fedhealth.site.exact_network import ExactNetwork
 from fedhealth.site.private_engine import PrivateEngine, Rows
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def audited(
     def made(patients: NDArray[np.int64] | None = None) -> PrivateEngine:
         return engine(
             mechanism=mechanism, course=course, size=CANARIES, left=steps, bound=mechanism.max_grad_norm,
-            source=NoiseSource(), scorer=Plain(), patients=patients,
+            source=NoiseSource(), patients=patients,
         )  # fmt: skip
 
     noise = np.array([_moved(made(), np.zeros((0, CANARIES)), 1) for _ in range(DRAWS)])
@@ -105,7 +104,7 @@ def _sensitivity(
     made: Callable[[NDArray[np.int64]], PrivateEngine], network: nn.Module, width: int, rng: np.random.Generator
 ) -> Finding:
     """How far the worst patients there can be move the clipped sum of the study's own network."""
-    watched, names = Watched(copy.deepcopy(network).double()), [name for name, _ in network.named_parameters()]
+    exact, names = ExactNetwork(copy.deepcopy(network).double()), [name for name, _ in network.named_parameters()]
     others = rng.standard_normal((OTHERS, width))
     pairs = []
     for records in audit.worst_patients(width, rng):
@@ -113,6 +112,6 @@ def _sensitivity(
         whose = np.append(np.arange(OTHERS), np.full(len(records), OTHERS))
         engine, y = made(whose), np.append(rng.random(OTHERS) < 0.5, np.ones(len(records)))
         rows = Rows(torch.from_numpy(x), torch.from_numpy(y), whose)
-        pairs.append([engine.clipped_sum(watched, names, rows, np.arange(n))[0].numpy() for n in (OTHERS + 1, OTHERS)])
+        pairs.append([engine.clipped_sum(exact, names, rows, np.arange(n))[0].numpy() for n in (OTHERS + 1, OTHERS)])
     with_patient, without = np.array(pairs).swapaxes(0, 1)
     return audit.sensitivity(with_patient, without, bound=made(np.arange(1)).mechanism.max_grad_norm)

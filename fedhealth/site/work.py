@@ -15,7 +15,7 @@ from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
 from fedhealth.models.weights import load_weights
 from fedhealth.site.private_round import engine_for, keep_bound
 from fedhealth.site.scoring import summarised
-from fedhealth.site.trainer import SiteTrainer, engine_of
+from fedhealth.site.trainer import SiteTrainer
 from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def evaluate(permit: Permit, request: Request) -> Update:
     received = Received(_arrays(request), request.config)
     load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
     grouped = bool(request.config.get("grouped", False))
-    vector = summarised(study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped)
+    vector = summarised(
+        study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=trainer.engine
+    )
     shared = float(permit.manifest.policy.share_site_results)
     patients = int((permit.cohort.split == name).sum())
     return Update(patients, {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
@@ -124,9 +126,8 @@ def _private(permit: Permit, *, steps: int | None) -> PrivateEngine | None:
     if permit.private is None:
         return None
     mechanism, course = permit.private
-    scorer, site = engine_of(permit.study), permit.manifest.name
     charged = course.steps if steps is None else steps
-    return engine_for(mechanism, course, permit.memory, scorer, site=site, round_=permit.round_, steps=charged)
+    return engine_for(mechanism, course, permit.memory, site=permit.manifest.name, round_=permit.round_, steps=charged)
 
 
 @lru_cache(maxsize=16)

@@ -58,10 +58,8 @@ class TwiceTheBound(PrivateEngine):
 
 @dataclass(slots=True)
 class ByRecord(PrivateEngine):
-    def clipped_sum(self, watched, names, rows, taken):
-        return PrivateEngine.clipped_sum(
-            self, watched, names, Single(rows), np.flatnonzero(np.isin(rows._whose, taken))
-        )
+    def clipped_sum(self, exact, names, rows, taken):
+        return PrivateEngine.clipped_sum(self, exact, names, Single(rows), np.flatnonzero(np.isin(rows._whose, taken)))
 
 
 class Single:
