@@ -27,7 +27,15 @@ class FedHealthError(Exception):
 
 
 class QuorumError(FedHealthError):
-    """Too few hospitals answered for the round to stand."""
+    """Too few hospitals answered for the round to stand.
+
+    Attributes:
+        is_spent: whether every other one refused since its patients' budget, or the study's own, is spent.
+    """
+
+    def __init__(self, message: str, *, is_spent: bool = False) -> None:
+        super().__init__(message)
+        self.is_spent = is_spent
 
 
 class SettingError(FedHealthError):
@@ -82,6 +90,9 @@ REFUSALS: dict[str, str] = {
     "malformed": "a message is not of this version of the protocol",
     "weight_out_of_range": "the hospital has no patients for this round, or more than weight_max",
     "value_out_of_range": "a value is outside the bound the study agreed on",
+    "study_spent": "the study has let this out as often as its epsilon was worked out for",
+    "weights_not_finite": "the weights have values that are not finite",
+    "weights_too_large": "the weights are so large that rounding could pass the clip",
     "not_finite": "training gave a number that is not finite",
     "wrong_shape": "what the hospital computed is not what the study's layout declares",
     "another_study": "the round is of another study",
@@ -119,6 +130,10 @@ REFUSALS: dict[str, str] = {
     "query_repeated": "a query answered before was asked again of other sites",
     "rolled_back": "the hospital's stored session is older than the round",
 }
+
+
+#: Refusals that no later round changes.
+SPENT = frozenset({"budget_spent", "study_spent"})
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:

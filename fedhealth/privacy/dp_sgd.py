@@ -194,6 +194,17 @@ class DpSgd:
             found = Gaussian(noise_multiplier=self._noise_on(what))
         return found if self.is_private else Unbounded()
 
+    def planned_times(self, what: str, rounds: int) -> int:
+        """How often a study of so many rounds lets `what` out: what `planned` counts, and a hospital allows.
+
+        Raises:
+            Refused: it has no private form.
+        """
+        if what == "train":
+            return rounds
+        self._noise_on(what)
+        return self.looks(rounds) if what == "evaluate" else 1
+
     def looks(self, rounds: int) -> int:
         """How many evaluations so many rounds have, the last one on test patients included."""
         return 1 + (rounds // self.evaluate_every if self.evaluate_every else 0)
@@ -229,6 +240,10 @@ class DpSgd:
         )
         weight = max(float(told[0] if what == "query.shape" else told.sum()), 0.0)
         return PrivateUpdate(update=Update(weight, {SUM: told}, update.metrics), spend=spend)
+
+    def told_before(self, update: Update, *, what: str) -> PrivateUpdate:
+        """What already left once, as it left: it says nothing new and needs no more noise."""
+        return PrivateUpdate(update, Spend(mechanism="dp_sgd", is_private=self.is_private, what=f"{what}, told before"))
 
     def source(self, stream: str) -> NoiseSource:
         """Where noise comes from; under `insecure_seed` each named stream has its own."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from fedhealth.core.errors import REFUSALS, Refused
+from fedhealth.core.errors import REFUSALS, SPENT, Refused
 from fedhealth.runtime import flower
 
 if TYPE_CHECKING:
@@ -100,6 +100,12 @@ def reason_of(reply: Message) -> str:
         error, _, incident = rest.partition(":")
         return f"failed with {error}" + (f" (incident {incident} in the hospital's log)" if incident else "")
     return found
+
+
+def is_spent(reply: Message) -> bool:
+    """Whether an error reply says that a budget is spent."""
+    kind, _, code = (reply.error.reason or "").partition(":")
+    return kind == "refused" and code in SPENT
 
 
 def arrays_of(reply: Message) -> dict[str, NDArray[np.generic]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from flwr.app import ConfigRecord
 
-from fedhealth.core.errors import DataError, FedHealthError
+from fedhealth.core.errors import DataError, FedHealthError, QuorumError
 from fedhealth.core.seeds import chosen
 from fedhealth.core.study import packed
 from fedhealth.evaluation import measures
@@ -97,7 +97,13 @@ def run_rounds(
     """
     study = plan.study
     while progress.done < study.rounds and not progress.stopped_because:
-        row, model, memory = _round(plan, grid, preprocessor, progress)
+        try:
+            row, model, memory = _round(plan, grid, preprocessor, progress)
+        except QuorumError as error:
+            if not progress.done or not error.is_spent:
+                raise
+            progress.stopped_because = "the hospitals' privacy budget for training is spent"
+            break
         progress = Progress(model=model, optimiser=memory, done=row["round"], history=[*progress.history, row])
         progress.stopped_because = _stop_reason(study, progress)
         arrays, values = strategy_state.dump(plan.strategy)

@@ -24,6 +24,7 @@ from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.secagg.masked import task_of
 from fedhealth.secagg.plain import Plain
 from fedhealth.secagg.protocol.refusals import refused
+from fedhealth.site.answers import Answers
 from fedhealth.site.attacks import ROOM
 from fedhealth.site.attacks.plain import Plain as Honest
 from fedhealth.site.cohort import load_cohort
@@ -87,6 +88,8 @@ class Client:
         if request.purpose in STEPS:
             go_on(self.manifest, digest=self.digest, approved=self.approved)
             return self._round(memory, keys).step(request)
+        answers = Answers(memory.folder / "answers")
+        told = answers.find(request) if isinstance(self.mechanism, DpSgd) else None
         permit = open_round(
             self.manifest,
             self.study,
@@ -99,12 +102,22 @@ class Client:
             purpose=request.purpose,
             mechanism=self.mechanism,
             ledger=self.ledger,
+            is_known=told is not None,
+            is_simulated=bool(self.run_folder),
         )
+        if told is not None and isinstance(self.mechanism, DpSgd):
+            return self._sealed(request, self.mechanism.told_before(told, what=request.purpose), memory, keys)
         update = work_for(request.purpose)(replace(permit, attack=self.attack), request)
         stream = f"{self.manifest.name} {request.round_}"
         private = self.mechanism.privatise(update, what=request.purpose, stream=stream)
-        if isinstance(self.mechanism, DpSgd) and request.purpose == "query.shape":
-            keep_size(memory, private)
+        if isinstance(self.mechanism, DpSgd):
+            if request.purpose == "query.shape":
+                keep_size(memory, private)
+            answers.keep(request, private.update)
+        return self._sealed(request, private, memory, keys)
+
+    def _sealed(self, request: Request, private: PrivateUpdate, memory: Memory, keys: Keys | None) -> SealedUpdate:
+        """What leaves: the update, or the first message of a masked round."""
         log.info("leaves site=%s spend=%s", self.manifest.name, private.spend)
         if isinstance(self.sealing, Plain):
             return self.sealing.seal(private)

@@ -64,6 +64,8 @@ def open_round(
     purpose: str,
     mechanism: Mechanism,
     ledger: Ledger,
+    is_known: bool = False,
+    is_simulated: bool = False,
 ) -> Permit:
     """The permit for one request.
 
@@ -79,6 +81,8 @@ def open_round(
         purpose: what is asked for.
         mechanism: the study's privacy.
         ledger: the hospital's, which is charged.
+        is_known: whether the answer is one that left before, which costs nothing.
+        is_simulated: whether the hospital is one of a simulation.
 
     Raises:
         Refused: a rule of the hospital's does not hold.
@@ -118,10 +122,11 @@ def open_round(
     course = None
     if isinstance(mechanism, DpSgd) and purpose in ("train", "evaluate"):
         course = course_of(study, mechanism, memory)
-    charge(
-        ledger, manifest, study, mechanism,
-        digest=digest, purpose=purpose, patients=len(cohort.patients), course=course,
-    )  # fmt: skip
+    if not is_known:
+        charge(
+            ledger, manifest, study, mechanism, digest=digest, purpose=purpose,
+            patients=len(cohort.patients), course=course, is_simulated=is_simulated,
+        )  # fmt: skip
     log.info("opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose)
     private = (mechanism, course) if isinstance(mechanism, DpSgd) and course is not None else None
     return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, private=private)
