@@ -79,10 +79,10 @@ def _show(chosen: argparse.Namespace) -> None:
     if chosen.plot:
         from fedhealth.report.ledger_figure import Spent, spending
 
-        lines = [
-            Spent(cohort, *zip(*points, strict=True), said=f"ε = {rounded_up(points[-1][1])}")
-            for cohort, points in drawn.items()
-        ]
+        lines = []
+        for cohort, points in drawn.items():
+            events, costs, studies = zip(*points, strict=True)
+            lines.append(Spent(cohort, events, costs, studies, f"ε = {rounded_up(costs[-1])}"))
         chosen.plot.write_text(spending(lines, delta=delta, cap=cap), encoding="utf-8")
         sys.stdout.write(f"plot: {chosen.plot}\n")
 
