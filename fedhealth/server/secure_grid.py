@@ -11,6 +11,7 @@ joins three rooms that know nothing of one another.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from fedhealth.runtime.codec import ARRAYS, read_request, write_average, write_r
 from fedhealth.runtime.policy import PolicyGrid
 from fedhealth.secagg.masked import MESSAGE, task_of
 from fedhealth.secagg.protocol.codec import decode
+from fedhealth.secagg.protocol.keys import SEED_BYTES
 from fedhealth.secagg.protocol.messages import FromSite, unpack
 from fedhealth.secagg.protocol.server import ServerSession
 from fedhealth.strategies.method import Received, method_of
@@ -135,7 +137,8 @@ class SecureGrid(PolicyGrid):
         layout = content.layout(len(asked.study.roster))
         task = task_of(request.purpose, request.arrays, request.config)
         terms = asked.masked.terms(asked.digest, asked.study.identities, request.round_, task, layout)
-        session = self._session = ServerSession(terms)
+        session = ServerSession(terms, seed=os.urandom(SEED_BYTES), threads=os.cpu_count() or 1)
+        self._session = session
         self._counted, self._least = (), terms.min_cohort
         try:
             self._exchange(pending, timeout)

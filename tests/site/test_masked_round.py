@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ class Federation:
         self.terms = masked.terms(
             self.simulation.digest, self.study.identities, 0, task_of(QUESTION, {}, {}), content.layout(3)
         )
-        self.server = ServerSession(self.terms)
+        self.server = ServerSession(self.terms, seed=os.urandom(32))
 
     def memory(self, name):
         return Memory(self.folder / "memory" / name)
@@ -194,7 +195,7 @@ def test_a_question_answered_once_is_answered_for_the_same_hospitals_only(federa
     answered = federation.keys(OWN).folder / federation.simulation.digest / "answered" / federation.terms.task.hex()
     assert json.loads(answered.read_text()) == sorted(federation.study.roster)
     answered.write_text(json.dumps(sorted(federation.study.roster)[:2]))
-    federation.server = ServerSession(federation.terms)
+    federation.server = ServerSession(federation.terms, seed=os.urandom(32))
     with pytest.raises(Refused) as refused:
         federation.through("query.reveal")
     assert refused.value.code == "query_repeated"
