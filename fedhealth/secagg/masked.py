@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -16,13 +16,18 @@ from fedhealth.secagg.protocol.layout import Reals
 from fedhealth.secagg.protocol.terms import Terms, check_floor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from fedhealth.core.span import Span
+    from fedhealth.core.study import Study
+    from fedhealth.secagg.content import Content
     from fedhealth.secagg.protocol.layout import Layout
     from fedhealth.secagg.protocol.messages import FromSite
+
+    #: The numbers and words that come along with a question.
+    Config = Mapping[str, str | int | float | bool]
 
 #: The name of the one array of a message of the protocol: its bytes.
 MESSAGE = "message"
@@ -31,6 +36,29 @@ STATISTIC = "query."
 #: How finely a training value times one patient must be held at least: a mean over a hundred
 #: patients a hospital is then right to 1e-4.
 LEAST_LEVELS = 100.0
+
+
+class Question(Protocol):
+    """What is asked, as it is sent and as it comes."""
+
+    @property
+    def purpose(self) -> str: ...  # noqa: D102
+    @property
+    def round_(self) -> int: ...  # noqa: D102
+    @property
+    def arrays(self) -> dict[str, NDArray[np.generic]]: ...  # noqa: D102
+    @property
+    def config(self) -> Config: ...  # noqa: D102
+
+
+class Averaged(Protocol):
+    """What a round's training gives, of a method."""
+
+    @property
+    def told(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def is_by_patients(self) -> bool: ...  # noqa: D102
+    def replies(self, arrays: dict[str, NDArray[np.generic]], /) -> dict[str, tuple[int, ...]]: ...  # noqa: D102
 
 
 @settings
@@ -117,6 +145,39 @@ class Masked:
         """What an answer that is a sum already puts in it."""
         return Sums(spans, self.weight_max)
 
+    def asked(
+        self,
+        question: Question,
+        study: Study,
+        digest: str,
+        *,
+        method: Averaged,
+        spans: Callable[..., tuple[Span, ...]],
+    ) -> tuple[Content, Terms]:
+        """How an answer lies in the summed vector, and what every hospital signs for it.
+
+        Each hospital and the coordinator work it out alike, or their signatures don't fit.
+
+        Args:
+            question: what is asked.
+            study: of which.
+            digest: of the study.
+            method: the study's.
+            spans: `evaluation.spans.spans_of`.
+
+        Raises:
+            Refused: `min_cohort_unsafe`.
+            SettingError: no such question, or the keys are not one for each hospital.
+        """
+        content: Content
+        if question.purpose == "train":
+            content = self.averages(method.replies(question.arrays), method.told, is_by_patients=method.is_by_patients)
+        else:
+            content = self.sums(spans(study, question.purpose, grouped=bool(question.config.get("grouped", False))))
+        task = task_of(question.purpose, question.arrays, question.config)
+        terms = self.terms(digest, study.identities, question.round_, task, content.layout(len(study.roster)))
+        return content, terms
+
     def terms(self, study: str, identities: Mapping[str, str], round_: int, task: bytes, layout: Layout) -> Terms:
         """What every hospital signs for one question.
 
@@ -150,9 +211,7 @@ class Masked:
         )
 
 
-def task_of(
-    question: str, arrays: Mapping[str, NDArray[np.generic]], config: Mapping[str, str | int | float | bool]
-) -> bytes:
+def task_of(question: str, arrays: Mapping[str, NDArray[np.generic]], config: Config) -> bytes:
     """SHA-256 over a question as a hospital gets it: the model's bytes and the instruction.
 
     A statistic is one question whatever comes along with it. Its answer hardly depends on
