@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
 from fedhealth.core.update import SealedUpdate
 from fedhealth.secagg.content.averages import Averages
+from fedhealth.secagg.content.question import task_of
 from fedhealth.secagg.content.sums import Sums
 from fedhealth.secagg.protocol.layout import Reals
 from fedhealth.secagg.protocol.terms import Terms, check_floor
@@ -23,32 +23,15 @@ if TYPE_CHECKING:
     from fedhealth.core.span import Span
     from fedhealth.core.study import Study
     from fedhealth.secagg.content import Content
+    from fedhealth.secagg.content.question import Question
     from fedhealth.secagg.protocol.layout import Layout
     from fedhealth.secagg.protocol.messages import FromSite
 
-    #: The numbers and words that come along with a question.
-    Config = Mapping[str, str | int | float | bool]
-
 #: The name of the one array of a message of the protocol: its bytes.
 MESSAGE = "message"
-#: How the questions about the patients themselves begin; the others are about a model.
-STATISTIC = "query."
 #: How finely a training value times one patient must be held at least: a mean over a hundred
 #: patients a hospital is then right to 1e-4.
 LEAST_LEVELS = 100.0
-
-
-class Question(Protocol):
-    """What is asked, as it is sent and as it comes."""
-
-    @property
-    def purpose(self) -> str: ...  # noqa: D102
-    @property
-    def round_(self) -> int: ...  # noqa: D102
-    @property
-    def arrays(self) -> dict[str, NDArray[np.generic]]: ...  # noqa: D102
-    @property
-    def config(self) -> Config: ...  # noqa: D102
 
 
 class Averaged(Protocol):
@@ -174,7 +157,7 @@ class Masked:
             content = self.averages(method.replies(question.arrays), method.told, is_by_patients=method.is_by_patients)
         else:
             content = self.sums(spans(study, question.purpose, grouped=bool(question.config.get("grouped", False))))
-        task = task_of(question.purpose, question.arrays, question.config)
+        task = task_of(question, study)
         terms = self.terms(digest, study.identities, question.round_, task, content.layout(len(study.roster)))
         return content, terms
 
@@ -209,22 +192,3 @@ class Masked:
             f"Secure aggregation: the coordinator sees sums over at least {self.min_cohort} hospitals and no hospital's "
             f"own part, also where it lies{helped}."
         )
-
-
-def task_of(question: str, arrays: Mapping[str, NDArray[np.generic]], config: Config) -> bytes:
-    """SHA-256 over a question as a hospital gets it: the model's bytes and the instruction.
-
-    A statistic is one question whatever comes along with it. Its answer hardly depends on
-    that, so a word more would have it asked again of one hospital fewer, and the difference
-    is that hospital's own.
-    """
-    if question.startswith(STATISTIC):
-        arrays, config = {}, {}
-    found = hashlib.sha256()
-    for part in (question, repr(sorted(config.items()))):
-        found.update(hashlib.sha256(part.encode()).digest())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        found.update(hashlib.sha256(repr((name, array.dtype.str, np.shape(arrays[name]))).encode()).digest())
-        found.update(hashlib.sha256(array.tobytes()).digest())
-    return found.digest()

@@ -125,7 +125,13 @@ class Client:
             raise refused("out_of_order", "a study without masking")
         if keys is None:
             raise SettingError("a masked study needs the hospital's keys, found none. Run fedhealth site keys init.")
-        return MaskedRound(self.sealing, keys, self.digest, memory.folder / "masked-round")
+        return MaskedRound(
+            self.sealing,
+            keys,
+            self.digest,
+            memory.folder / "masked-round",
+            may_regroup=self.manifest.policy.allow_regrouping,
+        )
 
     @cached_property
     def manifest(self) -> SiteManifest:

@@ -61,7 +61,7 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     "query_repeated": (
         "a query answered once must not be answered for another cohort",
-        "Ask for it with the same sites, or another query.",
+        "Ask for it with the same sites, or have each site set policy.allow_regrouping.",
     ),
     "rolled_back": (
         "a stored session must be as far as the round has come",
