@@ -123,6 +123,7 @@ REFUSALS: dict[str, str] = {
     "sent_twice": "a site sent a step's message twice",
     "shares_missing": "shares are not from the sites that shared",
     "share_not_authentic": "a share was changed on its way",
+    "vector_not_authentic": "a vector was changed on its way",
     "another_view": "an upload is masked for other sites",
     "foreign_confirm": "a confirmation is of a site that did not survive",
     "reveal_mismatch": "a site revealed other shares than were due",

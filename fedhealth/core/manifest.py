@@ -27,6 +27,8 @@ class Policy:
         min_cohort: a study needs at least this many hospitals (3 or more: with two, each
             can find the other's part by subtraction).
         require_masking: send nothing unless secure aggregation is on.
+        allow_regrouping: answer a question of a masked study again in a sum over other hospitals. Who has both
+            sums knows the difference of the hospitals that are in one of them only.
         epsilon_cap: what a patient may spend over all studies, at `delta`; null for no cap.
         delta: the chance with which that bound may fail.
         ledger: the file that keeps what patients have spent (see `site.ledger_place`); by default one in
@@ -40,6 +42,7 @@ class Policy:
     min_cell: int = field(metadata={"example": 10})
     min_cohort: int = field(metadata={"example": 3})
     require_masking: bool = False
+    allow_regrouping: bool = False
     epsilon_cap: float | None = None
     delta: float = 1e-5
     ledger: str = ""

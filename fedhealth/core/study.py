@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedhealth.core.errors import SettingError
 from fedhealth.core.features import FeatureSpec
 from fedhealth.core.settings import read, settings
+from fedhealth.core.signing_key import fault_of_key
 from fedhealth.core.split import Split
 from fedhealth.core.task import Task
 from fedhealth.core.training import LocalTraining
@@ -160,6 +161,12 @@ def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) ->
         if not re.fullmatch(r"[0-9a-f]{64}", key):
             raise SettingError(
                 f"`identities.{name}` must be a public key of 64 hex digits, found {len(key)} characters that are not. "
+                "Use what fedhealth site keys init printed."
+            )
+        fault = fault_of_key(bytes.fromhex(key))
+        if fault is not None:
+            raise SettingError(
+                f"`identities.{name}` must be a key that only its owner can sign for, found {fault}. "
                 "Use what fedhealth site keys init printed."
             )
     if len(set(identities.values())) < len(identities):

@@ -21,7 +21,6 @@ from fedhealth.core.parts import build
 from fedhealth.core.study import digest, study_from, unpacked
 from fedhealth.evaluation.spans import spans_of
 from fedhealth.privacy.dp_sgd import DpSgd
-from fedhealth.secagg.masked import task_of
 from fedhealth.secagg.plain import Plain
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.site.answers import Answers
@@ -33,7 +32,7 @@ from fedhealth.site.ledger_place import ledger_of
 from fedhealth.site.masked_round import STEPS, MaskedRound
 from fedhealth.site.private_round import keep_size
 from fedhealth.site.work import work_for
-from fedhealth.strategies.method import Received, method_of
+from fedhealth.strategies.method import method_of
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from fedhealth.privacy import Mechanism
     from fedhealth.privacy.ledger import Ledger
     from fedhealth.runtime.codec import Request
-    from fedhealth.secagg.content import Content
     from fedhealth.secagg.masked import Masked
     from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
@@ -125,20 +123,9 @@ class Client:
 
     def _begun(self, request: Request, private: PrivateUpdate, masked: Masked, opened: MaskedRound) -> SealedUpdate:
         """The first message of a masked round, on terms that this hospital worked out itself."""
-        content = self._content(request, masked)
-        task = task_of(request.purpose, request.arrays, request.config)
-        layout = content.layout(len(self.study.roster))
-        terms = masked.terms(self.digest, self.study.identities, request.round_, task, layout)
+        method = method_of(self.study.strategy)
+        content, terms = masked.asked(request, self.study, self.digest, method=method, spans=spans_of)
         return opened.begin(private, content, terms, self.manifest.name, floor=self.manifest.policy.min_cohort)
-
-    def _content(self, request: Request, masked: Masked) -> Content:
-        """How the answer lies in the masked vector; the coordinator works out the same (`server.secure_grid`)."""
-        if request.purpose == "train":
-            method = method_of(self.study.strategy)
-            shapes = method.server().replies(Received(dict(request.arrays)).weights)
-            return masked.averages(shapes, method.told, is_by_patients=method.is_by_patients)
-        grouped = bool(request.config.get("grouped", False))
-        return masked.sums(spans_of(self.study, request.purpose, grouped=grouped))
 
     def _round(self, memory: Memory, keys: Keys | None) -> MaskedRound:
         """The masked round that may be open.
@@ -151,7 +138,13 @@ class Client:
             raise refused("out_of_order", "a study without masking")
         if keys is None:
             raise SettingError("a masked study needs the hospital's keys, found none. Run fedhealth site keys init.")
-        return MaskedRound(self.sealing, keys, self.digest, memory.folder / "masked-round")
+        return MaskedRound(
+            self.sealing,
+            keys,
+            self.digest,
+            memory.folder / "masked-round",
+            may_regroup=self.manifest.policy.allow_regrouping,
+        )
 
     @cached_property
     def manifest(self) -> SiteManifest:
