@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CAP = 64.0
 #: Bits of it behind the point: its lattice is 2^-20, finer than float32 at 16.
 BITS = 20
-#: Bits of a weight below the layer's longest row of weights. With 6 bits of `CAP` and `BITS`, sums have 52 of float64's 53.
+#: Bits of a weight below what a row of the layer's weights adds up to at most. With 6 bits of `CAP` and `BITS`, sums have 52 of float64's 53.
 WEIGHT_BITS = 26
 #: Half of float64's spacing at 1: what one operation rounds off, as a share.
 UNIT = 2.0**-53
@@ -185,7 +185,7 @@ def _rounded(layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
     """
     weight = layer.weight.detach()
     bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
-    longest = float((weight.abs().sum(1) + bias.abs()).max())
+    longest = layer.in_features * _largest(weight) + _largest(bias)
     if not math.isfinite(longest):
         raise Refused(
             "weights_not_finite",
@@ -195,6 +195,10 @@ def _rounded(layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
         )
     onto = 1.5 * 2.0 ** (52 + math.frexp(longest)[1] - WEIGHT_BITS)
     return (weight + onto).sub_(onto), (bias + onto).sub_(onto)
+
+
+def _largest(weight: torch.Tensor) -> float:
+    return max(abs(float(end)) for end in torch.aminmax(weight))
 
 
 def _stretch(weight: torch.Tensor, *, closely: bool) -> float:

@@ -41,7 +41,9 @@ class Gradients:
         """The sum of the gradients, each times its `scale`, [n]; flat."""
         if self.right is None:
             return scale @ self.left
-        return ((self.left * scale[:, None]).T @ self.right).ravel()
+        if self.left.shape[1] <= self.right.shape[1]:
+            return ((self.left * scale[:, None]).T @ self.right).ravel()
+        return (self.left.T @ (self.right * scale[:, None])).ravel()
 
     def by_patient(self, patients: torch.Tensor, count: int) -> Gradients:
         """The mean over each patient's rows; `patients`, [n], numbers whose row it is."""

@@ -64,7 +64,7 @@ def test_a_linear_layers_sums_are_those_of_fractions(seed, d, scale):
     x = rows(3, d, seed=seed) * 10
     found = ExactNetwork(made).scores(x).tolist()
     weight, bias = (part.detach().numpy().ravel() for part in (made.weight, made.bias))
-    step = Fraction(2) ** (math.frexp(float(np.abs(weight).sum() + np.abs(bias).sum()))[1] - 26)
+    step = Fraction(2) ** (math.frexp(float(d * np.abs(weight).max() + np.abs(bias).max()))[1] - 26)
 
     def onto(value, lattice):
         return round(Fraction(float(value)) / lattice) * lattice
