@@ -465,12 +465,12 @@ def _spent(simulation: Simulation, store: Store) -> str:
 
     It is more than was planned where a round was run again.
     """
-    from fedhealth.privacy.dp_sgd import DpSgd
     from fedhealth.privacy.guarantee import guarantee
     from fedhealth.privacy.ledger import events_of
+    from fedhealth.privacy.patient_level import PatientLevel
 
     mechanism = plan_for(simulation.study).mechanism
-    if not isinstance(mechanism, DpSgd):
+    if not isinstance(mechanism, PatientLevel):
         return ""
     each = []
     for name, manifest in simulation.manifests.items():

@@ -25,8 +25,9 @@ from fedhealth.core.training import LocalTraining
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network
-from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.privacy.patient_level import Course
 from fedhealth.site.engines.plain import Plain
 from fedhealth.site.exact_network import ExactNetwork
 from fedhealth.site.patient_gradients import clipped_sum

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
@@ -145,8 +146,14 @@ class Study:
 
     @property
     def score_noise(self) -> float:
-        """The standard deviation, in patients, of what `privacy` puts on each of those cells at a hospital."""
-        return float(self.privacy.get("evaluation_noise", 0.0)) if self.score_bins else 0.0
+        """The standard deviation, in patients, of what `privacy` puts on each of those cells at a hospital.
+
+        Under masks it is a hospital's share of the whole: that of min_cohort - colluders hospitals together.
+        """
+        if not self.score_bins:
+            return 0.0
+        shares = int(self.secagg.get("min_cohort", 1)) - int(self.secagg.get("colluders", 0))
+        return float(self.privacy.get("evaluation_noise", 0.0)) / math.sqrt(max(shares, 1))
 
 
 def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) -> None:

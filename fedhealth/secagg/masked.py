@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -10,8 +11,9 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
 from fedhealth.core.update import SealedUpdate
 from fedhealth.secagg.content.averages import Averages
+from fedhealth.secagg.content.noised import Noised
 from fedhealth.secagg.content.question import task_of
-from fedhealth.secagg.content.sums import Sums
+from fedhealth.secagg.content.sums import SUM, Sums
 from fedhealth.secagg.protocol.layout import Reals
 from fedhealth.secagg.protocol.terms import Terms, check_floor
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from fedhealth.core.lattice import Lattice
     from fedhealth.core.span import Span
     from fedhealth.core.study import Study
     from fedhealth.secagg.content import Content
@@ -90,6 +93,11 @@ class Masked:
         """Always."""
         return True
 
+    @property
+    def shares(self) -> int:
+        """How many hospitals of a sum keep to themselves, at least, what they added to it."""
+        return self.min_cohort - self.colluders
+
     def check(self, sites: int) -> None:
         """Refuse a study that can't be masked.
 
@@ -136,6 +144,7 @@ class Masked:
         *,
         method: Averaged,
         spans: Callable[..., tuple[Span, ...]],
+        lattice: Callable[[str, int], Lattice] | None = None,
     ) -> tuple[Content, Terms]:
         """How an answer lies in the summed vector, and what every hospital signs for it.
 
@@ -147,13 +156,21 @@ class Masked:
             digest: of the study.
             method: the study's.
             spans: `evaluation.spans.spans_of`.
+            lattice: by purpose and size, where hospitals share noise (`privacy.distributed.lattices`).
 
         Raises:
-            Refused: `min_cohort_unsafe`.
+            Refused: `min_cohort_unsafe`, or the question has no private form.
             SettingError: no such question, or the keys are not one for each hospital.
         """
         content: Content
-        if question.purpose == "train":
+        if lattice is not None:
+            shapes = (
+                method.replies(question.arrays)
+                if question.purpose == "train"
+                else {SUM: (sum(span.size for span in spans(study, question.purpose)),)}
+            )
+            content = Noised(shapes, lattice(question.purpose, sum(map(math.prod, shapes.values()))))
+        elif question.purpose == "train":
             content = self.averages(method.replies(question.arrays), method.told, is_by_patients=method.is_by_patients)
         else:
             content = self.sums(spans(study, question.purpose, grouped=bool(question.config.get("grouped", False))))

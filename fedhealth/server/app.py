@@ -19,7 +19,8 @@ from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import canonical, digest, study_from, unpacked
 from fedhealth.core.update import ALL
 from fedhealth.models.weights import first_network, names_of, weights_of
-from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.privacy.distributed import Distributed
+from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.runtime.policy import Patience, PolicyGrid
 from fedhealth.secagg.masked import Masked
 from fedhealth.server.plan import Plan, plan_for
@@ -29,6 +30,7 @@ from fedhealth.server.secure_grid import MaskedStudy, SecureGrid
 from fedhealth.server.statistics import Statistics, counted, gather
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import MODEL, Store, write_bytes
+from fedhealth.strategies.fedsgd import FedSgdServer
 from fedhealth.strategies.method import SumServer
 
 if TYPE_CHECKING:
@@ -109,10 +111,12 @@ def conduct(
     statistics = _statistics(plan, study_digest, grid, store)
     # Before training: a cohort that a batch does not fit ends the study here.
     privacy = _privacy(plan, statistics)
+    patients = float(sum(shape.train for shape in statistics.shapes.values()))
     if isinstance(plan.strategy, SumServer):
-        patients = float(sum(shape.train for shape in statistics.shapes.values()))
         grain = plan.sealing.grain(len(study.roster), patients) if isinstance(plan.sealing, Masked) else 0.0
         plan.strategy.begin(patients, grain)
+    if isinstance(plan.mechanism, Distributed) and isinstance(plan.strategy, FedSgdServer):
+        plan.strategy.divisor = max(plan.mechanism.course(rounds=study.rounds).rate * patients, 1.0)
     checkpoint = store.load()
     if checkpoint is None:
         network = first_network(plan.model, statistics.preprocessor.width, seed=study.seed)
@@ -168,10 +172,20 @@ def artefact(study: Study, study_digest: str, preprocessor: Preprocessor, model:
 def _privacy(plan: Plan, statistics: Statistics) -> str:
     """What holds for a patient, with all that the number depends on."""
     statement = plan.mechanism.statement()
-    if not isinstance(plan.mechanism, DpSgd) or not plan.mechanism.is_private:
+    mechanism, rounds = plan.mechanism, plan.study.rounds
+    if isinstance(mechanism, Distributed) and isinstance(plan.sealing, Masked) and mechanism.is_private:
+        course, shares, least = mechanism.course(rounds=rounds), plan.sealing.shares, plan.sealing.min_cohort
+        helped = f" with up to {plan.sealing.colluders} hospitals on its side" if plan.sealing.colluders else ""
+        return (
+            f"{statement} Over the study as planned, against the coordinator{helped}: {mechanism.planned(course, rounds)}. "
+            f"Against the coordinator alone, and all who see what it makes public: "
+            f"{mechanism.alone(course, rounds, min_cohort=least, shares=shares)}. Against whoever opens a hospital's masks, "
+            f"its own noise alone: {mechanism.opened(course, rounds, shares=shares)}."
+        )
+    if not isinstance(mechanism, PatientLevel) or not mechanism.is_private:
         return statement
     sizes = [shape.train for shape in statistics.shapes.values()]
-    found = promised(plan.study, plan.mechanism, plan.method, sizes)
+    found = promised(plan.study, mechanism, plan.method, sizes)
     return f"{statement} Over the study as planned: {found}."
 
 
@@ -191,7 +205,7 @@ def _statistics(plan: Plan, study_digest: str, grid: PolicyGrid, store: Store) -
             second={site: np.array(vector) for site, vector in found["second"].items()},
             preprocessor=Preprocessor.from_json(found["preprocessor"]),
         )
-    private = isinstance(plan.mechanism, DpSgd)
+    private = isinstance(plan.mechanism, PatientLevel)
     statistics = counted(plan.study, grid) if private else gather(plan.study, grid)
     store.write_json(
         path.name,

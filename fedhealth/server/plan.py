@@ -13,7 +13,7 @@ from fedhealth.models.weights import names_of
 from fedhealth.runtime.codec import ARRAYS, CONFIG, COUNT
 from fedhealth.secagg.masked import Masked
 from fedhealth.server.optimisers.plain import Plain
-from fedhealth.server.private_plan import check_private
+from fedhealth.server.private_plan import check_lattices, check_private
 from fedhealth.strategies.method import method_of, strategy_of
 from fedhealth.strategies.needs import MORE_THAN_MEAN, least_sites, needs_of, tolerated
 
@@ -96,6 +96,7 @@ def plan_for(study: Study) -> Plan:
     method.check(names, study.training)
     mechanism: Mechanism = build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise")
     check_private(study, mechanism, method, names, type(strategy).__name__, is_masked=sealing.is_masked)
+    check_lattices(study, mechanism, model, sealing)
     optimiser: ServerOptimiser = build(
         study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers", does="step"
     )

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedhealth.core.errors import IntegrityError, QuorumError, Refused, SettingError
+from fedhealth.core.parts import build
 from fedhealth.core.update import ALL
 from fedhealth.evaluation.spans import spans_of
+from fedhealth.privacy.distributed import lattices
 from fedhealth.runtime import flower
 from fedhealth.runtime.codec import ARRAYS, read_request, write_average, write_request
 from fedhealth.runtime.policy import PolicyGrid
@@ -133,7 +135,11 @@ class SecureGrid(PolicyGrid):
         """What the hospitals that stay say together."""
         asked = self._study
         method = method_of(asked.study.strategy)
-        content, terms = asked.masked.asked(request, asked.study, asked.digest, method=method, spans=spans_of)
+        mechanism = build(asked.study.privacy, where="privacy", room="fedhealth.privacy")
+        content, terms = asked.masked.asked(
+            request, asked.study, asked.digest, method=method, spans=spans_of,
+            lattice=lattices(mechanism, rounds=asked.study.rounds, shares=asked.masked.shares),
+        )  # fmt: skip
         session = ServerSession(terms, seed=os.urandom(SEED_BYTES), threads=os.cpu_count() or 1)
         self._session = session
         self._counted, self._least = (), terms.min_cohort

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import Refused
 from fedhealth.core.privacy_event import Unbounded, as_json
-from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.ledger import Entry
+from fedhealth.privacy.patient_level import PatientLevel
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.privacy_event import Event
     from fedhealth.core.study import Study
     from fedhealth.privacy import Mechanism
-    from fedhealth.privacy.dp_sgd import Course
     from fedhealth.privacy.ledger import Ledger
+    from fedhealth.privacy.patient_level import Course
 
 
 def charge(
@@ -60,7 +60,7 @@ def charge(
     """
     event: Event = Unbounded()
     most = None
-    if isinstance(mechanism, DpSgd):
+    if isinstance(mechanism, PatientLevel):
         for name, delta in (("privacy.delta", mechanism.delta), ("policy.delta", manifest.policy.delta)):
             _check_delta(name, delta, patients)
         event, most = mechanism.event(purpose, course), mechanism.planned_times(purpose, study.rounds)
@@ -69,7 +69,8 @@ def charge(
     ):
         return
     cap = manifest.policy.epsilon_cap
-    entry = Entry(study=study.name, digest=digest, what=purpose, event=event, view="updates", cohort=manifest.name)
+    view = mechanism.view if isinstance(mechanism, PatientLevel) else "updates"
+    entry = Entry(study=study.name, digest=digest, what=purpose, event=event, view=view, cohort=manifest.name)
     ledger.charge(entry, epsilon_cap=math.inf if cap is None else cap, delta=manifest.policy.delta, most=most)
 
 

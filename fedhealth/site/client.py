@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,9 @@ from fedhealth.core.manifest import load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.study import digest, study_from, unpacked
 from fedhealth.evaluation.spans import spans_of
+from fedhealth.privacy.distributed import Distributed, lattices
 from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.privacy.noise import wide
 from fedhealth.secagg.plain import Plain
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.site.answers import Answers
@@ -124,8 +126,16 @@ class Client:
     def _begun(self, request: Request, private: PrivateUpdate, masked: Masked, opened: MaskedRound) -> SealedUpdate:
         """The first message of a masked round, on terms that this hospital worked out itself."""
         method = method_of(self.study.strategy)
-        content, terms = masked.asked(request, self.study, self.digest, method=method, spans=spans_of)
-        return opened.begin(private, content, terms, self.manifest.name, floor=self.manifest.policy.min_cohort)
+        mechanism = self.mechanism
+        content, terms = masked.asked(
+            request, self.study, self.digest, method=method, spans=spans_of,
+            lattice=lattices(mechanism, rounds=self.study.rounds, shares=masked.shares),
+        )  # fmt: skip
+        stream = f"{self.manifest.name} {request.round_} {request.purpose} share"
+        noise = partial(wide, source=mechanism.source(stream)) if isinstance(mechanism, Distributed) else None
+        return opened.begin(
+            private, content, terms, self.manifest.name, floor=self.manifest.policy.min_cohort, noise=noise
+        )
 
     def _round(self, memory: Memory, keys: Keys | None) -> MaskedRound:
         """The masked round that may be open.

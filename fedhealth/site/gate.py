@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import Refused
+from fedhealth.privacy.distributed import Distributed
 from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.budget import charge
 from fedhealth.site.private_round import course_of
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
     from fedhealth.privacy import Mechanism
-    from fedhealth.privacy.dp_sgd import Course
     from fedhealth.privacy.ledger import Ledger
+    from fedhealth.privacy.patient_level import Course
     from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
     from fedhealth.site.memory import Memory
@@ -48,7 +50,7 @@ class Permit:
     memory: Memory
     round_: int
     attack: Attack = field(default_factory=Plain)
-    private: tuple[DpSgd, Course] | None = None
+    private: tuple[PatientLevel, Course] | None = None
 
 
 def open_round(
@@ -115,12 +117,19 @@ def open_round(
     if isinstance(mechanism, DpSgd) and is_masked:
         raise Refused(
             "not_private",
-            rule="a private study must be without masks, which count whole patients",
+            rule="a study with privacy=dp_sgd must be without masks, which count whole patients",
             found="both",
-            remedy="Use secagg=plain.",
+            remedy="Use privacy=distributed under masks, or secagg=plain.",
+        )
+    if isinstance(mechanism, Distributed) and not is_masked:
+        raise Refused(
+            "not_private",
+            rule="a study with privacy=distributed must be masked, since each hospital adds a share of the noise only",
+            found="secagg=plain",
+            remedy="Use secagg=masked.",
         )
     course = None
-    if isinstance(mechanism, DpSgd) and purpose in ("train", "evaluate"):
+    if isinstance(mechanism, PatientLevel) and purpose in ("train", "evaluate"):
         course = course_of(study, mechanism, memory)
     if not is_known:
         charge(
@@ -128,7 +137,7 @@ def open_round(
             patients=len(cohort.patients), course=course, is_simulated=is_simulated,
         )  # fmt: skip
     log.info("opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose)
-    private = (mechanism, course) if isinstance(mechanism, DpSgd) and course is not None else None
+    private = (mechanism, course) if isinstance(mechanism, PatientLevel) and course is not None else None
     return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, private=private)
 
 

@@ -34,6 +34,7 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from fedhealth.core.errors import Refused
 from fedhealth.secagg.masked import MESSAGE
 from fedhealth.secagg.protocol.codec import encode, word_type
 from fedhealth.secagg.protocol.messages import Cohort, Inbox, Quorum, Survivors, unpack
@@ -44,8 +45,10 @@ from fedhealth.site.keys import OWNER_ONLY, Keys, write_private
 from fedhealth.site.step_count import StepCount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from fedhealth.core.update import PrivateUpdate, SealedUpdate
     from fedhealth.runtime.codec import Request
@@ -84,7 +87,16 @@ class MaskedRound:
     file: Path
     may_regroup: bool = False
 
-    def begin(self, private: PrivateUpdate, content: Content, terms: Terms, site: str, *, floor: int) -> SealedUpdate:
+    def begin(
+        self,
+        private: PrivateUpdate,
+        content: Content,
+        terms: Terms,
+        site: str,
+        *,
+        floor: int,
+        noise: Callable[[int], NDArray[np.int64]] | None = None,
+    ) -> SealedUpdate:
         """The advert for an update, which itself stays.
 
         Args:
@@ -93,13 +105,24 @@ class MaskedRound:
             terms: of the question, made by this hospital.
             site: its name.
             floor: the fewest hospitals it accepts in a sum.
+            noise: draws this hospital's share of the noise for so many words, where the update needs one.
 
         Raises:
-            Refused: the update does not fit the vector, or the terms not the hospital.
+            Refused: its noise is not what the vector has room for, the update does not fit the vector, or the terms not the hospital.
         """
         session = SiteSession.start(terms, site, self.keys.identity, floor=floor, seed=os.urandom(32))
         weight, values = content.values(private.update)
         words = encode(terms.layout, weight, values, session.rounding_key)
+        if not private.shares_noise == bool(terms.layout.noise_margin) == (noise is not None):
+            raise Refused(
+                "not_private",
+                rule="what shares its noise must have it, and room for it, in a masked sum",
+                found="one of them missing",
+                remedy="Use privacy=distributed with secagg=masked.",
+            )
+        if noise is not None:
+            # On the words after the first, which says that there is a hospital and nothing of its patients.
+            words[1:] += noise(len(words) - 1).astype("<i8").view(words.dtype)
         message = session.advertise()
         with self._alone():
             self._write(session, words, durably=False)

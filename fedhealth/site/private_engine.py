@@ -16,6 +16,7 @@ import torch
 
 from fedhealth.core.errors import Refused
 from fedhealth.privacy.noise import noisy
+from fedhealth.privacy.patient_level import SLACK
 from fedhealth.privacy.sampling import drawn
 from fedhealth.site.engines.plain import use_one_thread
 from fedhealth.site.exact_network import ExactNetwork
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
     from fedhealth.core.pull import Pull
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
-    from fedhealth.privacy.dp_sgd import Course, DpSgd
+    from fedhealth.privacy.dp_sgd import DpSgd
     from fedhealth.privacy.noise import NoiseSource, Words
+    from fedhealth.privacy.patient_level import Course
 
-#: By how much more than the bound one patient may move a sum, as a share, through how others' gradients round.
-SLACK = 2.0**-10
 #: How near the bound a norm counts as half inside where clipping is adaptive, as a share of it.
 RAMP = 0.05
 
@@ -98,7 +98,7 @@ class PrivateEngine:
             )
         self.left -= steps
         use_one_thread()
-        twin = _copied(network).train()
+        twin = copied(network).train()
         moving = {name: weight for name, weight in twin.named_parameters() if only is None or name in only}
         weights, names = list(moving.values()), list(moving)
         optimiser, exact = STEPS[training.optimiser](weights, training), ExactNetwork(twin)
@@ -137,9 +137,7 @@ class PrivateEngine:
         Raises:
             Refused: a weight is not finite.
         """
-        use_one_thread()
-        found: NDArray[np.float64] = ExactNetwork(_copied(network)).scores(torch.from_numpy(x).double()).numpy()
-        return found
+        return exact_scores(network, x)
 
     def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n] probabilities of the outcome, as exact as scores.
@@ -147,8 +145,7 @@ class PrivateEngine:
         Raises:
             Refused: a weight is not finite.
         """
-        # One by one: an array's exponentials differ in the last bit with their place in it.
-        return np.array([1 / (1 + math.exp(-max(score, -700.0))) for score in self.score(network, x).tolist()])
+        return exact_risks(network, x)
 
     def clipped_sum(
         self, exact: ExactNetwork, names: list[str], rows: Rows, taken: NDArray[np.int64]
@@ -157,21 +154,14 @@ class PrivateEngine:
 
         It is for a step and for an audit; it never leaves.
         """
-        if not len(taken):
-            return torch.zeros(exact.size(names), dtype=torch.float64), torch.zeros(1, 0)
-        x, y, whose = rows.of(taken)
-        found = exact.gradients(x, y, names)
-        if whose is not None:
-            found = [each.by_patient(whose, len(taken)) for each in found]
-        sums, norms = clipped_sum(found, self.bound, per_layer=self.mechanism.clipping == "per_layer")
-        return torch.cat(sums), norms
+        return clipped_total(exact, names, rows, taken, self.bound, per_layer=self.mechanism.clipping == "per_layer")
 
     def _noisy_mean(
         self, exact: ExactNetwork, names: list[str], weights: list[torch.nn.Parameter], rows: Rows, coins: Words
     ) -> list[torch.Tensor]:
         """The gradient of a step, array by array."""
         sizes = [weight.numel() for weight in weights]
-        self._check_rounding(exact)
+        check_rounding(exact, patients=2 * self.size + 1000, bound=self.bound)
         taken = drawn(rows.patients, self.course.rate, coins)
         summed, norms = self.clipped_sum(exact, names, rows, taken)
         total = noisy(
@@ -198,24 +188,6 @@ class PrivateEngine:
         share = float(told[0]) / expected + 0.5
         self.bound *= math.exp(-self.mechanism.clip_rate * (min(max(share, 0.0), 1.0) - self.mechanism.quantile))
 
-    def _check_rounding(self, exact: ExactNetwork) -> None:
-        """Refuse weights at which rounding alone could make one patient's part too large.
-
-        It goes by what is known outside, so a refusal tells nothing: the weights, and twice the
-        told number of patients for all who may be in a step.
-        """
-        patients, allowed = 2 * self.size + 1000, SLACK * self.bound / 2
-        if patients * exact.rounding() <= allowed:
-            return
-        most = patients * exact.rounding(closely=True)
-        if not most <= allowed:
-            raise Refused(
-                "weights_too_large",
-                rule=f"rounding must move a private sum by at most {SLACK / 2:.1e} of the clip",
-                found=f"weights at which it could by {most / self.bound:.1e}",
-                remedy="Lower the learning rate, or use a smaller model.",
-            )
-
 
 class Rows:
     """The patients' rows, found by patient."""
@@ -233,5 +205,63 @@ class Rows:
         return self._x[kept], self._y[kept], torch.from_numpy(np.searchsorted(taken, self._whose[kept]))
 
 
-def _copied(network: nn.Module) -> nn.Module:
+def clipped_total(
+    exact: ExactNetwork, names: list[str], rows: Rows, taken: NDArray[np.int64], bound: float, *, per_layer: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[d] the sum of the clipped gradients of the patients `taken`, and their norms before clipping."""
+    if not len(taken):
+        return torch.zeros(exact.size(names), dtype=torch.float64), torch.zeros(1, 0)
+    x, y, whose = rows.of(taken)
+    found = exact.gradients(x, y, names)
+    if whose is not None:
+        found = [each.by_patient(whose, len(taken)) for each in found]
+    sums, norms = clipped_sum(found, bound, per_layer=per_layer)
+    return torch.cat(sums), norms
+
+
+def check_rounding(exact: ExactNetwork, *, patients: float, bound: float) -> None:
+    """Refuse weights at which rounding alone could make one patient's part too large.
+
+    It goes by what is known outside, so a refusal tells nothing: the weights, and how many `patients` there
+    can be in a step.
+
+    Raises:
+        Refused: so they are.
+    """
+    allowed = SLACK * bound / 2
+    if patients * exact.rounding() <= allowed:
+        return
+    most = patients * exact.rounding(closely=True)
+    if not most <= allowed:
+        raise Refused(
+            "weights_too_large",
+            rule=f"rounding must move a private sum by at most {SLACK / 2:.1e} of the clip",
+            found=f"weights at which it could by {most / bound:.1e}",
+            remedy="Lower the learning rate, or use a smaller model.",
+        )
+
+
+def exact_scores(network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[n] what the network gives, each row's bit for bit the same whatever is beside it.
+
+    Raises:
+        Refused: a weight is not finite.
+    """
+    use_one_thread()
+    found: NDArray[np.float64] = ExactNetwork(copied(network)).scores(torch.from_numpy(x).double()).numpy()
+    return found
+
+
+def exact_risks(network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[n] probabilities of the outcome, as exact as scores.
+
+    Raises:
+        Refused: a weight is not finite.
+    """
+    # One by one: an array's exponentials differ in the last bit with their place in it.
+    return np.array([1 / (1 + math.exp(-max(score, -700.0))) for score in exact_scores(network, x).tolist()])
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """The network in float64, on the processor."""
     return copy.deepcopy(network).cpu().double()

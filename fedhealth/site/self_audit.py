@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fedhealth.privacy.audit import Finding
-    from fedhealth.privacy.dp_sgd import Course, DpSgd
+    from fedhealth.privacy.dp_sgd import DpSgd
+    from fedhealth.privacy.patient_level import Course
 
 #: Patients made up to be told apart, each in or out by a coin; a weight of the model for each.
 CANARIES = 1000

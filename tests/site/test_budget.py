@@ -9,8 +9,9 @@ from fedhealth.core.errors import IntegrityError, Refused
 from fedhealth.core.manifest import Policy, SiteManifest
 from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian, Unbounded, event_from
 from fedhealth.privacy import accountant
-from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.ledger import Ledger
+from fedhealth.privacy.patient_level import Course
 from fedhealth.privacy.plain import Plain
 from fedhealth.site.budget import charge
 

@@ -15,8 +15,9 @@ from fedhealth.core.training import LocalTraining
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network, weights_of
-from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.privacy.patient_level import Course
 from fedhealth.site.engines.plain import Plain
 from fedhealth.site.private_engine import PrivateEngine
 

@@ -9,8 +9,9 @@ import pytest
 
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network
-from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.privacy.patient_level import Course
 from fedhealth.site.private_engine import PrivateEngine
 from fedhealth.site.self_audit import audited
 
