@@ -124,7 +124,7 @@ REFUSALS: dict[str, str] = {
     "shares_missing": "shares are not from the sites that shared",
     "share_not_authentic": "a share was changed on its way",
     "vector_not_authentic": "a vector was changed on its way",
-    "another_view": "an upload is masked for other sites",
+    "another_view": "a site shared or masked for other sites than the others",
     "foreign_confirm": "a confirmation is of a site that did not survive",
     "reveal_mismatch": "a site revealed other shares than were due",
     "bad_share": "revealed shares do not give what their owner committed to",

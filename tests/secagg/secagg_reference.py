@@ -148,7 +148,7 @@ class Reference:
                     aes.update(cohort)
                     text, tag = aes.encrypt_and_digest(self.share(site, to, 0) + self.share(site, to, 1))
                     sealed += way[1] + text + tag
-            messages.append(b"fhs1C" + struct.pack(">HH", site, self.n - 1) + sealed)
+            messages.append(b"fhs1C" + struct.pack(">H", site) + cohort + struct.pack(">H", self.n - 1) + sealed)
         agreed = self.digest(b"agreed", cohort, self.places(everyone))
         survivors = [site for site in everyone if site not in lost_before_mask]
         for site in survivors:

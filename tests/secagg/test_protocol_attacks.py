@@ -34,7 +34,7 @@ from fedhealth.secagg.protocol.keys import (
     vector_tag,
 )
 from fedhealth.secagg.protocol.layout import Layout, Reals
-from fedhealth.secagg.protocol.messages import Advert, Cohort, Confirm, Inbox, Quorum, Shares, Survivors
+from fedhealth.secagg.protocol.messages import Advert, Cohort, Confirm, Inbox, Quorum, Survivors
 from fedhealth.secagg.protocol.session import round_of
 from fedhealth.secagg.protocol.shamir import combine, weights_at_zero
 from fedhealth.secagg.protocol.site import SiteSession
@@ -524,14 +524,29 @@ def test_who_puts_its_own_key_in_the_coordinators_place_is_believed_by_nobody():
     theirs = Cohort(public_bytes(X25519PrivateKey.from_private_bytes(bytes([7]) * 32)), cohort.adverts)
     on_one_wire, on_every_wire = round_at("share"), round_at("share")
     on_one_wire.asked[A] = (theirs,)
-    on_one_wire.one("share")
-    # What A sealed is of another cohort, so no other site opens it, nor A what they sealed.
-    assert on_one_wire.messages("mask") == {}
-    assert on_one_wire.refusals == dict.fromkeys((A, B, C, D, E), "share_not_authentic")
+    messages = on_one_wire.messages("share")
+    assert refusal(on_one_wire.server.take, A, messages.pop(A)) == "another_view"
+    for name, message in messages.items():
+        on_one_wire.server.take(name, message)
+    on_one_wire.close()
+    on_one_wire.until(None)
+    assert on_one_wire.total.tolist() == plain_sum(on_one_wire.terms, {B, C, D, E})
     on_every_wire.asked = dict.fromkeys(on_every_wire.asked, (theirs,))
-    on_every_wire.one("share")
-    for name, message in on_every_wire.messages("mask").items():
+    for name, message in on_every_wire.messages("share").items():
         assert refusal(on_every_wire.server.take, name, message) == "another_view"
+
+
+def test_shares_for_another_cohort_open_nowhere_whatever_they_say():
+    masked = round_at("share")
+    (cohort,) = masked.asked[A]
+    theirs = Cohort(public_bytes(X25519PrivateKey.from_private_bytes(bytes([7]) * 32)), cohort.adverts)
+    masked.asked[A] = (theirs,)
+    messages = masked.messages("share")
+    for name, message in messages.items():
+        masked.server.take(name, dataclasses.replace(message, cohort=messages[B].cohort))
+    masked.close()
+    assert masked.messages("mask") == {}
+    assert masked.refusals == dict.fromkeys((A, B, C, D, E), "share_not_authentic")
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -604,7 +619,7 @@ def test_shares_are_for_each_neighbour_and_for_no_other():
     assert refusal(masked.sites[A].mask, more, words_of(masked.terms, A)) == "shares_missing"
     masked = round_at("share")
     shares = masked.messages("share")[A]
-    assert refusal(masked.server.take, A, Shares(0, {1: shares.sealed[1]})) == "shares_missing"
+    assert refusal(masked.server.take, A, dataclasses.replace(shares, sealed={1: shares.sealed[1]})) == "shares_missing"
 
 
 def revealed_falsely(kind: str, liars) -> MaskedRound:

@@ -101,20 +101,28 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """A site's shares, each sealed for the site at its place."""
+    """A site's shares, each sealed for the site at its place.
+
+    Attributes:
+        site: its own place.
+        cohort: the digest of the cohort that it was told: who was told another is left out here,
+            where it costs nobody else the round.
+        sealed: by place.
+    """
 
     site: int
+    cohort: bytes
     sealed: Mapping[int, bytes]
 
     def pack(self) -> bytes:
         """The message as bytes."""
-        return MAGIC + b"C" + number(self.site, 2) + _packed(self.sealed)
+        return MAGIC + b"C" + number(self.site, 2) + self.cohort + _packed(self.sealed)
 
     @classmethod
     def unpack(cls, data: bytes) -> Shares:
         """The message in these bytes."""
         reader = Reader(data, MAGIC + b"C")
-        shares = cls(reader.number(2), _read(reader, SEALED_BYTES))
+        shares = cls(reader.number(2), reader.take(DIGEST_BYTES), _read(reader, SEALED_BYTES))
         reader.end()
         return shares
 

@@ -52,7 +52,7 @@ RULES: dict[str, tuple[str, str]] = {
     "shares_missing": ("shares must come from each neighbour that shared, and from no other", _ASK),
     "share_not_authentic": ("a share must be the one its site sealed for this site and round", _ASK),
     "vector_not_authentic": ("a vector must come as its site sent it", _SITE),
-    "another_view": ("an upload must be masked for the agreed sites", _SITE),
+    "another_view": ("a site must share and mask for the sites that the others were told", _SITE),
     "foreign_confirm": ("a confirmation must be of a survivor", _ASK),
     "reveal_mismatch": ("a site must reveal for each site it holds shares of the one kind that is due", _SITE),
     "bad_share": (

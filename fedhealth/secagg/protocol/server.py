@@ -130,6 +130,8 @@ class ServerSession:
         if isinstance(message, Advert):
             self._check_advert(message)
         elif isinstance(message, Shares):
+            if message.cohort != self._now().digest:
+                raise refused("another_view", f"{sender} with another cohort")
             if set(message.sealed) != self._now().graph.neighbours[site]:
                 raise refused("shares_missing", "shares for others")
         elif isinstance(message, Masked):
@@ -236,7 +238,7 @@ class ServerSession:
     def _add(self, masked: Masked, sender: str) -> None:
         layout = self._terms.layout
         if masked.agreed != self._agreed:
-            raise refused("another_view", f"{sender} with others")
+            raise refused("another_view", f"{sender} with other sites")
         if masked.words.dtype != word_type(layout) or masked.words.shape != (layout.dimension,):
             raise wrong_shape(
                 f"words must be {layout.dimension} of {layout.bits} bits", f"{masked.words.shape} {masked.words.dtype}"

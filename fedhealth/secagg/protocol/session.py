@@ -88,7 +88,7 @@ def check_cohort(terms: Terms, cohort: Cohort) -> None:
     """Refuse a cohort unless every advert is on the roster, signed and fresh, and they are neither few nor many.
 
     The coordinator's key needs no signature: who is told another one has another digest of the
-    cohort, so nobody opens its shares, and the coordinator does not take its vector.
+    cohort, so the coordinator takes neither its shares nor its vector, and nobody opens the shares.
 
     Raises:
         Refused: with the first rule that is broken.

@@ -164,7 +164,7 @@ class SiteSession:
             for to, share in both.items()
         }
         self._state = replace(state, stage=Stage.SHARED, cohort=cohort, held={state.place: kept})
-        return Shares(state.place, sealed)
+        return Shares(state.place, now.digest, sealed)
 
     def mask(self, inbox: Inbox, words: Words, *, threads: int = 1) -> Masked:
         """The site's vector under its masks.
