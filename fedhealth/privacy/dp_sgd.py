@@ -89,10 +89,6 @@ class DpSgd(PatientLevel):
         steps = sum(self.steps(fit, rate) for fit in fits)
         return Course(rate, steps, self._solved(rate, steps, rounds))
 
-    def steps(self, training: LocalTraining, rate: float) -> int:
-        """How many steps a training takes; a pass is as many as it takes to draw everybody once on average."""
-        return training.steps if training.steps is not None else training.epochs * math.ceil(1 / rate - 1e-9)
-
     def privatise(self, update: Update, *, what: str, stream: str = "") -> PrivateUpdate:
         """The update as it may leave. Counts get their noise here; training got its own in every step.
 

@@ -17,6 +17,7 @@ from fedhealth.core.settings import settings
 
 if TYPE_CHECKING:
     from fedhealth.core.privacy_event import View
+    from fedhealth.core.training import LocalTraining
     from fedhealth.privacy.guarantee import Guarantee
     from fedhealth.privacy.noise import NoiseSource
 
@@ -52,6 +53,7 @@ class PatientLevel:
         delta: the chance with which the bound may fail; less than one over a hospital's patients.
         max_grad_norm: the L2 norm to which a patient's gradient is clipped.
         sampling_rate: each patient's chance to be in a step.
+        clipping: of the whole gradient at once, `flat`, or otherwise.
         statistics_noise: the noise on counts of patients, in patients.
         evaluation_noise: the noise on each cell of a score histogram, in patients.
         evaluate_every: rounds between two looks at the validation patients; null for none, and
@@ -69,6 +71,7 @@ class PatientLevel:
     delta: float = 1e-5
     max_grad_norm: float = 1.0
     sampling_rate: float | None = 0.1
+    clipping: str = "flat"
     statistics_noise: float = 10.0
     evaluation_noise: float = 4.0
     evaluate_every: int | None = None
@@ -113,6 +116,15 @@ class PatientLevel:
     def is_private(self) -> bool:
         """Whether the noise protects anybody."""
         return self.insecure_seed is None
+
+    def steps(self, training: LocalTraining, rate: float) -> int:
+        """How many steps a training takes; a pass is as many as it takes to draw everybody once on average."""
+        return training.steps if training.steps is not None else training.epochs * math.ceil(1 / rate - 1e-9)
+
+    def sum_noise(self, course: Course, size: float) -> float:
+        """The noise multiplier of the sum of gradients; of `size` patients, where that has a say in it."""
+        del size
+        return course.noise_multiplier
 
     def event(self, what: str, course: Course | None = None) -> Event:
         """What it is to let `what` out once; training is that of `course`.

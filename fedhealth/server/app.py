@@ -175,7 +175,8 @@ def _privacy(plan: Plan, statistics: Statistics) -> str:
     mechanism, rounds = plan.mechanism, plan.study.rounds
     if isinstance(mechanism, Distributed) and isinstance(plan.sealing, Masked) and mechanism.is_private:
         course, shares, least = mechanism.course(rounds=rounds), plan.sealing.shares, plan.sealing.min_cohort
-        helped = f" with up to {plan.sealing.colluders} hospitals on its side" if plan.sealing.colluders else ""
+        n = plan.sealing.colluders
+        helped = f" with up to {n} hospital{'s' * (n > 1)} on its side" if n else ""
         return (
             f"{statement} Over the study as planned, against the coordinator{helped}: {mechanism.planned(course, rounds)}. "
             f"Against the coordinator alone, and all who see what it makes public: "

@@ -121,8 +121,7 @@ class MaskedRound:
                 remedy="Use privacy=distributed with secagg=masked.",
             )
         if noise is not None:
-            # On the words after the first, which says that there is a hospital and nothing of its patients.
-            words[1:] += noise(len(words) - 1).astype("<i8").view(words.dtype)
+            words = with_noise(words, noise)
         message = session.advertise()
         with self._alone():
             self._write(session, words, durably=False)
@@ -212,3 +211,10 @@ class MaskedRound:
         end = LENGTH_BYTES + int.from_bytes(plain[:LENGTH_BYTES], "big")
         session = SiteSession.load(plain[LENGTH_BYTES:end], self.keys.identity, at_least=Stage(stage))
         return session, np.frombuffer(plain[end:], dtype=word_type(session.terms.layout))
+
+
+def with_noise(words: Words, noise: Callable[[int], NDArray[np.int64]]) -> Words:
+    """The words with a hospital's share of the noise on each but the first, which says that it is there and no more."""
+    found = words.copy()
+    found[1:] += noise(len(words) - 1).astype("<i8").view(words.dtype)
+    return found

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from fedhealth.core.errors import Refused
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import noisy
 from fedhealth.privacy.patient_level import SLACK
 from fedhealth.privacy.sampling import drawn
@@ -32,9 +33,8 @@ if TYPE_CHECKING:
     from fedhealth.core.pull import Pull
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
-    from fedhealth.privacy.dp_sgd import DpSgd
     from fedhealth.privacy.noise import NoiseSource, Words
-    from fedhealth.privacy.patient_level import Course
+    from fedhealth.privacy.patient_level import Course, PatientLevel
 
 #: How near the bound a norm counts as half inside where clipping is adaptive, as a share of it.
 RAMP = 0.05
@@ -61,7 +61,7 @@ class PrivateEngine:
         patients: [n] whose row each is, numbered from 0; None for one row a patient.
     """
 
-    mechanism: DpSgd
+    mechanism: PatientLevel
     course: Course
     size: int
     left: int
@@ -170,23 +170,23 @@ class PrivateEngine:
             sensitivity=self.bound * (1 + SLACK),
             source=self.source,
         )
-        if self.mechanism.clipping == "adaptive":
+        if isinstance(self.mechanism, DpSgd) and self.mechanism.clipping == "adaptive":
             inside = (((1 + RAMP) * self.bound - norms) / (2 * RAMP * self.bound)).clamp(0, 1)
-            self._follow(float(inside.sum()), len(taken))
+            self._follow(self.mechanism, float(inside.sum()), len(taken))
         parts = torch.split(torch.from_numpy(total / (self.course.rate * self.size)), sizes)
         return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
-    def _follow(self, inside: float, taken: int) -> None:
+    def _follow(self, mechanism: DpSgd, inside: float, taken: int) -> None:
         """Move the bound towards the quantile (Andrew et al. 2021, arXiv 1905.03871, algorithm 1).
 
         A norm within `RAMP` of the bound counts in part: counted whole, it would jump with how it rounds.
         """
-        spread, expected = self.mechanism.count_noise(self.course, self.size), self.course.rate * self.size
+        spread, expected = mechanism.count_noise(self.course, self.size), self.course.rate * self.size
         told = noisy(
             [inside - taken / 2], noise_multiplier=2 * spread, sensitivity=0.5 * (1 + SLACK / RAMP), source=self.source
         )
         share = float(told[0]) / expected + 0.5
-        self.bound *= math.exp(-self.mechanism.clip_rate * (min(max(share, 0.0), 1.0) - self.mechanism.quantile))
+        self.bound *= math.exp(-mechanism.clip_rate * (min(max(share, 0.0), 1.0) - mechanism.quantile))
 
 
 class Rows:
