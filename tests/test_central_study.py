@@ -90,7 +90,13 @@ def test_the_models_file_holds_no_number_of_a_patient_but_the_noised_weights(smo
 
 def test_the_model_moves_by_the_clip_at_most_a_round_beside_the_noise(smoke):
     store = conducted(
-        smoke(*CENTRAL, "privacy.epsilon=null", "privacy.noise_multiplier=1e-4", "privacy.clipping_norm=0.01")
+        smoke(
+            *CENTRAL,
+            "privacy.epsilon=null",
+            "privacy.noise_multiplier=1e-4",
+            "privacy.insecure_seed=1",
+            "privacy.clipping_norm=0.01",
+        )
     )
     models = [store.load(round_).model for round_ in (1, 2, 3)]
     for before, after in pairwise(models):
@@ -183,7 +189,7 @@ def test_to_a_hospital_it_is_a_study_without_bound_which_a_cap_refuses(smoke, tm
 def test_a_hospital_that_attacks_moves_the_model_no_further_than_any_other(smoke):
     store = conducted(
         smoke(
-            *CENTRAL, "privacy.epsilon=null", "privacy.noise_multiplier=1e-4", "rounds=2",
+            *CENTRAL, "privacy.epsilon=null", "privacy.noise_multiplier=1e-4", "privacy.insecure_seed=1", "rounds=2",
             "attack=scaled", "attack.sites=[port-amity]",
         )
     )  # fmt: skip

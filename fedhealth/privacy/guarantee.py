@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 VIEWS: dict[View, str] = {
     "updates": "whoever sees everything this hospital sends, the coordinator included",
     "sums": "whoever sees the masked sums over hospitals alone, as long as the masking holds",
-    "models": "whoever sees the models of all rounds and no more, so not the coordinator, who sees each hospital's update",
+    "models": "whoever sees the models of all rounds, other hospitals included, but not the coordinator, who sees each update",
 }
 PATIENT = "a patient with all records at one hospital"
 ADDED = "added or removed"

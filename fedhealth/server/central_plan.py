@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from flwr.serverapp.strategy import FedAvg, FedProx
@@ -68,6 +69,11 @@ def check_central(
     if mechanism.delta * hospitals >= 1:
         raise SettingError(
             f"`privacy.delta` must be below one over the number of hospitals {hospitals}, found {mechanism.delta:g}. Lower it."
+        )
+    if mechanism.is_private and math.isinf(mechanism.planned(study.rounds).epsilon):
+        raise SettingError(
+            f"`privacy.noise_multiplier` must be enough for a bound over {study.rounds} rounds, found "
+            f"{mechanism.noise_multiplier:g}. Raise it, or give privacy.epsilon in its place."
         )
     network = first_network(model, Preprocessor.from_spec(study.features).width, seed=study.seed)
     weights, trained = weights_of(network), names_of(network).trained

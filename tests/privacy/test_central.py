@@ -54,7 +54,7 @@ def test_the_noise_is_solved_so_that_all_planned_rounds_cost_epsilon_and_hardly_
 def test_the_guarantee_names_the_hospital_the_models_and_the_coordinator_it_is_not_against():
     said = str(Central().planned(3))
     for words in ("(ε = 8, δ = 1e-05) for a hospital with all its patients", "replaced by zeros in all rounds",
-                  "the models of all rounds and no more, so not the coordinator", "no sampling", "PLD"):  # fmt: skip
+                  "the models of all rounds, other hospitals included, but not the coordinator", "no sampling", "PLD"):  # fmt: skip
         assert words in said
     assert "a patient" not in said
 

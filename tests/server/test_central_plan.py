@@ -39,6 +39,10 @@ class Loyal(FedAvg):
         (["privacy.delta=0.4"], "below one over the number of hospitals 3, found 0.4"),
         (["model=mlp", "model.normalisation=batch"], "found 1.running_mean.*Use model.normalisation=layer"),
         (["privacy.epsilon=null", "privacy.noise_multiplier=1e6"], "Use less noise or a smaller model"),
+        (
+            ["privacy.epsilon=null", "privacy.noise_multiplier=1e-3"],
+            "must be enough for a bound over 3 rounds, found 0.001",
+        ),
         (["+privacy.sampling_rate=0.1"], "sampling_rate"),
     ],
 )
