@@ -99,7 +99,8 @@ def _audit(chosen: argparse.Namespace) -> int:
     found = attacked(simulation, sizes)
     if found is None:
         raise SettingError(
-            f"an audit needs a mechanism that makes a claim, found {simulation.study.privacy['_target_']}. Use privacy=dp_sgd."
+            "an audit attacks what a hospital's own mechanism claims, found "
+            f"{simulation.study.privacy['_target_']}, which claims nothing there. Use privacy=dp_sgd."
         )
     table = Table("attack", "measured", "allowed", "", box=None)
     for one in found.found:

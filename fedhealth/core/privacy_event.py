@@ -19,8 +19,8 @@ LEAST_NOISE, MOST_NOISE = 1e-6, 1e9
 RAREST = 1e-9
 MOST_TIMES = 10**7
 
-#: From whom a patient is protected; `privacy.guarantee` says each in words.
-View: TypeAlias = Literal["updates", "sums"]
+#: From whom a patient, or a hospital, is protected; `privacy.guarantee` says each in words.
+View: TypeAlias = Literal["updates", "sums", "models"]
 
 
 @settings

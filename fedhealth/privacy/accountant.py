@@ -1,6 +1,6 @@
 """What events cost together: epsilon for a delta, by privacy loss distributions.
 
-The unit is one patient with all records, added or removed. Every value errs upwards: the
+The unit is one patient with all records, added or removed, or whatever else the events' sums are over. Every value errs upwards: the
 distribution is discretised so that it dominates the true one (Doroshenko et al. 2022,
 arXiv 2207.04380). That costs less than 0.1 % of epsilon, and more only where a step loses less
 than a thousandth, as with a noise multiplier a thousand times the sampling rate.

@@ -19,6 +19,7 @@ from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import canonical, digest, study_from, unpacked
 from fedhealth.core.update import ALL
 from fedhealth.models.weights import first_network, names_of, weights_of
+from fedhealth.privacy.central import Central
 from fedhealth.privacy.distributed import Distributed
 from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.runtime.policy import Patience, PolicyGrid
@@ -170,7 +171,7 @@ def artefact(study: Study, study_digest: str, preprocessor: Preprocessor, model:
 
 
 def _privacy(plan: Plan, statistics: Statistics) -> str:
-    """What holds for a patient, with all that the number depends on."""
+    """What holds for a patient, or for a hospital, with all that the number depends on."""
     statement = plan.mechanism.statement()
     mechanism, rounds = plan.mechanism, plan.study.rounds
     if isinstance(mechanism, Distributed) and isinstance(plan.sealing, Masked) and mechanism.is_private:
@@ -183,11 +184,12 @@ def _privacy(plan: Plan, statistics: Statistics) -> str:
             f"{mechanism.alone(course, rounds, min_cohort=least, shares=shares)}. Against whoever opens a hospital's masks, "
             f"its own noise alone: {mechanism.opened(course, rounds, shares=shares)}."
         )
-    if not isinstance(mechanism, PatientLevel) or not mechanism.is_private:
+    if not isinstance(mechanism, PatientLevel | Central) or not mechanism.is_private:
         return statement
+    if isinstance(mechanism, Central):
+        return f"{statement} Over the study as planned: {mechanism.planned(plan.study.rounds)}."
     sizes = [shape.train for shape in statistics.shapes.values()]
-    found = promised(plan.study, mechanism, plan.method, sizes)
-    return f"{statement} Over the study as planned: {found}."
+    return f"{statement} Over the study as planned: {promised(plan.study, mechanism, plan.method, sizes)}."
 
 
 def _statistics(plan: Plan, study_digest: str, grid: PolicyGrid, store: Store) -> Statistics:
@@ -206,7 +208,8 @@ def _statistics(plan: Plan, study_digest: str, grid: PolicyGrid, store: Store) -
             second={site: np.array(vector) for site, vector in found["second"].items()},
             preprocessor=Preprocessor.from_json(found["preprocessor"]),
         )
-    private = isinstance(plan.mechanism, PatientLevel)
+    # Means and deviations would stand in the model's file, without noise.
+    private = isinstance(plan.mechanism, PatientLevel | Central)
     statistics = counted(plan.study, grid) if private else gather(plan.study, grid)
     store.write_json(
         path.name,

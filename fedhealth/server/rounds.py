@@ -20,6 +20,7 @@ from fedhealth.core.seeds import chosen
 from fedhealth.core.study import packed
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import SummaryLayout
+from fedhealth.privacy.central import Central
 from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.runtime import flower
 from fedhealth.runtime.codec import CONFIG, COUNT, SUM, array_record, arrays_of, metrics_of
@@ -204,7 +205,13 @@ def _round(
 
 
 def _is_looked_at(mechanism: Mechanism, round_: int) -> bool:
-    """Whether the round's model is scored on validation patients: always, but where each look costs privacy."""
+    """Whether the round's model is scored on validation patients: always, but where each look costs privacy.
+
+    Nor where it would choose a model without noise, and send one out before it is stored: of a round
+    that a crash repeats, hospitals would see two.
+    """
+    if isinstance(mechanism, Central):
+        return False
     if not isinstance(mechanism, PatientLevel):
         return True
     return mechanism.evaluate_every is not None and round_ % mechanism.evaluate_every == 0

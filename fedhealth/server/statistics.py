@@ -41,7 +41,7 @@ class Statistics:
 
 
 def counted(study: Study, grid: PolicyGrid) -> Statistics:
-    """The noisy numbers of patients of the hospitals that answer, and the scaling that needs none.
+    """The numbers of patients of the hospitals that answer, noisy where these made them so, and the scaling that needs none.
 
     Raises:
         QuorumError: too few answer.

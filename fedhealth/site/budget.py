@@ -6,8 +6,9 @@ cut short, it is charged again: fresh noise over the same patients is one more l
 and a seed that repeats the old noise is not private. What a study lets out it lets out no more
 often than its own epsilon was worked out for.
 
-`privacy=plain` has no bound. A hospital with a cap refuses it; any other has it in its ledger once
-a study, but for simulations, whose ledgers would say it of made-up patients.
+`privacy=plain` has no bound, and `central` none towards the coordinator. A hospital with a cap
+refuses both; any other has it in its ledger once a study, but for simulations, whose ledgers
+would say it of made-up patients.
 """
 
 from __future__ import annotations
