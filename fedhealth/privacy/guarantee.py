@@ -26,7 +26,7 @@ ADDED = "added or removed"
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """What one patient, or one hospital, is promised. `str` is the only way to print its epsilon, and it prints all of it.
+    """What one patient, or one hospital, is promised. `str` prints its epsilon with all of it; `bound` goes beside another's.
 
     Attributes:
         epsilon: the bound on the privacy loss; infinite where there is none.
@@ -44,6 +44,11 @@ class Guarantee:
     unit: str = PATIENT
     adjacency: str = ADDED
     method: str = accountant.METHOD
+
+    @property
+    def bound(self) -> str:
+        """Epsilon alone, to stand beside a guarantee that says all the rest and differs in whom it holds against."""
+        return f"ε = {rounded_up(self.epsilon)}"
 
     def __str__(self) -> str:
         against = " and ".join(VIEWS[view] for view in self.views) or "nobody: nothing has left"

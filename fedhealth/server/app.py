@@ -180,9 +180,9 @@ def _privacy(plan: Plan, statistics: Statistics) -> str:
         helped = f" with up to {n} hospital{'s' * (n > 1)} on its side" if n else ""
         return (
             f"{statement} Over the study as planned, against the coordinator{helped}: {mechanism.planned(course, rounds)}. "
-            f"Against the coordinator alone, and all who see what it makes public: "
-            f"{mechanism.alone(course, rounds, min_cohort=least, shares=shares)}. Against whoever opens a hospital's masks, "
-            f"its own noise alone: {mechanism.opened(course, rounds, shares=shares)}."
+            "Worked out alike, of the same patient and at the same δ: against the coordinator alone, and all who see what it "
+            f"makes public, {mechanism.alone(course, rounds, min_cohort=least, shares=shares).bound}; against whoever opens a "
+            f"hospital's masks, with its own share of the noise alone, {mechanism.opened(course, rounds, shares=shares).bound}."
         )
     if not isinstance(mechanism, PatientLevel | Central) or not mechanism.is_private:
         return statement
