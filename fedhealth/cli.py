@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedhealth import __version__, audit_command, keys_command, ledger_command
+from fedhealth import __version__, audit_command, audit_log_command, keys_command, ledger_command
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     ledger_command.add_to(records)
     keys_command.add_to(records)
     audit_command.add_to(commands)
+    audit_log_command.add_to(commands)
     return parser
 
 

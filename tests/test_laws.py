@@ -19,6 +19,7 @@ ROOTS = {
     "on_ray",
     "ledger_command",
     "audit_command",
+    "audit_log_command",
     "keys_command",
     "compose",
     "progress",

@@ -209,9 +209,10 @@ class Log:
             # What was torn off goes; the lock is held, so nobody's line is meant.
             file.truncate(self._read_bytes)
             file.seek(self._read_bytes)
+            rest = line + b"\n"
             try:
-                if file.write(line + b"\n") != len(line) + 1:
-                    raise OSError(28, "No space left on device", str(self.folder / LOG))
+                while rest:
+                    rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(self._read_bytes)

@@ -160,6 +160,23 @@ class Countersigner:
             yield
 
 
+def held_of(folder: Path, origin: str) -> str | None:
+    """The checkpoint of the log named `origin` that the log in `folder` has countersigned last; None where it has none."""
+    path = folder / SEEN / _file(origin)
+    return str(json.loads(path.read_text(encoding="utf-8"))["checkpoint"]) if path.is_file() else None
+
+
+def countersigned_at(folder: Path, peer: str) -> int | None:
+    """When `peer` countersigned the log in `folder` last, in seconds since 1970, by the key first heard of it.
+
+    None where that key has not signed what lies there.
+    """
+    path, text = folder / SEEN / _file(peer), (folder / COUNTERSIGNED / _file(peer)).read_text(encoding="utf-8")
+    if not path.is_file():
+        return None
+    return note.seen_at(text, PublicKey.read(json.loads(path.read_text(encoding="utf-8"))["key"]))
+
+
 def _file(peer: str) -> str:
     """A party's name as a file's; `_` is in no name."""
     if not NAME.fullmatch(peer):
