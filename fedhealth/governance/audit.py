@@ -32,6 +32,7 @@ from fedhealth.core.study import canonical
 from fedhealth.governance import note
 from fedhealth.governance.merkle import Tree, leaf_hash
 from fedhealth.governance.note import Checkpoint, PublicKey
+from fedhealth.governance.signing import has_signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -310,13 +311,13 @@ def event_in(line: bytes, index: int, key: PublicKey, folder: Path) -> dict[str,
     """
     try:
         event = json.loads(line)
-        signature = bytes.fromhex(event["signature"])
+        signature = str(event["signature"])
         body = canonical({name: fact for name, fact in event.items() if name != "signature"})
         stands = event["index"]
         is_canonical = canonical(event).encode() == line
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise broken(folder, f"event {index} that can't be read") from None
-    if not is_canonical or not key.has_signed(CONTEXT + body.encode(), signature):
+    if not is_canonical or not has_signed(key.key.hex(), CONTEXT + body.encode(), signature):
         raise broken(folder, f"event {index} edited, or signed with another key")
     if stands != index:
         raise broken(folder, f"event {stands} where event {index} must stand")
