@@ -34,6 +34,7 @@ from fedhealth.runtime import flower
 from fedhealth.runtime.local import FIRST_NODE, Local
 from fedhealth.runtime.ray import Job, Ray
 from fedhealth.server.app import make, policed
+from fedhealth.server.audited_grid import logged
 from fedhealth.server.plan import plan_for
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import Store
@@ -66,11 +67,13 @@ class RunSettings:
         folder: where results go; None for runs/<study>/<time>.
         baselines: what to compare with, any of local, pooled and oracle.
         report: whether to write report.html.
+        audit: whether the coordinator and every hospital keep an audit log, as they do outside simulations.
     """
 
     folder: str | None = None
     baselines: tuple[str, ...] = ()
     report: bool = True
+    audit: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.baselines if name not in BASELINES]
@@ -260,6 +263,9 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
     with contextlib.contextmanager(store.lock)():
         stopwatch = Stopwatch()
         simulation = identified(simulation, store)
+        if simulation.settings.audit:
+            for name in simulation.study.roster:
+                Keys(store.folder / "keys" / name).init()
         runtime = _runtime(simulation)
         if isinstance(runtime, Ray):
             _run_on_ray(simulation, store, runtime, watch)
@@ -289,10 +295,11 @@ def _run_here(
     study, run_config = simulation.study, _run_config(simulation, store)
     inner = runtime.grid(client_app, _nodes(simulation, store.folder).values(), run_config)
     names = dict(enumerate(study.roster, start=FIRST_NODE))
+    audited = logged(inner, names, study, simulation.digest, store.folder) if simulation.settings.audit else inner
     try:
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
         # This grid waits by itself where nothing is ready.
-        make(watch, stopwatch)(policed(inner, names, study, simulation.digest, poll_s=0), context)
+        make(watch, stopwatch)(policed(audited, names, study, simulation.digest, poll_s=0), context)
     finally:
         inner.close()
 
@@ -326,7 +333,8 @@ def _runtime(simulation: Simulation) -> Local | Ray:
 
 def _run_config(simulation: Simulation, store: Store) -> dict[str, str]:
     """What both apps read of the run."""
-    return {"fh-study": packed(simulation.document), "fh-folder": str(store.folder.resolve())}
+    config = {"fh-study": packed(simulation.document), "fh-folder": str(store.folder.resolve())}
+    return config | ({"fh-audit": "on"} if simulation.settings.audit else {})
 
 
 def roster_table(simulation: Simulation) -> dict[str, dict[str, Any]]:
@@ -392,6 +400,7 @@ def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]
             "run-folder": str(run_folder.resolve()),
             "key-folder": str((run_folder / "keys" / name).resolve()),
         }
+        | ({"audit-folder": str((run_folder / "audit" / name).resolve())} if simulation.settings.audit else {})
         | ({"source": packed(sources[name])} if name in sources else {})
         | ({"attack": attack} if name in simulation.attack.sites else {})
         for name in simulation.study.roster

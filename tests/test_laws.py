@@ -22,6 +22,7 @@ ROOTS = {
     "audit_command",
     "audit_log_command",
     "keys_command",
+    "receipts_command",
     "study_command",
     "compose",
     "progress",

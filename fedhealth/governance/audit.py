@@ -52,7 +52,7 @@ Fact: TypeAlias = "str | int | float | bool | list[Any]"
 #: place for free text or for anything of a patient.
 KINDS: dict[str, frozenset[str]] = {
     # Of a message, at the hospital and at the coordinator.
-    "asked": frozenset({"study", "round", "purpose", "message", "site"}),
+    "asked": frozenset({"study", "round", "purpose", "message", "sites"}),
     "left": frozenset({"study", "round", "purpose", "message", "bytes", "content", "parts"}),
     "refused": frozenset({"study", "round", "purpose", "message", "bytes", "code"}),
     "failed": frozenset({"study", "round", "purpose", "message", "bytes", "error", "incident"}),

@@ -99,7 +99,7 @@ class Countersigner:
             found = note.opened(str(said.get("checkpoint", "")), theirs)
             proof = _hashes(str(said.get("proof", "")))
             since, they_saw = int(said.get("from", 0)), int(said.get("seen", 0))
-        except (IntegrityError, ValueError, binascii.Error):
+        except (IntegrityError, ValueError, TypeError, OverflowError, binascii.Error):
             return self._doubts(theirs.name, "unreadable")
         size, root = int(known.get("size", 0)), bytes.fromhex(known.get("root", ""))
         self._keep_theirs(theirs, said, they_saw)
