@@ -26,8 +26,8 @@ from fedhealth import __version__
 from fedhealth.core.errors import FedHealthError, SettingError, did_you_mean
 from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
-from fedhealth.core.settings import check_words, read, settings
-from fedhealth.core.study import Study, canonical, digest, packed, study_from, unpacked
+from fedhealth.core.settings import read, settings
+from fedhealth.core.study import Study, digest, packed, study_from
 from fedhealth.core.update import ALL
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.runtime import flower
@@ -44,6 +44,7 @@ from fedhealth.site.attacks import ROOM as ATTACKS
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.keys import Keys
 from fedhealth.site.ledger_place import ledger_of
+from fedhealth.study_document import check_keys, document_of, fitting
 from fedhealth.synthetic import Hospital, generate
 
 if TYPE_CHECKING:
@@ -53,10 +54,6 @@ if TYPE_CHECKING:
     from fedhealth.site.client import Client
 
 BASELINES = ("local", "pooled", "oracle")
-
-#: The keys of the config that make the study; the rest says how it is run.
-STUDY_KEYS = ("name", "title", "seed", "rounds", "task", "features", "split", "training", "rules",
-              "model", "strategy", "server_optimiser", "privacy", "secagg", "engine")  # fmt: skip
 
 
 @settings
@@ -114,13 +111,13 @@ def checked(config: dict[str, Any]) -> Simulation:
     Raises:
         SettingError: anything in the config or in a hospital's manifest is wrong.
     """
-    _check_keys(config)
-    folder, names = _places(config)
+    check_keys(config)
+    sites = read(Sites, config["sites"], where="sites")
+    folder = builtin_sites() if sites.folder is None else Path(sites.folder)
+    names = site_names(folder) if sites.names is None else list(sites.names)
     folders = {name: site_folder(name, folder) for name in names}
-    document = _document(config, names)
-    study = study_from(document, where="the config")
-    plan_for(study).model.network(1)
-    build(study.engine, where="engine", room="fedhealth.site.engines", does="fit")
+    document = document_of(config, names)
+    study = fitting(document)
     runtime = build(config["runtime"], where="runtime", room="fedhealth.runtime")
     if not isinstance(runtime, Local | Ray):
         raise SettingError(
@@ -136,64 +133,6 @@ def checked(config: dict[str, Any]) -> Simulation:
         sources=_sources(config["source"], study.roster),
         attack=_attack(config["attack"], study),
     )
-
-
-def proposed(config: dict[str, Any], identities: Mapping[str, str]) -> dict[str, Any]:
-    """The document of the study in a resolved config, known to fit together; no hospital's folder is needed for it.
-
-    Args:
-        config: the config, whose `sites.names` is the roster.
-        identities: by hospital, its public key in hex; a masked study needs all of them.
-
-    Raises:
-        SettingError: anything in the config is wrong, or a key is missing.
-    """
-    _check_keys(config)
-    document = _document(config, _places(config)[1]) | ({"identities": dict(identities)} if identities else {})
-    study = study_from(document, where="the config")
-    plan = plan_for(study)
-    plan.model.network(1)
-    if plan.sealing.is_masked and not identities:
-        raise SettingError(
-            "a masked study must hold every hospital's public key, found none. Give each as --hospital NAME=KEY."
-        )
-    build(study.engine, where="engine", room="fedhealth.site.engines", does="fit")
-    return document
-
-
-def _check_keys(config: dict[str, Any]) -> None:
-    """Refuse a config that lacks a key, has one too many, or has something else in place of a group."""
-    known = {*STUDY_KEYS, "sites", "source", "attack", "runtime", "run", "experiment", "optimiser", "schedule"}
-    for key in config.keys() - known:
-        raise SettingError(f"`{key}` must be a key of the config, found {key}={config[key]!r}. Remove it.")
-    for key in {*STUDY_KEYS, "sites", "source", "attack", "runtime", "run"} - config.keys():
-        raise SettingError(
-            f"`{key}` must be in the config, found nothing. Leave it in; see fedhealth simulate --cfg job."
-        )
-    check_words(config, where="the config")
-    for key in ("sites", "source", "attack", "runtime", "run"):
-        if not isinstance(config[key], dict):
-            raise SettingError(
-                f"`{key}` must be a group of keys, found {config[key]!r}. Leave it as fedhealth simulate --cfg job shows it."
-            )
-
-
-def _places(config: dict[str, Any]) -> tuple[Path, list[str]]:
-    """The folder of hospitals' folders, and the hospitals that take part."""
-    sites = read(Sites, config["sites"], where="sites")
-    folder = builtin_sites() if sites.folder is None else Path(sites.folder)
-    return folder, site_names(folder) if sites.names is None else list(sites.names)
-
-
-def _document(config: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    try:
-        canonical(config)
-        # As a hospital will read it: the canonical text sorts keys, and the order of groups is the order of their sums.
-        return unpacked(packed({**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}))
-    except ValueError:
-        raise SettingError(
-            "every number of a config must be finite, found one that is nan or inf. Correct it."
-        ) from None
 
 
 def open_run(simulation: Simulation) -> Store:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedhealth.core.errors import SettingError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
@@ -50,13 +51,21 @@ def _key(chosen: argparse.Namespace) -> None:
 
 def _propose(chosen: argparse.Namespace) -> None:
     from fedhealth.compose import composed, resolved
+    from fedhealth.core.parts import build
     from fedhealth.governance.proposal import propose
     from fedhealth.governance.signing import signing_key
-    from fedhealth.simulate import proposed
+    from fedhealth.study_document import check_keys, document_of, fitting
 
     if chosen.out.exists():
         raise SettingError(f"a proposal must have a file of its own, found {chosen.out} there. Name another.")
-    document = proposed(resolved(composed(chosen.overrides)), _identities(chosen.hospital))
+    config, identities = resolved(composed(chosen.overrides)), _identities(chosen.hospital)
+    check_keys(config)
+    document = document_of(config, _roster(config["sites"])) | ({"identities": identities} if identities else {})
+    study = fitting(document)
+    if build(study.secagg, where="secagg", room="fedhealth.secagg").is_masked and not identities:
+        raise SettingError(
+            "a masked study must hold every hospital's public key, found none. Give each as --hospital NAME=KEY."
+        )
     signed = propose(
         document, purpose=chosen.purpose, expires=chosen.until, name=chosen.by, key=signing_key(chosen.key)
     )
@@ -66,6 +75,14 @@ def _propose(chosen: argparse.Namespace) -> None:
         f"fingerprint: {grouped(signed.fingerprint)}\n"
         f"each of them reads it with: fedhealth site inspect {chosen.out} --site FOLDER\n"
     )
+
+
+def _roster(sites: Mapping[str, Any]) -> list[str]:
+    """The hospitals that the config names; their folders are theirs, so that none is needed here."""
+    names = sites.get("names")
+    if not isinstance(names, list):
+        raise SettingError(f"`sites.names` must list the hospitals of a proposal, found {names!r}. Name each of them.")
+    return [str(name) for name in names]
 
 
 def grouped(digest: str) -> str:

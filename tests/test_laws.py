@@ -24,6 +24,7 @@ ROOTS = {
     "keys_command",
     "receipts_command",
     "study_command",
+    "study_document",
     "compose",
     "progress",
     "places",

@@ -16,7 +16,7 @@ from fedhealth.compose import composed, resolved
 from fedhealth.governance.approval import Approvals
 from fedhealth.governance.proposal import Signed, propose
 from fedhealth.governance.signing import public
-from fedhealth.simulate import STUDY_KEYS
+from fedhealth.study_document import STUDY_KEYS
 
 TODAY = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
