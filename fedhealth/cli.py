@@ -20,6 +20,7 @@ from fedhealth import (
     audit_log_command,
     keys_command,
     ledger_command,
+    preview_command,
     receipts_command,
     study_command,
 )
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     ledger_command.add_to(records)
     keys_command.add_to(records)
     approval_command.add_to(records)
+    preview_command.add_to(records)
     receipts_command.add_to(records)
     audit_command.add_to(commands)
     audit_log_command.add_to(commands)

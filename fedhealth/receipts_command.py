@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
 SHORT = 12
+#: A long list of weights is cut here; the log has all of it.
+MOST_PARTS = 6
 #: The record under which the logs' own words travel.
 OF_LOGS = "audit/"
 
@@ -54,8 +56,8 @@ def _receipts(chosen: argparse.Namespace) -> None:
     console().print(table if events else Text(f"nothing left {name}"))
     sent = sum(event["event"] == "left" for event in events)
     sys.stdout.write(
-        f"{len(events)} messages left, {sent} of them with content, {sum(event['bytes'] for event in events):,} bytes "
-        "together; every receipt is signed and in its place\n"
+        f"{len(events)} messages left, {sent} of them with content: {sum(event['bytes'] for event in events):,} bytes, "
+        "what tells\nhow far the log has come among them. Every receipt is signed and in its place.\n"
     )
 
 
@@ -65,13 +67,9 @@ def _what(event: Mapping[str, Any]) -> str:
         return f"the code {event['code']}"
     if event["event"] == "failed":
         return f"the code {event['error']}, incident {event['incident']}"
-    words = []
-    for place, kind, shape, _ in event["parts"]:
-        if not place.startswith(OF_LOGS):
-            words.append(f"{place.partition('/')[2]} {_shape(kind, shape)}")
-    along = any(place.startswith(OF_LOGS) for place, *_ in event["parts"])
-    return ", ".join(words) + (", and how far the log has come" if along else "")
-
-
-def _shape(kind: str, shape: list[int]) -> str:
-    return f"[{' × '.join(map(str, shape))}]" if shape else {"float": "one number", "int": "one number"}.get(kind, kind)
+    parts = [(place.partition("/")[2], shape) for place, _, shape, _ in event["parts"] if not place.startswith(OF_LOGS)]
+    arrays = [f"{name} [{' × '.join(map(str, shape))}]" for name, shape in parts if shape]
+    numbers = [name for name, shape in parts if not shape]
+    if len(arrays) > MOST_PARTS:
+        arrays = [*arrays[:MOST_PARTS], f"{len(arrays) - MOST_PARTS} more arrays"]
+    return ", ".join(arrays) + (f"; {', '.join(numbers)}" if numbers else "")

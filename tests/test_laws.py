@@ -22,6 +22,8 @@ ROOTS = {
     "audit_command",
     "audit_log_command",
     "keys_command",
+    "preview",
+    "preview_command",
     "receipts_command",
     "study_command",
     "study_document",
@@ -40,7 +42,7 @@ MAY_IMPORT = {
 }
 HEAVY = {
     "torch": {"models", "site"},
-    "flwr": {"runtime", "site", "server", "strategies", "simulate", "on_ray"},
+    "flwr": {"runtime", "site", "server", "strategies", "simulate", "preview", "on_ray"},
     "hydra": {"compose"},
     "omegaconf": {"compose", "cli"},
     "matplotlib": {"report"},

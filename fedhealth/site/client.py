@@ -93,6 +93,10 @@ class Client:
         go_on(self.manifest, digest=self.digest, approved=self.approvals)
         if request.purpose in STEPS:
             return self._round(memory, keys).step(request)
+        return self._sealed(request, self.computed(request, memory, self.ledger), memory, keys)
+
+    def computed(self, request: Request, memory: Memory, ledger: Ledger) -> PrivateUpdate:
+        """What the hospital has to say to a request, charged to `ledger`; errors as of `answer`."""
         answers = Answers(memory.folder / "answers")
         told = answers.find(request) if isinstance(self.mechanism, DpSgd) else None
         permit = open_round(
@@ -106,12 +110,12 @@ class Client:
             round_=request.round_,
             purpose=request.purpose,
             mechanism=self.mechanism,
-            ledger=self.ledger,
+            ledger=ledger,
             is_known=told is not None,
             is_simulated=bool(self.run_folder),
         )
         if told is not None and isinstance(self.mechanism, DpSgd):
-            return self._sealed(request, self.mechanism.told_before(told, what=request.purpose), memory, keys)
+            return self.mechanism.told_before(told, what=request.purpose)
         update = work_for(request.purpose)(replace(permit, attack=self.attack), request)
         stream = f"{self.manifest.name} {request.round_}"
         private = self.mechanism.privatise(update, what=request.purpose, stream=stream)
@@ -119,7 +123,7 @@ class Client:
             if request.purpose == "query.shape":
                 keep_size(memory, private)
             answers.keep(request, private.update)
-        return self._sealed(request, private, memory, keys)
+        return private
 
     def _sealed(self, request: Request, private: PrivateUpdate, memory: Memory, keys: Keys | None) -> SealedUpdate:
         """What leaves: the update, or the first message of a masked round."""
