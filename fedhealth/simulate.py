@@ -1,6 +1,6 @@
 """A simulation: every hospital on this machine or on Ray, from a resolved config to a run's folder.
 
-This file, `cli.py` and `on_ray.py` are the only ones that put the two zones, hospital and
+This file, `cli.py`, `preview.py` and `on_ray.py` are the only ones that put the two zones, hospital and
 coordinator, together.
 """
 

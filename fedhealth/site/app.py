@@ -141,7 +141,7 @@ def _key_folder(context: Context) -> Path:
 def _trail(context: Context) -> Trail | None:
     """The hospital's trail; a simulated hospital has one where the simulation says so, a real one always."""
     place = str(context.node_config.get("audit-folder", ""))
-    if not place and context.node_config.get("approved"):
+    if not place and "run-folder" in context.node_config:
         return None
     return trail_of(str(context.node_config["site-folder"]), place, str(_key_folder(context)))
 
