@@ -8,7 +8,7 @@ seen. What is said, by key:
     seen, signature     how many of the other's events were seen, and the countersignature of just that
 
 A log that was cut or rewritten has no such proof, so it gets no signature, and the doubt is an
-event in the log of whoever noticed. The first key heard of a party is kept; another one later is
+event in the log of whoever noticed; so is a party that time and again proves nothing. The first key heard of a party is kept; another one later is
 doubted. Nothing of this stops a round: it makes sure that what was done is found out.
 """
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Messages in a row without a proof from where the other was seen last; so many can hardly have been lost.
+PATIENCE = 3
 #: Hashes in a proof about fewer than 2^64 events.
 LONGEST_PROOF = 128
 
@@ -103,13 +105,17 @@ class Countersigner:
             return self._doubts(theirs.name, "unreadable")
         size, root = int(known.get("size", 0)), bytes.fromhex(known.get("root", ""))
         self._keep_theirs(theirs, said, they_saw)
-        if found.size < size or (
-            size and since == size and not is_consistent(size, found.size, root, found.root, proof)
-        ):
+        if found.size < size:
+            # Cut, or but a message that was overtaken by a later one.
+            return self._doubts(theirs.name, "older")
+        if size and since == size and not is_consistent(size, found.size, root, found.root, proof):
             return self._doubts(theirs.name, "rewritten")
         if size and since != size:
             # It did not hear what was seen last. Say so once more, and it proves from there.
-            write = {**known, "they_saw": they_saw}
+            unproved = int(known.get("unproved", 0)) + 1
+            write = {**known, "they_saw": they_saw, "unproved": unproved}
+            if unproved >= PATIENCE:
+                self._doubts(theirs.name, "no_proof")
         else:
             time_s = int(self.log.clock().timestamp())
             signature = note.countersignature(found.text, self.log.origin, self.log.signer, time_s=time_s)

@@ -98,6 +98,28 @@ def test_a_log_that_was_written_anew_gets_no_signature_and_is_told_of(both, tmp_
         verified(anew.log.folder, against=after["checkpoint"])
 
 
+def test_a_party_that_never_proves_anything_is_doubted_and_not_signed_for(both):
+    site, coordinator = both
+    one_round(site, coordinator)
+    before = coordinator._known(SITE)["size"]
+    for number in range(2, 5):
+        said = site.says(COORDINATOR, site.log.append("asked", round=number).checkpoint)
+        coordinator.log.append("came", round=number)
+        coordinator.hears({**said, "from": 0, "proof": ""}, peer=SITE)
+    doubts = [event["why"] for event in verified(coordinator.log.folder).events if event["event"] == "doubted"]
+    assert doubts == ["no_proof"]
+    assert coordinator._known(SITE)["size"] == before
+
+
+def test_a_log_that_was_cut_is_doubted_where_it_is_told_of_next(both):
+    site, coordinator = both
+    one_round(site, coordinator)
+    old = site.says(COORDINATOR, site.log.append("asked", round=2).checkpoint)
+    one_round(site, coordinator)
+    coordinator.hears(old, peer=SITE)
+    assert verified(coordinator.log.folder).events[-1]["why"] == "older"
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
