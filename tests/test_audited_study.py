@@ -250,15 +250,24 @@ def test_an_approval_in_the_run_config_is_nobodys(deployed):
     assert reason_of(reply) == f"refused: {REFUSALS['not_approved']}"
 
 
-def test_no_patient_is_in_a_log_a_receipt_or_a_reason(deployed, capsys):
+def broken_row(folder):
+    """The hospital's file breaks in the row of the patient to look for."""
+    path, whole = folder / "patients.csv", f"{CANARY_ID},{CANARY_AGE},1,1"
+    path.write_text(path.read_text().replace(whole, f"{whole},{CANARY_ID}"))
+
+
+def telling_name(folder):
+    """The patient's name is in a file's, and so in the text of the error that does not find it."""
+    path = folder / "site.yaml"
+    path.write_text(path.read_text().replace("patients.csv", f"{CANARY_ID}.csv"))
+
+
+@pytest.mark.parametrize("spoil", [broken_row, telling_name])
+def test_no_patient_is_in_a_log_a_receipt_or_a_reason(deployed, capsys, caplog, spoil):
     simulation, signed, tmp_path = deployed
     for name in NAMES:
         approve(signed, tmp_path / "sites" / name)
-    # One hospital's file breaks in the row of the patient to look for.
-    path = tmp_path / "sites" / "cedar" / "patients.csv"
-    path.write_text(
-        path.read_text().replace(f"{CANARY_ID},{CANARY_AGE},1,1", f"{CANARY_ID},{CANARY_AGE},1,1,{CANARY_ID}")
-    )
+    spoil(tmp_path / "sites" / "cedar")
     ask(simulation.document, tmp_path, study_digest=simulation.digest)
     assert [said_by(tmp_path, name) for name in NAMES] == [{"left"}, {"left"}, {"failed"}]
     for name in NAMES:
@@ -278,6 +287,13 @@ def test_no_patient_is_in_a_log_a_receipt_or_a_reason(deployed, capsys):
         assert CANARY_ID not in text
         assert CANARY_AGE not in text
         assert "ash-3" not in text
+    # That text exists: it stays in the hospital's own log, under the incident that left.
+    incidents = {
+        event["incident"] for event in verified(tmp_path / "sites" / "cedar" / "audit").events if "incident" in event
+    }
+    assert len(incidents) == 1
+    assert f"incident={min(incidents)}" in caplog.text
+    assert (CANARY_ID in caplog.text) == (spoil is telling_name)
 
 
 def test_what_can_not_be_logged_does_not_leave(deployed, monkeypatch):

@@ -167,7 +167,8 @@ def changes(proposal: Proposal, last: Decision | None) -> Lines:
               if (about, words) != now]  # fmt: skip
     lines += _values(old.study, new.study)
     if old.code.sha256 != new.code.sha256:
-        lines.append(("code", f"FedHealth {old.code.version} ({old.code.sha256[:12]}) → {new.code.version}"))
+        was_code, now_code = (f"{one.version} ({one.sha256[:12]})" for one in (old.code, new.code))
+        lines.append(("code", f"FedHealth {was_code} → {now_code}"))
     if old.lock != new.lock:
         lines.append(("stands on", f"other versions of packages ({old.lock[:12]} → {new.lock[:12]})"))
     return lines
@@ -248,4 +249,6 @@ def _value(value: Any) -> str:  # noqa: ANN401 - a study's value
         return ", ".join(map(str, value)) or NONE
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: NONE}[value]
+    if isinstance(value, str) and len(value) == 64:
+        return f"{value[:12]}…"
     return str(value).rpartition(".")[2] if str(value).startswith(("fedhealth.", "flwr.")) else str(value)
