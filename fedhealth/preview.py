@@ -19,11 +19,10 @@ import numpy as np
 from fedhealth.core.errors import FedHealthError
 from fedhealth.core.study import packed
 from fedhealth.runtime import flower
-from fedhealth.runtime.codec import contents_of, read_request, write_failure, write_reply
+from fedhealth.runtime.codec import contents_of, read_request, write_average, write_failure
 from fedhealth.runtime.local import FIRST_NODE, LocalGrid
 from fedhealth.runtime.policy import Patience, PolicyGrid
 from fedhealth.secagg.masked import Masked
-from fedhealth.secagg.plain import Plain
 from fedhealth.server.rehearsal import rehearse
 from fedhealth.site.client import Client
 from fedhealth.site.memory import Memory
@@ -60,6 +59,7 @@ class Leaving:
         parts: the arrays.
         numbers: the numbers beside them, by name.
         size_bytes: of all of it, names included, as a receipt would say; in a masked study of its vector.
+        shares_noise: whether noise is still to be added under the mask, so that the norms are those before it.
     """
 
     purpose: str
@@ -67,6 +67,7 @@ class Leaving:
     parts: tuple[Part, ...]
     numbers: dict[str, float]
     size_bytes: int
+    shares_noise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,9 @@ def previewed(document: Mapping[str, Any], folder: Path) -> Preview:
                 # Kept, since a message carries its code alone.
                 faults.append(error)
                 return write_failure(error, "preview", to=message)
-            reply = write_reply(Plain().seal(private), to=message)
+            # Between two halves of this process; nothing is sealed, since nothing leaves.
+            update = private.update
+            reply = write_average(update.arrays, update.metrics, update.weight, to=message)
             found.append(_leaving(client, request, private, reply))
             return reply
 
@@ -148,4 +151,4 @@ def _leaving(client: Client, request: Request, private: PrivateUpdate, reply: Me
         for name, array in sorted(update.arrays.items())
     )
     numbers = {"patients": update.weight, **update.metrics}
-    return Leaving(request.purpose, str(request.config.get("part", "")), parts, numbers, size)
+    return Leaving(request.purpose, str(request.config.get("part", "")), parts, numbers, size, private.shares_noise)

@@ -56,6 +56,10 @@ def _preview(chosen: argparse.Namespace) -> None:
             "\nThe study is masked: the coordinator gets these numbers in a sum over hospitals, and of this hospital a\n"
             "vector of that many bytes that looks random, and some hundred bytes for each other hospital beside it.\n"
         )
+    if any(one.shares_noise for one in found.leaving):
+        sys.stdout.write(
+            "They are shown as they are before this hospital adds its share of the noise to that vector.\n"
+        )
     times = f"{study.rounds} times" if study.rounds > 1 else "once"
     sys.stdout.write(
         f"\nTraining would be asked for {times}. The model here starts from this hospital's patients alone, so the\n"

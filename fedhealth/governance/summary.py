@@ -84,12 +84,12 @@ def leaves(study: Study) -> Lines:
     if study.task.follow_up is not None:
         scores += ", and how many pairs in the right order"
     groups = ", ".join(group.label or name for name, group in study.features.groups.items())
-    is_private = _is(study.privacy, "DpSgd")
+    is_private = not _is(study.privacy, "Plain")
     lines = [("before training", "how many patients train, validate and test" + (", with noise" if is_private else ""))]
     if not is_private:
         lines.append(("before training", "of each feature, counts and sums over the training patients, for scaling"))
     if is_private:
-        lines.append((_times(study.rounds), "the model after private training here, and no loss"))
+        lines.append((_times(study.rounds), f"{_trained_privately(study)}, and no loss"))
         every = study.privacy.get("evaluate_every")
         when = f"every {every} rounds, and at the end" if every else "at the end"
         lines.append((when, f"{scores}, in {study.privacy.get('score_bins')} steps and with noise"))
@@ -104,7 +104,7 @@ def leaves(study: Study) -> Lines:
 def protection(study: Study) -> Lines:
     """What bounds what the numbers tell of a patient."""
     privacy, secagg = study.privacy, study.secagg
-    if not _is(privacy, "DpSgd"):
+    if _is(privacy, "Plain"):
         bound = "none: no bound is given on what these numbers reveal about a patient"
     elif privacy.get("insecure_seed") is not None:
         bound = "NONE: the noise follows from a seed, which undoes it"
@@ -178,6 +178,12 @@ def _trained(study: Study) -> str:
     if _is(study.strategy, "Newton"):
         return "the slope and curvature of the model's loss over the patients here"
     return "the model after training here, with what the strategy needs beside it"
+
+
+def _trained_privately(study: Study) -> str:
+    if _is(study.privacy, "Distributed"):
+        return "one sum over patients drawn by secret coins, with this hospital's share of the noise"
+    return "the model after training here with noise in every step"
 
 
 def _predicts(study: Study) -> str:

@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord
 
 from fedhealth.core.study import packed
 from fedhealth.models.weights import first_network, names_of, weights_of
-from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.runtime.codec import array_record
 from fedhealth.server.plan import plan_for
 from fedhealth.server.rounds import evaluated
@@ -38,7 +38,7 @@ def rehearse(study: Study, grid: PolicyGrid) -> None:
         if hasattr(plan.strategy, least):
             # Flower would wait for the other hospitals, and for ever.
             setattr(plan.strategy, least, 1)
-    is_private = isinstance(plan.mechanism, DpSgd)
+    is_private = isinstance(plan.mechanism, PatientLevel)
     statistics = counted(study, grid) if is_private else gather(study, grid)
     if isinstance(plan.strategy, SumServer):
         plan.strategy.begin(float(sum(shape.train for shape in statistics.shapes.values())), 0.0)

@@ -20,8 +20,8 @@ from fedhealth.core.manifest import load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.study import digest, study_from, unpacked
 from fedhealth.evaluation.spans import spans_of
-from fedhealth.privacy.distributed import Distributed, lattices
 from fedhealth.governance.approval import OneStudy
+from fedhealth.privacy.distributed import Distributed, lattices
 from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import wide
 from fedhealth.secagg.plain import Plain
