@@ -104,7 +104,7 @@ def _deny(chosen: argparse.Namespace) -> None:
 
 def _log(chosen: argparse.Namespace, verdict: str, signed: Signed, facts: dict[str, str]) -> None:
     from fedhealth.core.manifest import load_manifest
-    from fedhealth.site.trail import log_of
+    from fedhealth.site.log_place import log_of
 
     proposal = signed.proposal
     log = log_of(load_manifest(chosen.site).name, chosen.site)

@@ -35,9 +35,9 @@ def _receipts(chosen: argparse.Namespace) -> None:
     from rich.text import Text
 
     from fedhealth.core.manifest import load_manifest
-    from fedhealth.governance.audit import KEY, verified
+    from fedhealth.governance.audit import KEY, RECEIPTS, verified
     from fedhealth.progress import console
-    from fedhealth.site.trail import AUDIT, RECEIPTS
+    from fedhealth.site.log_place import AUDIT
 
     name = load_manifest(chosen.site).name
     folder = chosen.log or chosen.site / AUDIT

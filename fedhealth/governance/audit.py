@@ -73,6 +73,8 @@ KINDS: dict[str, frozenset[str]] = {
     "torn": frozenset({"bytes", "sha256"}),
     "doubted": frozenset({"peer", "why"}),
 }
+#: The kinds that are receipts: something left a hospital.
+RECEIPTS = ("left", "refused", "failed")
 #: A fact longer than this is no name, code or digest.
 MOST_CHARACTERS = 256
 

@@ -16,8 +16,9 @@ from fedhealth.governance.countersign import Countersigner
 from fedhealth.runtime.codec import read_request, write_failure, write_refusal, write_reply
 from fedhealth.site.client import Client
 from fedhealth.site.keys import FOLDER, Keys
+from fedhealth.site.log_place import log_of
 from fedhealth.site.memory import Memory
-from fedhealth.site.trail import Trail, log_of
+from fedhealth.site.trail import Trail
 
 log = logging.getLogger(__name__)
 

@@ -11,22 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedhealth.governance.audit import Log
 from fedhealth.runtime.codec import CONFIG, contents_of, said_along, say_along
-from fedhealth.site.keys import FOLDER, Keys
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from flwr.app import Message
 
     from fedhealth.governance.audit import Fact
     from fedhealth.governance.countersign import Countersigner
-
-#: Within a hospital's own folder, where its audit log is unless it says otherwise.
-AUDIT = "audit"
-#: The kinds of event that are receipts: something left.
-RECEIPTS = ("left", "refused", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +85,3 @@ class Trail:
             error, _, incident = rest.partition(":")
             self.countersigner.log.append("failed", **facts, error=error, incident=incident)
         return reply
-
-
-def log_of(name: str, folder: Path, *, place: Path | None = None, keys: Path | None = None) -> Log:
-    """A hospital's audit log; nothing is made or read but its key.
-
-    Args:
-        name: the hospital's.
-        folder: its own.
-        place: where the log is, if not in the hospital's folder.
-        keys: where its keys are, if not in the hospital's folder.
-
-    Raises:
-        SettingError: it has no keys, or others may read them.
-    """
-    return Log(place or folder / AUDIT, origin_of(name), Keys(keys or folder / FOLDER).identity)
-
-
-def origin_of(name: str) -> str:
-    """What a hospital's log is called."""
-    return f"fedhealth/site/{name}"
