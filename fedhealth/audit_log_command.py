@@ -92,6 +92,10 @@ def _in_words(folder: Path, found: Verified, witnesses: list[str]) -> str:
         when = datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         lines.append(f"  countersigned by {who}: the first {size}, {when}")
     lines += [f"  agrees with what was seen of it in {witness}" for witness in witnesses]
+    doubts = [event for event in found.events if event["event"] == "doubted"]
+    if doubts:
+        about = ", ".join(sorted({f"{event['peer']} ({event['why']})" for event in doubts}))
+        lines.append(f"  {len(doubts)} doubts about what others told of their logs: {about}")
     if not found.countersigned and not witnesses:
         lines.append("  countersigned by nobody yet: whoever holds its key could write it anew")
     lines.append(f"  key: {found.key}")

@@ -70,6 +70,15 @@ def test_the_logs_of_a_run_are_checked_against_each_other(capsys, logs):
     assert (code, "must be signed with its key" in err) == (4, True)
 
 
+def test_doubts_about_another_partys_log_are_told(capsys, logs):
+    key = Ed25519PrivateKey.generate()
+    own = Log(logs / "harrow-fen", "fedhealth/site/harrow-fen", key)
+    own.append("doubted", peer=COORDINATOR, why="rewritten")
+    code, out, _ = said(capsys, "verify", logs / "harrow-fen")
+    assert (code, f"1 doubts about what others told of their logs: {COORDINATOR} (rewritten)" in out) == (0, True)
+    assert "countersigned by nobody yet" in out
+
+
 def test_a_cut_log_ends_with_exit_code_4_and_one_line(capsys, logs):
     path = logs / "norrvik" / "log.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
