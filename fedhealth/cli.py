@@ -13,7 +13,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedhealth import __version__, audit_command, keys_command, ledger_command
+from fedhealth import (
+    __version__,
+    approval_command,
+    audit_command,
+    audit_log_command,
+    keys_command,
+    ledger_command,
+    preview_command,
+    receipts_command,
+    study_command,
+)
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
 
 if TYPE_CHECKING:
@@ -119,7 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     records = site.add_subparsers(title="records", required=True, metavar="RECORD")
     ledger_command.add_to(records)
     keys_command.add_to(records)
+    approval_command.add_to(records)
+    preview_command.add_to(records)
+    receipts_command.add_to(records)
     audit_command.add_to(commands)
+    audit_log_command.add_to(commands)
+    study_command.add_to(commands)
     return parser
 
 

@@ -1,6 +1,6 @@
 """A simulation: every hospital on this machine or on Ray, from a resolved config to a run's folder.
 
-This file, `cli.py` and `on_ray.py` are the only ones that put the two zones, hospital and
+This file, `cli.py`, `preview.py` and `on_ray.py` are the only ones that put the two zones, hospital and
 coordinator, together.
 """
 
@@ -26,14 +26,15 @@ from fedhealth import __version__
 from fedhealth.core.errors import FedHealthError, SettingError, did_you_mean
 from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
-from fedhealth.core.settings import check_words, read, settings
-from fedhealth.core.study import Study, canonical, digest, packed, study_from, unpacked
+from fedhealth.core.settings import read, settings
+from fedhealth.core.study import Study, digest, packed, study_from
 from fedhealth.core.update import ALL
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.runtime import flower
 from fedhealth.runtime.local import FIRST_NODE, Local
 from fedhealth.runtime.ray import Job, Ray
 from fedhealth.server.app import make, policed
+from fedhealth.server.audited_grid import logged
 from fedhealth.server.plan import plan_for
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import Store
@@ -43,6 +44,7 @@ from fedhealth.site.attacks import ROOM as ATTACKS
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.keys import Keys
 from fedhealth.site.ledger_place import ledger_of
+from fedhealth.study_document import check_keys, document_of, fitting
 from fedhealth.synthetic import Hospital, generate
 
 if TYPE_CHECKING:
@@ -53,10 +55,6 @@ if TYPE_CHECKING:
 
 BASELINES = ("local", "pooled", "oracle")
 
-#: The keys of the config that make the study; the rest says how it is run.
-STUDY_KEYS = ("name", "title", "seed", "rounds", "task", "features", "split", "training", "rules",
-              "model", "strategy", "server_optimiser", "privacy", "secagg", "engine")  # fmt: skip
-
 
 @settings
 class RunSettings:
@@ -66,11 +64,13 @@ class RunSettings:
         folder: where results go; None for runs/<study>/<time>.
         baselines: what to compare with, any of local, pooled and oracle.
         report: whether to write report.html.
+        audit: whether the coordinator and every hospital keep an audit log, as they do outside simulations.
     """
 
     folder: str | None = None
     baselines: tuple[str, ...] = ()
     report: bool = True
+    audit: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.baselines if name not in BASELINES]
@@ -111,34 +111,13 @@ def checked(config: dict[str, Any]) -> Simulation:
     Raises:
         SettingError: anything in the config or in a hospital's manifest is wrong.
     """
-    known = {*STUDY_KEYS, "sites", "source", "attack", "runtime", "run", "experiment", "optimiser", "schedule"}
-    for key in config.keys() - known:
-        raise SettingError(f"`{key}` must be a key of the config, found {key}={config[key]!r}. Remove it.")
-    for key in {*STUDY_KEYS, "sites", "source", "attack", "runtime", "run"} - config.keys():
-        raise SettingError(
-            f"`{key}` must be in the config, found nothing. Leave it in; see fedhealth simulate --cfg job."
-        )
-    check_words(config, where="the config")
-    for key in ("sites", "source", "attack", "runtime", "run"):
-        if not isinstance(config[key], dict):
-            raise SettingError(
-                f"`{key}` must be a group of keys, found {config[key]!r}. Leave it as fedhealth simulate --cfg job shows it."
-            )
+    check_keys(config)
     sites = read(Sites, config["sites"], where="sites")
     folder = builtin_sites() if sites.folder is None else Path(sites.folder)
     names = site_names(folder) if sites.names is None else list(sites.names)
     folders = {name: site_folder(name, folder) for name in names}
-    try:
-        canonical(config)
-        # As a hospital will read it: the canonical text sorts keys, and the order of groups is the order of their sums.
-        document = unpacked(packed({**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}))
-    except ValueError:
-        raise SettingError(
-            "every number of a config must be finite, found one that is nan or inf. Correct it."
-        ) from None
-    study = study_from(document, where="the config")
-    plan_for(study).model.network(1)
-    build(study.engine, where="engine", room="fedhealth.site.engines", does="fit")
+    document = document_of(config, names)
+    study = fitting(document)
     runtime = build(config["runtime"], where="runtime", room="fedhealth.runtime")
     if not isinstance(runtime, Local | Ray):
         raise SettingError(
@@ -223,6 +202,9 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
     with contextlib.contextmanager(store.lock)():
         stopwatch = Stopwatch()
         simulation = identified(simulation, store)
+        if simulation.settings.audit:
+            for name in simulation.study.roster:
+                Keys(store.folder / "keys" / name).init()
         runtime = _runtime(simulation)
         if isinstance(runtime, Ray):
             _run_on_ray(simulation, store, runtime, watch)
@@ -252,10 +234,11 @@ def _run_here(
     study, run_config = simulation.study, _run_config(simulation, store)
     inner = runtime.grid(client_app, _nodes(simulation, store.folder).values(), run_config)
     names = dict(enumerate(study.roster, start=FIRST_NODE))
+    audited = logged(inner, names, study, simulation.digest, store.folder) if simulation.settings.audit else inner
     try:
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
         # This grid waits by itself where nothing is ready.
-        make(watch, stopwatch)(policed(inner, names, study, simulation.digest, poll_s=0), context)
+        make(watch, stopwatch)(policed(audited, names, study, simulation.digest, poll_s=0), context)
     finally:
         inner.close()
 
@@ -289,7 +272,8 @@ def _runtime(simulation: Simulation) -> Local | Ray:
 
 def _run_config(simulation: Simulation, store: Store) -> dict[str, str]:
     """What both apps read of the run."""
-    return {"fh-study": packed(simulation.document), "fh-folder": str(store.folder.resolve())}
+    config = {"fh-study": packed(simulation.document), "fh-folder": str(store.folder.resolve())}
+    return config | ({"fh-audit": "on"} if simulation.settings.audit else {})
 
 
 def roster_table(simulation: Simulation) -> dict[str, dict[str, Any]]:
@@ -355,6 +339,7 @@ def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]
             "run-folder": str(run_folder.resolve()),
             "key-folder": str((run_folder / "keys" / name).resolve()),
         }
+        | ({"audit-folder": str((run_folder / "audit" / name).resolve())} if simulation.settings.audit else {})
         | ({"source": packed(sources[name])} if name in sources else {})
         | ({"attack": attack} if name in simulation.attack.sites else {})
         for name in simulation.study.roster

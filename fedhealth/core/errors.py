@@ -76,6 +76,13 @@ class Refused(FedHealthError):
 #: What a refusal code means, in words a coordinator may read. The code alone travels.
 REFUSALS: dict[str, str] = {
     "study_changed": "the study is not the one this hospital approved",
+    "not_approved": "the hospital has not approved the study",
+    "study_denied": "the hospital has denied the study",
+    "approval_expired": "the study, or the hospital's approval of it, is over",
+    "approval_broken": "the hospital's record of its approval is not as it was signed",
+    "unsigned": "the study is not signed by its proposer",
+    "proposer_unknown": "the study is not signed by a proposer whom the hospital trusts",
+    "another_code": "the hospital runs other code than the study was proposed for",
     "cohort_too_small": "fewer training patients than the hospital's min_patients floor",
     "too_few_sites": "the study has fewer hospitals than the hospital's min_cohort floor",
     "masking_required": "the hospital sends nothing without secure aggregation",

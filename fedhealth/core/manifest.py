@@ -73,6 +73,8 @@ class SiteManifest:
 
     `source` is the block that chooses and sets the data source: `kind` and that source's
     own keys. `units` and `codes` name, by feature, the local unit and the local column.
+    `proposers` names those whose studies the hospital considers, each by a public Ed25519 key
+    in hex.
     """
 
     name: str
@@ -83,6 +85,7 @@ class SiteManifest:
     description: str = ""
     units: dict[str, str] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
+    proposers: dict[str, str] = field(default_factory=dict)
     schema_version: int = 1
 
     def __post_init__(self) -> None:
@@ -92,6 +95,12 @@ class SiteManifest:
             )
         if not isinstance(self.source.get("kind"), str):
             raise SettingError("source.kind must be named, found none. Write source: {kind: csv, …}.")
+        for name, key in self.proposers.items():
+            if not re.fullmatch(r"[0-9a-f]{64}", key):
+                raise SettingError(
+                    f"proposers: {name!r} must be a public key of 64 hex digits, found {len(key)} characters that are not. "
+                    "Copy the line that fedhealth study key printed, and quote the key."
+                )
         if self.schema_version != 1:
             raise SettingError(f"schema_version must be 1, found {self.schema_version}. Use a matching FedHealth.")
 

@@ -20,12 +20,14 @@ from fedhealth.core.manifest import load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.study import digest, study_from, unpacked
 from fedhealth.evaluation.spans import spans_of
+from fedhealth.governance.approval import OneStudy
 from fedhealth.privacy.distributed import Distributed, lattices
 from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import wide
 from fedhealth.secagg.plain import Plain
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.site.answers import Answers
+from fedhealth.site.approvals import approvals_of
 from fedhealth.site.attacks import ROOM
 from fedhealth.site.attacks.plain import Plain as Honest
 from fedhealth.site.cohort import load_cohort
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
     from fedhealth.core.update import PrivateUpdate, SealedUpdate
+    from fedhealth.governance.approval import Approved
     from fedhealth.privacy import Mechanism
     from fedhealth.privacy.ledger import Ledger
     from fedhealth.runtime.codec import Request
@@ -60,7 +63,8 @@ class Client:
     Attributes:
         folder: the hospital's own, with its site.yaml.
         packed_study: the study as it came (`core.study.packed`).
-        approved: the digest of the study this hospital approved.
+        approved: in a simulation, the digest of the one study there is; empty where the hospital's own
+            records say what it approved.
         packed_source: in a simulation, the source that stands in for the manifest's.
         packed_attack: in a simulation, what this hospital does in place of honest training.
         run_folder: in a simulation, the run's, where the ledger lies that the hospital does not name.
@@ -85,9 +89,14 @@ class Client:
             Refused: a rule of the hospital's does not hold.
             DataError: the hospital's data can't become a cohort.
         """
+        # Before the study is built from or a patient's row is read: it may be anybody's.
+        go_on(self.manifest, digest=self.digest, approved=self.approvals)
         if request.purpose in STEPS:
-            go_on(self.manifest, digest=self.digest, approved=self.approved)
             return self._round(memory, keys).step(request)
+        return self._sealed(request, self.computed(request, memory, self.ledger), memory, keys)
+
+    def computed(self, request: Request, memory: Memory, ledger: Ledger) -> PrivateUpdate:
+        """What the hospital has to say to a request, charged to `ledger`; errors as of `answer`."""
         answers = Answers(memory.folder / "answers")
         told = answers.find(request) if isinstance(self.mechanism, DpSgd) else None
         permit = open_round(
@@ -96,17 +105,17 @@ class Client:
             self.cohort,
             memory,
             digest=self.digest,
-            approved=self.approved,
+            approved=self.approvals,
             is_masked=self.sealing.is_masked,
             round_=request.round_,
             purpose=request.purpose,
             mechanism=self.mechanism,
-            ledger=self.ledger,
+            ledger=ledger,
             is_known=told is not None,
             is_simulated=bool(self.run_folder),
         )
         if told is not None and isinstance(self.mechanism, DpSgd):
-            return self._sealed(request, self.mechanism.told_before(told, what=request.purpose), memory, keys)
+            return self.mechanism.told_before(told, what=request.purpose)
         update = work_for(request.purpose)(replace(permit, attack=self.attack), request)
         stream = f"{self.manifest.name} {request.round_}"
         private = self.mechanism.privatise(update, what=request.purpose, stream=stream)
@@ -114,7 +123,7 @@ class Client:
             if request.purpose == "query.shape":
                 keep_size(memory, private)
             answers.keep(request, private.update)
-        return self._sealed(request, private, memory, keys)
+        return private
 
     def _sealed(self, request: Request, private: PrivateUpdate, memory: Memory, keys: Keys | None) -> SealedUpdate:
         """What leaves: the update, or the first message of a masked round."""
@@ -171,6 +180,11 @@ class Client:
     def digest(self) -> str:
         """The digest of the study as it came."""
         return digest(unpacked(self.packed_study))
+
+    @cached_property
+    def approvals(self) -> Approved:
+        """Who says whether the study is approved."""
+        return OneStudy(self.approved) if self.approved else approvals_of(self.manifest, self.folder)
 
     @cached_property
     def cohort(self) -> Cohort:

@@ -1,7 +1,7 @@
 """The gate: what must hold before a hospital does anything for a study.
 
-Every request passes here, and nothing leaves that did not. The order is: the study is the
-approved one; the hospital is not paused; masking is on where the hospital demands it;
+Every request passes here, and nothing leaves that did not. The order is: the study is
+approved (`governance.approval`); the hospital is not paused; masking is on where the hospital demands it;
 the floors hold; the patients' budget allows it, and is charged. Rows without consent are already
 out of the cohort (`site.cohort`). What comes later (quarantine, receipts) is one more rule in
 `open_round`, before the charge: a refusal after it would cost without giving.
@@ -26,6 +26,7 @@ from fedhealth.site.private_round import course_of
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
+    from fedhealth.governance.approval import Approved
     from fedhealth.privacy import Mechanism
     from fedhealth.privacy.ledger import Ledger
     from fedhealth.privacy.patient_level import Course
@@ -60,7 +61,7 @@ def open_round(
     memory: Memory,
     *,
     digest: str,
-    approved: str,
+    approved: Approved,
     is_masked: bool,
     round_: int,
     purpose: str,
@@ -77,7 +78,7 @@ def open_round(
         cohort: the hospital's cohort for that study.
         memory: what the hospital kept of that study's earlier rounds.
         digest: the digest of the study as it came.
-        approved: the digest this hospital approved.
+        approved: says which studies this hospital approved.
         is_masked: whether what leaves is masked.
         round_: the round asked for.
         purpose: what is asked for.
@@ -141,19 +142,13 @@ def open_round(
     return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, private=private)
 
 
-def go_on(manifest: SiteManifest, *, digest: str, approved: str) -> None:
-    """Do nothing where the study is the approved one and the hospital is not paused: what each message needs.
+def go_on(manifest: SiteManifest, *, digest: str, approved: Approved) -> None:
+    """Do nothing where the study is approved and the hospital is not paused: what each message needs.
 
     Raises:
         Refused: one of them does not hold.
     """
-    if digest != approved:
-        raise Refused(
-            "study_changed",
-            rule="the study must be the approved one",
-            found=digest[:12],
-            remedy=f"Approve it anew; {approved[:12]} is approved.",
-        )
+    approved.require(digest)
     if manifest.policy.paused:
         raise Refused(
             "paused",
