@@ -42,6 +42,10 @@ HEAVY = {
     "ray": set(),
     "dp_accounting": {"privacy"},
     "opacus": {"site"},
+    "duckdb": {"site"},
+    "psycopg": {"site"},
+    "pyarrow": {"site"},
+    "sqlalchemy": {"site"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

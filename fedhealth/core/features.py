@@ -10,7 +10,6 @@ from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.settings import settings
 from fedhealth.core.units import spelt
 
-
 #: What a column can tell of a person: who they are, what narrows it down, what must not be known,
 #: what is measured, and words that may tell anything.
 Sensitivity: TypeAlias = Literal["identifier", "quasi", "sensitive", "measure", "text"]

@@ -16,18 +16,106 @@ if TYPE_CHECKING:
 # Safe Harbor rule, 45 CFR 164.514(b)(2).
 _WORDS: dict[Sensitivity, frozenset[str]] = {
     "identifier": frozenset(
-        "name surname forename firstname lastname fullname maiden mrn ssn nhs email mail phone telephone mobile fax "
-        "address street passport licence license account insurance iban url ip photo fingerprint "
-        "identifier uuid guid id patientid personid dob birthdate".split()
+        [
+            "name",
+            "surname",
+            "forename",
+            "firstname",
+            "lastname",
+            "fullname",
+            "maiden",
+            "mrn",
+            "ssn",
+            "nhs",
+            "email",
+            "mail",
+            "phone",
+            "telephone",
+            "mobile",
+            "fax",
+            "address",
+            "street",
+            "passport",
+            "licence",
+            "license",
+            "account",
+            "insurance",
+            "iban",
+            "url",
+            "ip",
+            "photo",
+            "fingerprint",
+            "identifier",
+            "uuid",
+            "guid",
+            "id",
+            "patientid",
+            "personid",
+            "dob",
+            "birthdate",
+        ]
     ),
-    "text": frozenset("note notes comment comments remark remarks narrative freetext text report letter".split()),
+    "text": frozenset(
+        [
+            "note",
+            "notes",
+            "comment",
+            "comments",
+            "remark",
+            "remarks",
+            "narrative",
+            "freetext",
+            "text",
+            "report",
+            "letter",
+        ]
+    ),
     "quasi": frozenset(
-        "age sex gender female male birth year zip zipcode postcode postal race ethnicity marital occupation "
-        "religion language nationality ward admitted admission discharged".split()
+        [
+            "age",
+            "sex",
+            "gender",
+            "female",
+            "male",
+            "birth",
+            "year",
+            "zip",
+            "zipcode",
+            "postcode",
+            "postal",
+            "race",
+            "ethnicity",
+            "marital",
+            "occupation",
+            "religion",
+            "language",
+            "nationality",
+            "ward",
+            "admitted",
+            "admission",
+            "discharged",
+        ]
     ),
     "sensitive": frozenset(
-        "hiv aids psychiatric depression alcohol drug smoking smoker pregnancy abortion genetic diabetes cancer "
-        "diagnosis outcome died death".split()
+        [
+            "hiv",
+            "aids",
+            "psychiatric",
+            "depression",
+            "alcohol",
+            "drug",
+            "smoking",
+            "smoker",
+            "pregnancy",
+            "abortion",
+            "genetic",
+            "diabetes",
+            "cancer",
+            "diagnosis",
+            "outcome",
+            "died",
+            "death",
+        ]
     ),
 }
 

@@ -24,9 +24,7 @@ def allowed(folder: Path, path: str, manifest: SiteManifest) -> Path:
     found = root / inside
     try:
         if not found.exists():
-            raise DataError(
-                f"source.path of {folder.name} must name a file, found none at {found}. Correct the path."
-            )
+            raise DataError(f"source.path of {folder.name} must name a file, found none at {found}. Correct the path.")
         real = found.resolve()
     except OSError as error:
         raise DataError(

@@ -68,7 +68,9 @@ class Fold:
         self.features = tuple(features)
         self.codes = tuple(sorted({code for feature in self.features for code in codes[feature.name]}))
         place = {code: at for at, code in enumerate(self.codes)}
-        self._wanted = {f.name: np.array([place[code] for code in codes[f.name]], dtype=np.int64) for f in self.features}
+        self._wanted = {
+            f.name: np.array([place[code] for code in codes[f.name]], dtype=np.int64) for f in self.features
+        }
         self._manifest, self._stays = manifest, stays
         self._kept = {feature.name: _Kept.none(stays * feature.steps) for feature in self.features}
         self.faults: dict[str, Counter[str]] = {feature.name: Counter() for feature in self.features}
@@ -175,7 +177,7 @@ class _Kept:
             self.hour = np.full(len(self.value), -np.inf)
         when = sign * hour
         order = np.lexsort((value, when, cell))
-        end = np.flatnonzero(np.append(np.diff(cell[order]) > 0, True))  # noqa: FBT003 - the last of all ends one, too
+        end = np.flatnonzero(np.append(np.diff(cell[order]) > 0, True))
         if not len(order):
             return
         best = order[end]
