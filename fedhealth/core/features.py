@@ -39,9 +39,10 @@ class Feature:
 
     Where a source holds dated records and not a row a patient, `loinc`, `omop` and `snomed`
     are the codes of those that count, and `aggregate` makes one number of a patient's, within
-    `window_h` hours from the beginning of the stay. `origin` says what the feature is: a
-    `record`, whether a `condition` was known by the window's end, or the `age` or `female`
-    sex of the person. A `series` has one number each `step_h` hours of the window.
+    `window_h` hours from the beginning of the stay and never after its end. `origin` says what
+    the feature is: a `record`, whether a `condition` was known by the window's end, the `age` or
+    `female` sex of the person, the `stay_days`, or the `prior_stays` that began in the year before.
+    A `series` has one number each `step_h` hours of the window.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Feature:
     missing: tuple[str, ...] = ()
     sensitivity: Sensitivity = "measure"
     required: bool = False
-    origin: Literal["record", "condition", "age", "female"] = "record"
+    origin: Literal["record", "condition", "age", "female", "stay_days", "prior_stays"] = "record"
     loinc: tuple[str, ...] = ()
     omop: tuple[int, ...] = ()
     snomed: tuple[str, ...] = ()

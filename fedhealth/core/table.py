@@ -37,6 +37,7 @@ class Table:
         in_spec_units: the source has brought each value to the spec's unit already.
         quarantine: what the source left out, and where it stands.
         records: by feature, the records behind its column that could not be used, by reason.
+        samples: by feature, some of those records' values before any was left out.
     """
 
     patients: NDArray[np.str_]
@@ -48,6 +49,7 @@ class Table:
     in_spec_units: bool = False
     quarantine: tuple[Quarantined, ...] = ()
     records: dict[str, dict[str, int]] = field(default_factory=dict)
+    samples: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.patients)

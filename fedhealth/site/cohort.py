@@ -13,7 +13,7 @@ from fedhealth.core.cohort_shape import CohortShape
 from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.split import PARTS
 from fedhealth.governance.consent import permitted
-from fedhealth.site.quality import harmonise
+from fedhealth.site.quality import check_fit, check_schema, harmonise
 from fedhealth.site.sources import open_source
 
 if TYPE_CHECKING:
@@ -126,12 +126,15 @@ def load_cohort(
 
     Raises:
         DataError: the source can't become a cohort.
+        Refused: the data is of another version of the spec, or too much of a required feature is bad.
         SettingError: the manifest or the spec is wrong.
     """
+    check_schema(spec, manifest)
     _check_spelling(manifest, spec, task)
     source = open_source(manifest, folder)
     rows = permitted(source.rows(spec=spec, task=task, manifest=manifest, folder=folder, seed=seed))
     table, quality = harmonise(rows, spec, manifest)
+    check_fit(quality, spec, manifest)
     return Cohort.of(table, spec=spec, split=split, seed=seed, site=manifest.name), quality
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ from fedhealth.core.errors import DataError, SettingError, did_you_mean
 from fedhealth.core.settings import settings
 from fedhealth.core.units import OMOP_UNITS
 from fedhealth.site.records import Fold, Records, check_found, coded
-from fedhealth.site.stays import DAY_S, Person, Stays, Visit
+from fedhealth.site.stays import Person, Stays, Visit, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -121,19 +121,6 @@ class OmopSettings:
             raise SettingError("`visits` must name at least one concept, found none. Use 9201 for inpatient visits.")
 
 
-def moment_of(as_of: str) -> float:
-    """The end of that day, in seconds since 1970; of today for an empty word.
-
-    Raises:
-        SettingError: it is no date.
-    """
-    try:
-        day = date.fromisoformat(as_of) if as_of else datetime.now(UTC).date()
-    except ValueError:
-        raise SettingError(f"`as_of` must be a date as 2024-12-31, found {as_of!r}. Correct it.") from None
-    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + DAY_S
-
-
 def read_cdm(
     database: Database, source: OmopSettings, *, spec: FeatureSpec, task: Task, manifest: SiteManifest
 ) -> Table:
@@ -155,9 +142,10 @@ class _Reading:
     manifest: SiteManifest
 
     def table(self, spec: FeatureSpec, task: Task) -> Table:
-        codes = coded(spec, self.manifest, by="omop")
-        measured = [f for f in spec.features if f.origin == "record" and f.kind != "categorical" and codes[f.name]]
-        conditions = [f for f in spec.features if f.origin == "condition" and codes[f.name]]
+        coming = [f for f in spec.features if f.kind != "categorical" and f.origin in ("record", "condition")]
+        codes = coded(coming, self.manifest, by="omop")
+        measured = [f for f in coming if f.origin == "record" and codes[f.name]]
+        conditions = [f for f in coming if f.origin == "condition" and codes[f.name]]
         self._check(bool(measured), bool(conditions))
         as_of = moment_of(self.source.as_of)
         people = self._people()
@@ -394,7 +382,7 @@ def _as_records(batch: Batch, stays: Stays, concepts: NDArray[np.int64]) -> Reco
     return Records(
         row=rows,
         code=code,
-        hour=(batch["moment"] - np.append(stays.starts, np.nan)[rows]) / 3600,
+        hour=stays.hours(rows, batch["moment"]),
         value=batch["value"],
         unit=unit_concept * len(spelt) + unit_word,
         units=units,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fedhealth.core.features import Feature, FeatureSpec
+    from fedhealth.core.features import Feature
     from fedhealth.core.manifest import SiteManifest
 
+#: Values of a feature that are kept as they came, to look at what unit they are likely in.
+SAMPLE = 2_000
 #: Why a record behind a feature was not used.
 UNKNOWN_UNIT = "unknown_unit"
 UNREADABLE = "not_a_number"
@@ -65,7 +67,7 @@ class Fold:
         self, features: Iterable[Feature], codes: Mapping[str, Sequence[str]], manifest: SiteManifest, stays: int
     ) -> None:
         """Fold nothing yet; `codes` are those of each feature, `stays` how many rows there will be."""
-        self.features = tuple(features)
+        self.features = tuple(feature for feature in features if codes[feature.name])
         self.codes = tuple(sorted({code for feature in self.features for code in codes[feature.name]}))
         place = {code: at for at, code in enumerate(self.codes)}
         self._wanted = {
@@ -74,6 +76,7 @@ class Fold:
         self._manifest, self._stays = manifest, stays
         self._kept = {feature.name: _Kept.none(stays * feature.steps) for feature in self.features}
         self.faults: dict[str, Counter[str]] = {feature.name: Counter() for feature in self.features}
+        self.samples: dict[str, NDArray[np.float64]] = {}
         self.seen = 0
 
     def add(self, batch: Records) -> None:
@@ -91,6 +94,11 @@ class Fold:
             if len(rows):
                 self._fold(feature, batch, rows)
 
+    @property
+    def passed_over(self) -> dict[str, dict[str, int]]:
+        """By feature, how many of its records were left out, by reason; a feature of which none was is not named."""
+        return {name: dict(found) for name, found in self.faults.items() if found}
+
     def column(self, feature: Feature) -> NDArray[np.float64]:
         """[stays] the feature's values in the spec's unit, or [stays, steps] a series; NaN where there is none."""
         kept = self._kept[feature.name]
@@ -106,6 +114,9 @@ class Fold:
         value, faults = self._converted(feature, batch, rows), self.faults[feature.name]
         is_unit, is_number = ~np.isnan(value), ~np.isinf(value)
         usable = is_unit & is_number
+        if len(self.samples.get(feature.name, ())) < SAMPLE:
+            known = self.samples.get(feature.name, np.empty(0))
+            self.samples[feature.name] = np.concatenate([known, value[usable]])[:SAMPLE]
         low, high = (0.0, 1.0) if feature.kind == "binary" else feature.range or (-np.inf, np.inf)
         is_plausible = (value >= low) & (value <= high)
         for code, bad in ((UNKNOWN_UNIT, ~is_unit), (UNREADABLE, ~is_number), (IMPLAUSIBLE, usable & ~is_plausible)):
@@ -187,23 +198,30 @@ class _Kept:
         self.hour[at], self.value[at] = when[best], value[best]
 
 
-def coded(spec: FeatureSpec, manifest: SiteManifest, *, by: str) -> dict[str, tuple[str, ...]]:
+def coded(
+    features: Iterable[Feature], manifest: SiteManifest, *, by: Literal["loinc", "omop", "snomed"]
+) -> dict[str, tuple[str, ...]]:
     """By feature, the codes of its records: the hospital's own, parted by a bar, or the spec's `loinc`, `omop` or `snomed`.
 
     Raises:
         SettingError: a required feature has none.
     """
     found = {}
-    for feature in spec.features:
-        own = manifest.codes.get(feature.name)
-        codes = tuple(part.strip() for part in own.split("|")) if own else tuple(map(str, getattr(feature, by, ())))
-        if not codes and feature.required and feature.origin in ("record", "condition"):
+    for feature in features:
+        codes = local_codes(manifest, feature.name) or tuple(map(str, getattr(feature, by)))
+        if not codes and feature.required:
             raise SettingError(
                 f"{manifest.name}: a required feature must have a code by which its records are known, found none for "
                 f"{feature.name}. Give it one under codes in site.yaml, or {by} in the feature spec."
             )
         found[feature.name] = codes
     return found
+
+
+def local_codes(manifest: SiteManifest, name: str) -> tuple[str, ...]:
+    """A feature's codes at this hospital; none where it has no own ones."""
+    own = manifest.codes.get(name, "")
+    return tuple(part.strip() for part in own.split("|") if part.strip())
 
 
 def check_found(rows: int, site: str, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -47,6 +48,19 @@ class Visit:
     end: float
 
 
+def moment_of(as_of: str) -> float:
+    """The end of that day, in seconds since 1970; of today for an empty word.
+
+    Raises:
+        SettingError: it is no date.
+    """
+    try:
+        day = date.fromisoformat(as_of) if as_of else datetime.now(UTC).date()
+    except ValueError:
+        raise SettingError(f"`as_of` must be a date as 2024-12-31, found {as_of!r}. Correct it.") from None
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + DAY_S
+
+
 @dataclass(frozen=True, slots=True)
 class Stays:
     """The stay of each patient that is predicted from, in the order of their pseudonyms.
@@ -56,6 +70,7 @@ class Stays:
         people: by pseudonym.
         outcome: [n] by the task's event, NaN where it can't be known.
         days: [n] to the death or to the end of follow-up; None where the task has no follow-up.
+        prior: [n] stays that began in the year before.
         quarantine: visits that could not be used.
     """
 
@@ -63,6 +78,7 @@ class Stays:
     people: Mapping[str, Person]
     outcome: NDArray[np.float64]
     days: NDArray[np.float64] | None
+    prior: NDArray[np.float64]
     quarantine: tuple[Quarantined, ...] = ()
     place: dict[str, int] = field(default_factory=dict)
 
@@ -90,18 +106,20 @@ class Stays:
                 quarantine.append(Quarantined(f"visit {visit.name}", fault))
             else:
                 by_person.setdefault(visit.person, []).append(visit)
-        chosen, outcome, days = [], [], []
+        chosen, outcome, days, prior = [], [], [], []
         for name in sorted(by_person, key=_in_order):
             each = sorted(by_person[name], key=lambda visit: (visit.start, _in_order(visit.name)))
             visit = each[0 if index == "first" else -1]
             chosen.append(visit)
             outcome.append(_outcome(task, visit, each, people[name], as_of))
+            prior.append(sum(visit.start - 365 * DAY_S <= other.start < visit.start for other in each))
             days.append((_last_seen(visit, people[name], as_of) - visit.start) / DAY_S)
         return cls(
             visits=tuple(chosen),
             people=people,
             outcome=np.array(outcome, dtype=np.float64),
             days=None if task.follow_up is None else np.array(days, dtype=np.float64),
+            prior=np.array(prior, dtype=np.float64),
             quarantine=tuple(quarantine),
             place={visit.person: at for at, visit in enumerate(chosen)},
         )
@@ -113,6 +131,15 @@ class Stays:
     def starts(self) -> NDArray[np.float64]:
         """[n] when each stay began."""
         return np.array([visit.start for visit in self.visits], dtype=np.float64)
+
+    def hours(self, rows: NDArray[np.int64], moments: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Hours from the beginning of the stays `rows` to the moments; NaN for no stay and after the day of its end.
+
+        What came after a stay may follow from its outcome.
+        """
+        starts = np.append(self.starts, np.nan)[rows]
+        last = np.array([*(_day(visit.end) + 1 for visit in self.visits), np.nan])[rows] * DAY_S
+        return np.where(moments >= last, np.nan, moments - starts) / 3600
 
     def table(self, spec: FeatureSpec, fold: Fold, known: Mapping[str, NDArray[np.float64]]) -> Table:
         """The table of these patients.
@@ -131,6 +158,10 @@ class Stays:
                 columns[feature.name] = np.floor((self.starts - births) / YEAR_S)
             elif feature.origin == "female":
                 columns[feature.name] = np.array([person.female for person in people])
+            elif feature.origin == "prior_stays":
+                columns[feature.name] = self.prior
+            elif feature.origin == "stay_days":
+                columns[feature.name] = np.array([_day(visit.end) - _day(visit.start) for visit in self.visits])
             elif feature.name in known:
                 columns[feature.name] = known[feature.name]
             elif feature.name in folded:
@@ -147,7 +178,8 @@ class Stays:
             days=self.days,
             in_spec_units=True,
             quarantine=self.quarantine,
-            records={name: dict(found) for name, found in fold.faults.items() if found},
+            records=fold.passed_over,
+            samples=fold.samples,
         )
 
 
@@ -182,6 +214,8 @@ def _fault(visit: Visit, people: Mapping[str, Person], as_of: float) -> str:
 
 def _outcome(task: Task, visit: Visit, each: list[Visit], person: Person, as_of: float) -> float:
     """1 where the task's event came, 0 where it did not, NaN where nobody can know yet."""
+    if person.death is not None and not person.death <= as_of:
+        return np.nan  # dated in the future, or known without its day
     if task.event == "death":
         return float(person.death is not None)
     if np.isnan(visit.end):

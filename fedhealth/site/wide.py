@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fedhealth.core.features import FeatureSpec
     from fedhealth.core.manifest import SiteManifest
+    from fedhealth.core.preprocessor import Column, Columns
     from fedhealth.core.task import Task
 
 #: What says, in a column of consent, that the patient allows research use; anything else is a no.
@@ -48,19 +49,28 @@ class Wanted:
 
     @classmethod
     def by(
-        cls, spec: FeatureSpec, task: Task, manifest: SiteManifest, *, patient: str, split: str, consent: str
+        cls,
+        spec: FeatureSpec,
+        task: Task,
+        manifest: SiteManifest,
+        *,
+        patient: str,
+        split: str = "",
+        consent: str = "",
+        with_features: bool = True,
     ) -> Wanted:
-        """The columns by the manifest's `codes`, or by the variables' own names.
+        """The columns by the manifest's `codes`, or by the variables' own names; those of the features where asked for.
 
         Raises:
             DataError: a feature's column is a direct identifier or free text.
         """
         outcomes = (task.outcome,) if task.follow_up is None else (task.outcome, task.follow_up.time)
-        local = {name: manifest.codes.get(name, name) for name in (*outcomes, *spec.names)}
-        _check_sensitivity({name: local[name] for name in spec.names}, patient, manifest)
+        features = spec.features if with_features else ()
+        local = {name: manifest.codes.get(name, name) for name in (*outcomes, *(each.name for each in features))}
+        _check_sensitivity({each.name: local[each.name] for each in features}, patient, manifest)
         own = {"source.patient": patient, "source.split": split, "source.consent": consent}
         local |= {name: column for name, column in own.items() if column}
-        numeric = {*outcomes, *(feature.name for feature in spec.features if feature.kind != "categorical")}
+        numeric = {*outcomes, *(feature.name for feature in features if feature.kind != "categorical")}
         return cls(spec, task, manifest, local, frozenset(numeric))
 
     def check(self, columns: Sequence[str], path: Path) -> None:
@@ -82,9 +92,11 @@ class Wanted:
         numbers: Mapping[str, NDArray[np.float64]],
         words: Mapping[str, NDArray[np.object_]],
         path: Path,
-        patients: NDArray[np.str_] | None = None,
+        columns: Columns | None = None,
     ) -> Table:
         """The table of these columns, by variable, each [n]; without pseudonyms its rows are numbered.
+
+        The features' columns may come from elsewhere, as `columns`.
 
         Raises:
             DataError: a patient has no pseudonym, or a split has another name.
@@ -92,11 +104,9 @@ class Wanted:
         follow_up, outcome = self.task.follow_up, numbers[self.task.outcome]
         n = len(outcome)
         consent = words.get("source.consent")
-        if patients is None:
-            patients = _pseudonyms(words["source.patient"], path) if "source.patient" in words else numbered(n)
         return Table(
-            patients=patients,
-            columns={name: numbers[name] if name in self.numeric else words[name] for name in self.spec.names},
+            patients=_pseudonyms(words["source.patient"], path) if "source.patient" in words else numbered(n),
+            columns=self._features(numbers, words) if columns is None else dict(columns),
             outcome=np.where(np.isfinite(outcome), outcome > self.task.positive_above, np.nan),
             consent=np.ones(n, dtype=np.bool_)
             if consent is None
@@ -106,6 +116,11 @@ class Wanted:
             if follow_up is None
             else numbers[follow_up.time] * days_in(self.manifest.units.get(follow_up.time, follow_up.unit)),
         )
+
+    def _features(
+        self, numbers: Mapping[str, NDArray[np.float64]], words: Mapping[str, NDArray[np.object_]]
+    ) -> dict[str, Column]:
+        return {name: numbers[name] if name in self.numeric else words[name] for name in self.spec.names}
 
 
 def numbered(n: int) -> NDArray[np.str_]:
@@ -127,7 +142,7 @@ def _check_sensitivity(local: Mapping[str, str], patient: str, manifest: SiteMan
 
 
 def _pseudonyms(found: NDArray[np.object_], path: Path) -> NDArray[np.str_]:
-    if nameless := sum(patient is None for patient in found):
+    if nameless := sum(not patient for patient in found):
         raise DataError(
             f"{path}: each patient must have a pseudonym, found {nameless} of {len(found)} rows without. "
             "Fill the column in, or remove source.patient from site.yaml."

@@ -163,9 +163,13 @@ def test_the_cohort_is_what_a_reader_of_the_files_finds(home):
     for row in table("MEASUREMENT"):
         if row["measurement_concept_id"] == "3004249":
             when = datetime.fromisoformat(row["measurement_datetime"]).replace(tzinfo=UTC)
-            start = last[row["person_id"]][0]
+            start, _, end = last[row["person_id"]]
             value = float(row["value_as_number"])
-            if -YEARS <= (when - start).total_seconds() / 3600 < YEARS and 30 <= value <= 280:
+            if (
+                -YEARS <= (when - start).total_seconds() / 3600 < YEARS
+                and row["measurement_date"] <= end
+                and 30 <= value <= 280
+            ):
                 pressure[row["person_id"]].append((when, value))
     dead = {row["person_id"]: row["death_date"] for row in table("DEATH")}
     for at, person in enumerate(found.patients.tolist()):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fedhealth.core.errors import DataError
 from fedhealth.core.settings import settings
-from fedhealth.site.duck import batches, opened, quoted
+from fedhealth.site.duck import batches, columns, opened, quoted, reading
 from fedhealth.site.files import allowed
 from fedhealth.site.omop import TABLES, OmopSettings, read_cdm
 
@@ -89,35 +88,23 @@ def _view(connection: DuckDBPyConnection, folder: Path, schema: str) -> None:
     if schema:
         connection.execute(f"create schema {quoted(schema)}")
     files = {path.name.lower(): path for path in sorted(folder.iterdir())}
-    for table, columns in TABLES.items():
+    for table, types in TABLES.items():
         path = next(
             (files[table + ending] for ending in (".parquet", ".csv", ".csv.gz") if table + ending in files), None
         )
         if path is None:
             continue
-        reading = _reading(path)
+        found = columns(connection, path)
         try:
-            found = [row[0] for row in connection.execute(f"describe select * from {reading}").fetchall()]  # noqa: S608 - quoted in _reading
             chosen = [
-                f"{_READ[columns[name.lower()]].format(quoted(name) + '::varchar')} as {quoted(name.lower())}"
-                if name.lower() in columns
+                f"{_READ[types[name.lower()]].format(quoted(name) + '::varchar')} as {quoted(name.lower())}"
+                if name.lower() in types
                 else f"{quoted(name)} as {quoted(name.lower())}"
                 for name in found
             ]
             place = f"{quoted(schema)}.{quoted(table)}" if schema else quoted(table)
-            connection.execute(f"create view {place} as select {', '.join(chosen)} from {reading}")  # noqa: S608 - quoted
+            connection.execute(f"create view {place} as select {', '.join(chosen)} from {reading(path)}")
         except duckdb.Error as error:
             raise DataError(
                 f"{path} must be a table in CSV or Parquet, found a {type(error).__name__}. Export it again."
             ) from None
-
-
-def _reading(path: Path) -> str:
-    """What reads a file in DuckDB; its name comes from a folder of the hospital's, and can't be bound in a view."""
-    name = "'" + str(path).replace("'", "''") + "'"
-    if path.suffix == ".parquet":
-        return f"read_parquet({name})"
-    # Vocabularies come with tabs. Told what it is, DuckDB does not try all there is.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        delimiter = "\\t" if b"\t" in file.readline() else ","
-    return f"read_csv({name}, all_varchar = true, header = true, delim = '{delimiter}', quote = '\"', escape = '\"')"
