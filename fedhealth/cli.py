@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedhealth import __version__, audit_command, keys_command, ledger_command
+from fedhealth import __version__, audit_command, data_command, keys_command, ledger_command
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
 
 if TYPE_CHECKING:
@@ -115,8 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("--out", type=Path, default=Path("sites"))
     split.set_defaults(run=_sites_split)
 
-    site = commands.add_parser("site", help="look into one hospital's own records and keys")
+    site = commands.add_parser("site", help="look into one hospital's own data, records and keys")
     records = site.add_subparsers(title="records", required=True, metavar="RECORD")
+    data_command.add_to(records)
     ledger_command.add_to(records)
     keys_command.add_to(records)
     audit_command.add_to(commands)

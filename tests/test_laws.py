@@ -19,6 +19,7 @@ ROOTS = {
     "on_ray",
     "ledger_command",
     "audit_command",
+    "data_command",
     "keys_command",
     "compose",
     "progress",
