@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,13 @@ def add_to(records: argparse._SubParsersAction[Parser]) -> None:
     inspect.add_argument("--seed", type=int, default=7, help="the study's")
     inspect.add_argument("--out", type=Path, metavar="FOLDER", help="default: quality, in the hospital's folder")
     inspect.set_defaults(run=_inspect)
+    new = records.add_parser("new", help="draft a site.yaml from a table, with each guess marked for review")
+    new.add_argument("--from", dest="table", type=Path, required=True, metavar="TABLE", help="CSV or Parquet")
+    new.add_argument("--task", default="mortality", help="one of configs/task; default: mortality")
+    new.add_argument("--features", help="one of configs/features; default: the task's name")
+    new.add_argument("--name", help="the hospital's; default: the table's")
+    new.add_argument("--out", type=Path, default=Path("sites"), metavar="FOLDER", help="default: sites")
+    new.set_defaults(run=_new)
 
 
 def _inspect(chosen: argparse.Namespace) -> int:
@@ -52,6 +60,31 @@ def _inspect(chosen: argparse.Namespace) -> int:
         sys.stdout.write(f"refused: {reason}\n")
     sys.stdout.write(f"\nreport: {page}\n")
     return 0 if found["is_fit"] else REFUSED
+
+
+def _new(chosen: argparse.Namespace) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from fedhealth.core.errors import SettingError
+    from fedhealth.core.manifest import MANIFEST, load_manifest
+    from fedhealth.progress import console
+    from fedhealth.site.draft import drafted
+
+    task, spec = study_parts(chosen.task, chosen.features)
+    name = chosen.name or re.sub(r"[^a-z0-9]+", "-", chosen.table.stem.lower()).strip("-")[:60] or "hospital"
+    path = chosen.out / name / MANIFEST
+    if path.exists():
+        raise SettingError(f"a site.yaml is never written over, found {path}. Choose another --name or --out.")
+    draft = drafted(chosen.table, name=name, spec=spec, task=task)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(draft.text, encoding="utf-8")
+    load_manifest(path.parent)
+    table = Table("variable", "column", "unit", "why", box=None)
+    for each in draft.guesses:
+        table.add_row(*map(escape, (each.variable, each.column or "-", each.unit, each.why or "nothing looks like it")))
+    console().print(table)
+    sys.stdout.write(f"\nreview {path}, then: fedhealth site inspect-data {path.parent} --task {chosen.task}\n")
 
 
 def study_parts(task: str, features: str | None) -> tuple[Task, FeatureSpec]:

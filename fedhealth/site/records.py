@@ -100,8 +100,13 @@ class Fold:
         return {name: dict(found) for name, found in self.faults.items() if found}
 
     def column(self, feature: Feature) -> NDArray[np.float64]:
-        """[stays] the feature's values in the spec's unit, or [stays, steps] a series; NaN where there is none."""
-        kept = self._kept[feature.name]
+        """[stays] the feature's values in the spec's unit, or [stays, steps] a series; NaN where there is none.
+
+        A count is 0 where there is none, and NaN where the hospital has no such records.
+        """
+        kept = self._kept.get(feature.name)
+        if kept is None:
+            return np.full((self._stays, feature.steps) if feature.kind == "series" else self._stays, np.nan)
         if feature.aggregate == "count":
             found = kept.count.astype(np.float64)
         elif feature.aggregate == "mean":
@@ -203,12 +208,15 @@ def coded(
 ) -> dict[str, tuple[str, ...]]:
     """By feature, the codes of its records: the hospital's own, parted by a bar, or the spec's `loinc`, `omop` or `snomed`.
 
+    An empty word among the hospital's says that it has no such records.
+
     Raises:
         SettingError: a required feature has none.
     """
     found = {}
     for feature in features:
-        codes = local_codes(manifest, feature.name) or tuple(map(str, getattr(feature, by)))
+        own = local_codes(manifest, feature.name)
+        codes = own if feature.name in manifest.codes else tuple(map(str, getattr(feature, by)))
         if not codes and feature.required:
             raise SettingError(
                 f"{manifest.name}: a required feature must have a code by which its records are known, found none for "

@@ -151,7 +151,6 @@ class Stays:
         """
         people = [self.people[visit.person] for visit in self.visits]
         columns: dict[str, NDArray[np.float64] | NDArray[np.object_]] = {}
-        folded = {feature.name for feature in fold.features}
         for feature in spec.features:
             if feature.origin == "age":
                 births = np.array([person.birth for person in people])
@@ -164,12 +163,10 @@ class Stays:
                 columns[feature.name] = np.array([_day(visit.end) - _day(visit.start) for visit in self.visits])
             elif feature.name in known:
                 columns[feature.name] = known[feature.name]
-            elif feature.name in folded:
-                columns[feature.name] = fold.column(feature)
             elif feature.kind == "categorical":
                 columns[feature.name] = np.full(len(self), None, dtype=object)
             else:
-                columns[feature.name] = np.full(len(self), np.nan)
+                columns[feature.name] = fold.column(feature)
         return Table(
             patients=np.array([visit.person for visit in self.visits], dtype=np.str_),
             columns=columns,

@@ -61,13 +61,16 @@ class Wanted:
     ) -> Wanted:
         """The columns by the manifest's `codes`, or by the variables' own names; those of the features where asked for.
 
+        A feature whose local name is empty is one that the hospital has not.
+
         Raises:
             DataError: a feature's column is a direct identifier or free text.
         """
         outcomes = (task.outcome,) if task.follow_up is None else (task.outcome, task.follow_up.time)
         features = spec.features if with_features else ()
         local = {name: manifest.codes.get(name, name) for name in (*outcomes, *(each.name for each in features))}
-        _check_sensitivity({each.name: local[each.name] for each in features}, patient, manifest)
+        local = {name: column for name, column in local.items() if column or name in outcomes}
+        _check_sensitivity({each.name: local[each.name] for each in features if each.name in local}, patient, manifest)
         own = {"source.patient": patient, "source.split": split, "source.consent": consent}
         local |= {name: column for name, column in own.items() if column}
         numeric = {*outcomes, *(feature.name for feature in features if feature.kind != "categorical")}
@@ -106,7 +109,7 @@ class Wanted:
         consent = words.get("source.consent")
         return Table(
             patients=_pseudonyms(words["source.patient"], path) if "source.patient" in words else numbered(n),
-            columns=self._features(numbers, words) if columns is None else dict(columns),
+            columns=self._features(numbers, words, n) if columns is None else dict(columns),
             outcome=np.where(np.isfinite(outcome), outcome > self.task.positive_above, np.nan),
             consent=np.ones(n, dtype=np.bool_)
             if consent is None
@@ -118,9 +121,17 @@ class Wanted:
         )
 
     def _features(
-        self, numbers: Mapping[str, NDArray[np.float64]], words: Mapping[str, NDArray[np.object_]]
+        self, numbers: Mapping[str, NDArray[np.float64]], words: Mapping[str, NDArray[np.object_]], n: int
     ) -> dict[str, Column]:
-        return {name: numbers[name] if name in self.numeric else words[name] for name in self.spec.names}
+        columns: dict[str, Column] = {}
+        for feature in self.spec.features:
+            if feature.name in self.local:
+                columns[feature.name] = numbers[feature.name] if feature.name in self.numeric else words[feature.name]
+            elif feature.kind == "categorical":
+                columns[feature.name] = np.full(n, None, dtype=object)
+            else:
+                columns[feature.name] = np.full(n, np.nan)
+        return columns
 
 
 def numbered(n: int) -> NDArray[np.str_]:

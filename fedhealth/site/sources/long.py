@@ -81,7 +81,7 @@ class LongSource:
             spec, task, manifest,
             patient=self.outcome_record or self.record, split=self.split, consent=self.consent, with_features=False,
         )  # fmt: skip
-        codes = {name: local_codes(manifest, name) or (name,) for name in spec.names}
+        codes = {name: local_codes(manifest, name) if name in manifest.codes else (name,) for name in spec.names}
         with duck.opened() as connection:
             self._check(list(duck.columns(connection, path)), path)
             wanted.check(list(duck.columns(connection, outcomes)), outcomes)
