@@ -40,6 +40,7 @@ NO_PARTS = {
     "ledger",
     "ledger_head",
     "noise",
+    "row_of_steps",
     "sampling",
 }
 #: Groups in which several configs may set one part.

@@ -42,7 +42,9 @@ class Feature:
     `window_h` hours from the beginning of the stay and never after its end. `origin` says what
     the feature is: a `record`, whether a `condition` was known by the window's end, the `age` or
     `female` sex of the person, the `stay_days`, or the `prior_stays` that began in the year before.
-    A `series` has one number each `step_h` hours of the window.
+    A `series` has one number each `step_h` hours of the window. Features of the same records
+    share the name `record`, by which a hospital gives them a code and a unit once. Of a `count`,
+    unit, range and bins are the count's own.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Feature:
     missing: tuple[str, ...] = ()
     sensitivity: Sensitivity = "measure"
     required: bool = False
+    record: str = ""
     origin: Literal["record", "condition", "age", "female", "stay_days", "prior_stays"] = "record"
     loinc: tuple[str, ...] = ()
     omop: tuple[int, ...] = ()
@@ -201,6 +204,11 @@ class FeatureSpec:
                     "Give each level its title."
                 )
 
+        if len({feature.steps for feature in self.features if feature.kind == "series"}) > 1:
+            raise SettingError(
+                f"features of {self.name}: all series must have the same number of steps, found "
+                f"{sorted({each.steps for each in self.features if each.kind == 'series'})}. Give them one window."
+            )
         grouped = [group.column for group in self.groups.values()]
         if twice := sorted({column for column in grouped if grouped.count(column) > 1}):
             raise SettingError(

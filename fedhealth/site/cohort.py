@@ -145,9 +145,10 @@ def _check_spelling(manifest: SiteManifest, spec: FeatureSpec, task: Task) -> No
     another. It counts as misspelt only where a feature that is nearly so spelt goes unnamed.
     """
     times = () if task.follow_up is None else (task.follow_up.time,)
+    records = tuple({feature.record for feature in spec.features if feature.record})
     blocks = {
-        "units": (manifest.units, (*spec.names, *times)),
-        "codes": (manifest.codes, (*spec.names, task.outcome, *times)),
+        "units": (manifest.units, (*spec.names, *records, *times)),
+        "codes": (manifest.codes, (*spec.names, *records, task.outcome, *times)),
     }
     for block, (named, known) in blocks.items():
         free = [name for name in known if name not in named]

@@ -25,6 +25,7 @@ from fedhealth.core.split import Split
 from fedhealth.governance.consent import permitted
 from fedhealth.site.cohort import Cohort
 from fedhealth.site.quality import check_fit, check_schema, conversion_here, harmonise
+from fedhealth.site.records import local_unit
 from fedhealth.site.sources import open_source
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _feature(
     before: NDArray[np.float64] | None,
 ) -> dict[str, Any]:
     counts = histogram(feature, table.columns[feature.name])
-    claimed = manifest.units.get(feature.name, feature.unit)
+    claimed = local_unit(manifest, feature)
     drift = None if before is None or len(before) != len(counts) else stability(counts, before)
     return {
         "name": feature.name,

@@ -218,8 +218,6 @@ def _checked_numbers(
     missing = np.isnan(local) | np.isin(local, [float(code) for code in feature.missing])
     values = np.where(missing | unreadable, np.nan, local * conversion.factor + conversion.offset)
     low, high = (0.0, 1.0) if feature.kind == "binary" else feature.range or (-np.inf, np.inf)
-    if feature.aggregate == "count":
-        low, high = 0.0, np.inf
     implausible: NDArray[np.bool_] = (values < low) | (values > high)
     if feature.kind == "binary":
         implausible |= (values > low) & (values < high)

@@ -123,6 +123,8 @@ class Fold:
             known = self.samples.get(feature.name, np.empty(0))
             self.samples[feature.name] = np.concatenate([known, value[usable]])[:SAMPLE]
         low, high = (0.0, 1.0) if feature.kind == "binary" else feature.range or (-np.inf, np.inf)
+        if feature.aggregate == "count":
+            low, high = -np.inf, np.inf
         is_plausible = (value >= low) & (value <= high)
         for code, bad in ((UNKNOWN_UNIT, ~is_unit), (UNREADABLE, ~is_number), (IMPLAUSIBLE, usable & ~is_plausible)):
             if found := int(bad.sum()):
@@ -138,8 +140,10 @@ class Fold:
 
     def _converted(self, feature: Feature, batch: Records, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The values in the spec's unit; NaN where the record's unit is none that the spec knows."""
-        local = self._manifest.units.get(feature.name, feature.unit)
+        local = local_unit(self._manifest, feature)
         value = batch.value[rows]
+        if feature.aggregate == "count":
+            return value
         if batch.unit is None:
             return _in_unit(value, feature.conversion(local))
         found = np.full(len(rows), np.nan)
@@ -215,8 +219,8 @@ def coded(
     """
     found = {}
     for feature in features:
-        own = local_codes(manifest, feature.name)
-        codes = own if feature.name in manifest.codes else tuple(map(str, getattr(feature, by)))
+        own = local_codes(manifest, feature)
+        codes = tuple(map(str, getattr(feature, by))) if own is None else own
         if not codes and feature.required:
             raise SettingError(
                 f"{manifest.name}: a required feature must have a code by which its records are known, found none for "
@@ -226,10 +230,15 @@ def coded(
     return found
 
 
-def local_codes(manifest: SiteManifest, name: str) -> tuple[str, ...]:
-    """A feature's codes at this hospital; none where it has no own ones."""
-    own = manifest.codes.get(name, "")
-    return tuple(part.strip() for part in own.split("|") if part.strip())
+def local_codes(manifest: SiteManifest, feature: Feature) -> tuple[str, ...] | None:
+    """A feature's codes at this hospital, by its own name or that of its records; None where it names none."""
+    own = manifest.codes.get(feature.name, manifest.codes.get(feature.record))
+    return None if own is None else tuple(part.strip() for part in own.split("|") if part.strip())
+
+
+def local_unit(manifest: SiteManifest, feature: Feature) -> str:
+    """The unit in which the hospital has a feature, by its own name or that of its records."""
+    return manifest.units.get(feature.name, manifest.units.get(feature.record, feature.unit))
 
 
 def check_found(rows: int, site: str, what: str) -> None:

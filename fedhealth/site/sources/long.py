@@ -81,7 +81,9 @@ class LongSource:
             spec, task, manifest,
             patient=self.outcome_record or self.record, split=self.split, consent=self.consent, with_features=False,
         )  # fmt: skip
-        codes = {name: local_codes(manifest, name) if name in manifest.codes else (name,) for name in spec.names}
+        own = {feature.name: local_codes(manifest, feature) for feature in spec.features}
+        codes = {each.name: own[each.name] or (each.record or each.name,) for each in spec.features}
+        codes |= {name: () for name, found in own.items() if found == ()}
         with duck.opened() as connection:
             self._check(list(duck.columns(connection, path)), path)
             wanted.check(list(duck.columns(connection, outcomes)), outcomes)
@@ -100,7 +102,7 @@ class LongSource:
                 fold.add(batch)
         table = wanted.table(numbers, words_found, outcomes, {each.name: fold.column(each) for each in spec.features})
         quarantine = (
-            (Quarantined(f"{path.name}: {lost} rows", "record_without_outcome"),) if lost and not self.only else ()
+            (Quarantined(f"{path.name}: {lost} rows", "record_without_outcome"),) if lost else ()
         )
         return replace(table, in_spec_units=True, quarantine=quarantine, records=fold.passed_over, samples=fold.samples)
 
@@ -136,11 +138,12 @@ class LongSource:
         connection.register("stays", pa.table({"name": records.astype(object), "place": np.arange(len(records))}))
         connection.register("codes", pa.table({"name": list(fold.codes), "place": np.arange(len(fold.codes))}))
         unit = f"{duck.quoted(self.unit)}::varchar" if self.unit else "''"
+        # Where the table holds others' records too, those are nobody's fault and need not be read.
         statement = (
             "select coalesce(stays.place, -1) as row, codes.place as code, "
             f"{duck.number(self.time)} as time, {duck.number(self.value)} as value, {unit} as unit "
             f"from {duck.reading(path)} as found join codes on codes.name = found.{duck.quoted(self.parameter)} "
-            f"left join stays on stays.name = found.{duck.quoted(self.record)}::varchar"
+            f"{'' if self.only else 'left '}join stays on stays.name = found.{duck.quoted(self.record)}::varchar"
         )
         for batch in duck.batches(connection, statement):
             value = batch["value"].astype(np.float64)
