@@ -29,6 +29,7 @@ from fedhealth.core.parts import build
 from fedhealth.core.settings import check_words, read, settings
 from fedhealth.core.study import Study, canonical, digest, packed, study_from, unpacked
 from fedhealth.core.update import ALL
+from fedhealth.models import least_width
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.runtime import flower
 from fedhealth.runtime.local import FIRST_NODE, Local
@@ -137,7 +138,8 @@ def checked(config: dict[str, Any]) -> Simulation:
             "every number of a config must be finite, found one that is nan or inf. Correct it."
         ) from None
     study = study_from(document, where="the config")
-    plan_for(study).model.network(1)
+    model = plan_for(study).model
+    model.network(least_width(model))
     build(study.engine, where="engine", room="fedhealth.site.engines", does="fit")
     runtime = build(config["runtime"], where="runtime", room="fedhealth.runtime")
     if not isinstance(runtime, Local | Ray):

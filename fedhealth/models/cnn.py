@@ -38,6 +38,11 @@ class Cnn:
                 f"and {self.dropout}. Try 32, 5 and 0."
             )
 
+    @property
+    def narrowest(self) -> int:
+        """The columns of a row with one channel."""
+        return self.static + self.steps
+
     def network(self, width: int) -> nn.Module:
         """The layers from [n, width] to [n, 1] logits, in torch's own initialisation.
 

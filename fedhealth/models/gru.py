@@ -35,6 +35,11 @@ class Gru:
                 f"`hidden` must be at least 1 and `dropout` in [0, 1), found {self.hidden} and {self.dropout}. Try 32 and 0."
             )
 
+    @property
+    def narrowest(self) -> int:
+        """The columns of a row with one channel."""
+        return self.static + self.steps
+
     def network(self, width: int) -> nn.Module:
         """The layers from [n, width] to [n, 1] logits, in torch's own initialisation.
 

@@ -101,9 +101,7 @@ class LongSource:
                 lost += unmatched
                 fold.add(batch)
         table = wanted.table(numbers, words_found, outcomes, {each.name: fold.column(each) for each in spec.features})
-        quarantine = (
-            (Quarantined(f"{path.name}: {lost} rows", "record_without_outcome"),) if lost else ()
-        )
+        quarantine = (Quarantined(f"{path.name}: {lost} rows", "record_without_outcome"),) if lost else ()
         return replace(table, in_spec_units=True, quarantine=quarantine, records=fold.passed_over, samples=fold.samples)
 
     def _check(self, columns: list[str], path: Path) -> None:
