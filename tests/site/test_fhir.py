@@ -149,7 +149,12 @@ def test_what_can_not_be_used_is_counted_by_reason_and_named_by_place(tmp_path):
     said = {"component": [], "code": {"coding": [{"system": "http://loinc.org", "code": "8302-2"}]}}
     bulk(
         tmp_path,
-        Patient=[patient(0), patient(1, deceasedDateTime="2020-01-04"), b'{"resourceType":"Patient","id":"\xff"}'],
+        Patient=[
+            patient(0),
+            patient(1, deceasedDateTime="2020-01-04"),
+            b'{"resourceType":"Patient","id":"\xff"}',
+            patient(1),
+        ],
         Encounter=[
             stay(0),
             stay(1),
@@ -171,6 +176,7 @@ def test_what_can_not_be_used_is_counted_by_reason_and_named_by_place(tmp_path):
     assert sorted((each.place, each.code) for each in found.quarantine) == [
         ("Observation.ndjson:5", "record_without_patient"),
         ("Patient.ndjson:3", "not_utf8"),
+        ("Patient.ndjson:4", "patient_twice"),
         ("visit back", "visit_ends_before_start"),
         ("visit e9", "visit_without_patient"),
         ("visit later", "date_in_future"),

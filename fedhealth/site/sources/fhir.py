@@ -56,14 +56,14 @@ class FhirSource:
             DataError: there is no such export, a file breaks off, or nobody stayed.
         """
         files = fhir.Files.at(allowed(folder, self.path, manifest))
-        people, visits = self._people(files)
+        people, visits, doubled = self._people(files)
         stays = Stays.of(visits, people, task, index=self.index, as_of=moment_of(self.as_of))
         check_found(len(stays), manifest.name, f"an Encounter of class {', '.join(self.visits)}")
         measured = [f for f in spec.features if f.origin == "record" and f.kind != "categorical"]
         conditions = [f for f in spec.features if f.origin == "condition"]
         fold = Fold(measured, coded(measured, manifest, by="loinc"), manifest, len(stays))
         known = _Known(conditions, coded(conditions, manifest, by="snomed"), stays)
-        orphans: list[Quarantined] = []
+        orphans = doubled
         batch = _Batch(fold.codes, stays)
         for place, resource in files.resources({"Observation", "Condition"}):
             person = fhir.who(resource.get("subject"))
@@ -81,21 +81,25 @@ class FhirSource:
         table = stays.table(spec, fold, known.columns)
         return replace(table, quarantine=(*table.quarantine, *files.quarantine.values(), *orphans))
 
-    def _people(self, files: fhir.Files) -> tuple[dict[str, Person], list[Visit]]:
-        """Everybody by id, and the visits of the wanted classes."""
+    def _people(self, files: fhir.Files) -> tuple[dict[str, Person], list[Visit], list[Quarantined]]:
+        """Everybody by id as they came first, the visits of the wanted classes, and who came again."""
+        doubled: list[Quarantined] = []
         people: dict[str, Person] = {}
         visits: list[Visit] = []
         denying: set[str] = set()
-        for _, resource in files.resources({"Patient", "Encounter", "Consent"}):
-            if resource["resourceType"] == "Patient":
-                people[str(resource.get("id", ""))] = fhir.person_of(resource)
+        for place, resource in files.resources({"Patient", "Encounter", "Consent"}):
+            name = str(resource.get("id", ""))
+            if resource["resourceType"] == "Patient" and name in people:
+                doubled.append(Quarantined(place, "patient_twice"))
+            elif resource["resourceType"] == "Patient":
+                people[name] = fhir.person_of(resource)
             elif resource["resourceType"] == "Consent":
                 denying |= {fhir.who(resource.get("patient"))} if fhir.forbids(resource) else set()
             else:
                 kind, visit = fhir.visit_of(resource)
                 if kind in self.visits and resource.get("status") not in fhir.VOID:
                     visits.append(visit)
-        return {name: replace(each, consent=name not in denying) for name, each in people.items()}, visits
+        return {name: replace(each, consent=name not in denying) for name, each in people.items()}, visits, doubled
 
 
 class _Batch:
