@@ -31,6 +31,7 @@ from fedhealth.core.study import Study, canonical, digest, packed, study_from, u
 from fedhealth.core.update import ALL
 from fedhealth.models import least_width
 from fedhealth.places import builtin_sites, site_folder, site_names
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.runtime import flower
 from fedhealth.runtime.local import FIRST_NODE, Local
 from fedhealth.runtime.ray import Job, Ray
@@ -44,6 +45,7 @@ from fedhealth.site.attacks import ROOM as ATTACKS
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.keys import Keys
 from fedhealth.site.ledger_place import ledger_of
+from fedhealth.site.patient_gradients import check_layers
 from fedhealth.synthetic import Hospital, generate
 
 if TYPE_CHECKING:
@@ -138,8 +140,10 @@ def checked(config: dict[str, Any]) -> Simulation:
             "every number of a config must be finite, found one that is nan or inf. Correct it."
         ) from None
     study = study_from(document, where="the config")
-    model = plan_for(study).model
-    model.network(least_width(model))
+    plan = plan_for(study)
+    network = plan.model.network(least_width(plan.model))
+    if isinstance(plan.mechanism, DpSgd):
+        check_layers(network)
     build(study.engine, where="engine", room="fedhealth.site.engines", does="fit")
     runtime = build(config["runtime"], where="runtime", room="fedhealth.runtime")
     if not isinstance(runtime, Local | Ray):
@@ -476,7 +480,6 @@ def _spent(simulation: Simulation, store: Store) -> str:
 
     It is more than was planned where a round was run again.
     """
-    from fedhealth.privacy.dp_sgd import DpSgd
     from fedhealth.privacy.guarantee import guarantee
     from fedhealth.privacy.ledger import events_of
 

@@ -20,15 +20,34 @@ import numpy as np
 from scipy import stats
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results.csv"
 FOLDS = 5
 #: By name, what is put beside `experiment=`.
 MODELS = {
     "logistic regression on summaries": ["icu"],
-    "GRU, hour by hour": ["icu_gru"],
-    "CNN, hour by hour": ["icu_gru", "model=cnn", "model.steps=48", "model.static=4", "model.dropout=0.3"],
+    "GRU, hour by hour": ["icu_gru", "run.baselines=[]"],
+    "CNN, hour by hour": [
+        "icu_gru",
+        "run.baselines=[]",
+        "model=cnn",
+        "model.steps=48",
+        "model.static=4",
+        "model.dropout=0.3",
+    ],
 }
 WHO = ("alone", "federated", "pooled")
 NAMES = {"local": "alone", "federated": "federated", "pooled": "pooled"}
+
+
+def known() -> list[dict]:
+    """What an earlier run that was interrupted has found; remove results.csv to begin anew."""
+    if not RESULTS.is_file():
+        return []
+    with RESULTS.open(newline="") as file:
+        return [
+            {**row, "fold": int(row["fold"]), "auroc": float(row["auroc"]) if row["auroc"] else None}
+            for row in csv.DictReader(file)
+        ]
 
 
 def fold(words: list[str], number: int) -> list[dict]:
@@ -113,12 +132,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folds", type=int, default=FOLDS)
     chosen = parser.parse_args()
-    rows = []
+    rows = known()
     for model, words in MODELS.items():
         for number in range(chosen.folds):
+            if any(row["model"] == model and row["fold"] == number for row in rows):
+                continue
             rows += [{"model": model, **row} for row in fold(words, number)]
             sys.stderr.write(f"{model}, fold {number + 1} of {chosen.folds}\n")
-            with (HERE / "results.csv").open("w", newline="") as file:
+            with RESULTS.open("w", newline="") as file:
                 writer = csv.DictWriter(file, ["model", "fold", "who", "unit", "auroc"], lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(rows)
