@@ -18,6 +18,7 @@ from fedhealth import (
     approval_command,
     audit_command,
     audit_log_command,
+    data_command,
     keys_command,
     ledger_command,
     preview_command,
@@ -125,8 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("--out", type=Path, default=Path("sites"))
     split.set_defaults(run=_sites_split)
 
-    site = commands.add_parser("site", help="look into one hospital's own records and keys")
+    site = commands.add_parser("site", help="look into one hospital's own data, records and keys")
     records = site.add_subparsers(title="records", required=True, metavar="RECORD")
+    data_command.add_to(records)
     ledger_command.add_to(records)
     keys_command.add_to(records)
     approval_command.add_to(records)

@@ -48,7 +48,7 @@ from fedhealth.study_document import check_keys, document_of, fitting
 from fedhealth.synthetic import Hospital, generate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from fedhealth.site.attacks import Attack
     from fedhealth.site.client import Client
@@ -170,6 +170,17 @@ def clients(simulation: Simulation) -> dict[str, Client]:
     }
 
 
+@contextlib.contextmanager
+def _frozen() -> Iterator[None]:
+    """Leave what is loaded by now to itself: some of Flower's strategies collect garbage once a reply, and it is none."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        # What is frozen at the end of the process is never freed, of which DuckDB complains aloud.
+        gc.unfreeze()
+
+
 def unready(simulation: Simulation) -> dict[str, FedHealthError]:
     """The hospitals whose data can't become a cohort, and why; whoever simulates owns them all and may know.
 
@@ -197,9 +208,7 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
         FedHealthError: as `server.app.conduct`.
     """
     flower.quiet()
-    # Some of Flower's strategies collect garbage once a reply; what is loaded by now is none.
-    gc.freeze()
-    with contextlib.contextmanager(store.lock)():
+    with contextlib.contextmanager(store.lock)(), _frozen():
         stopwatch = Stopwatch()
         simulation = identified(simulation, store)
         if simulation.settings.audit:

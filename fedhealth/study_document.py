@@ -8,7 +8,10 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import build
 from fedhealth.core.settings import check_words
 from fedhealth.core.study import Study, canonical, packed, study_from, unpacked
+from fedhealth.models import least_width
+from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.server.plan import plan_for
+from fedhealth.site.exact_network import check_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,6 +68,9 @@ def fitting(document: Mapping[str, Any]) -> Study:
         Refused: a part comes from outside its room.
     """
     study = study_from(document, where="the config")
-    plan_for(study).model.network(1)
+    plan = plan_for(study)
+    network = plan.model.network(least_width(plan.model))
+    if isinstance(plan.mechanism, PatientLevel):
+        check_layers(network)
     build(study.engine, where="engine", room="fedhealth.site.engines", does="fit")
     return study

@@ -42,6 +42,7 @@ NO_PARTS = {
     "ledger_head",
     "noise",
     "patient_level",
+    "row_of_steps",
     "sampling",
 }
 #: Groups in which several configs may set one part.

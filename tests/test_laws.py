@@ -21,6 +21,7 @@ ROOTS = {
     "approval_command",
     "audit_command",
     "audit_log_command",
+    "data_command",
     "keys_command",
     "preview",
     "preview_command",
@@ -49,6 +50,10 @@ HEAVY = {
     "ray": set(),
     "dp_accounting": {"privacy"},
     "opacus": {"site"},
+    "duckdb": {"site"},
+    "psycopg": {"site"},
+    "pyarrow": {"site"},
+    "sqlalchemy": {"site"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -91,6 +91,8 @@ REFUSALS: dict[str, str] = {
     "delta_too_large": "the delta of the study or of the hospital is one over its patients or more",
     "batch_too_large": "the study's batches are larger than the hospital's cohort, or its epsilon can't be kept",
     "no_size": "the hospital was not asked for its number of patients first",
+    "data_not_fit": "of a feature that the study requires, too many patients at the hospital have no good value",
+    "schema_differs": "the hospital's data is of another version of the feature spec",
     "paused": "the hospital has paused its client",
     "part_not_allowed": "the study names a part that is not in the installed package",
     # Secure aggregation (fedhealth/secagg/protocol/refusals.py holds the rules)

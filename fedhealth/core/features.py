@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import field
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.settings import settings
+from fedhealth.core.units import spelt
+
+#: What a column can tell of a person: who they are, what narrows it down, what must not be known,
+#: what is measured, and words that may tell anything.
+Sensitivity: TypeAlias = Literal["identifier", "quasi", "sensitive", "measure", "text"]
 
 
 @settings
@@ -29,12 +34,22 @@ class Feature:
     `range` is what is plausible in the canonical `unit`; a value outside is bad, and
     `on_bad` says what becomes of it: `null` (missing), `clip` (to the nearer end) or
     `reject` (the whole patient is left out). `bins` are the edges used wherever a
-    histogram of this feature is made.
+    histogram of this feature is made. A hospital of which a `required` feature is bad or
+    missing for more than a fifth of the patients takes no part.
+
+    Where a source holds dated records and not a row a patient, `loinc`, `omop` and `snomed`
+    are the codes of those that count, and `aggregate` makes one number of a patient's, within
+    `window_h` hours from the beginning of the stay and never after its end. `origin` says what
+    the feature is: a `record`, whether a `condition` was known by the window's end, the `age` or
+    `female` sex of the person, the `stay_days`, or the `prior_stays` that began in the year before.
+    A `series` has one number each `step_h` hours of the window. Features of the same records
+    share the name `record`, by which a hospital gives them a code and a unit once. Of a `count`,
+    unit, range and bins are the count's own.
     """
 
     name: str
     label: str = ""
-    kind: Literal["numeric", "binary", "categorical"] = "numeric"
+    kind: Literal["numeric", "binary", "categorical", "series"] = "numeric"
     unit: str = ""
     units: dict[str, Conversion] = field(default_factory=dict)
     range: tuple[float, float] | None = None
@@ -43,7 +58,16 @@ class Feature:
     bins: tuple[float, ...] = ()
     levels: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    sensitivity: Literal["identifier", "quasi", "sensitive", "measure", "text"] = "measure"
+    sensitivity: Sensitivity = "measure"
+    required: bool = False
+    record: str = ""
+    origin: Literal["record", "condition", "age", "female", "stay_days", "prior_stays"] = "record"
+    loinc: tuple[str, ...] = ()
+    omop: tuple[int, ...] = ()
+    snomed: tuple[str, ...] = ()
+    aggregate: Literal["last", "first", "min", "max", "mean", "count"] = "last"
+    window_h: tuple[float, float] = (0.0, 24.0)
+    step_h: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sensitivity in ("identifier", "text"):
@@ -75,6 +99,24 @@ class Feature:
                 f"feature {self.name}: missing must list numbers where the feature is {self.kind}, found {words[0]!r}. "
                 "Name such a cell under source.missing in the hospital's site.yaml."
             )
+        if not self.window_h[0] < self.window_h[1]:
+            raise SettingError(
+                f"feature {self.name}: window_h must run from early to late, found {list(self.window_h)}. Swap its ends."
+            )
+        if self.step_h <= 0 or (self.kind == "series" and self.steps * self.step_h != self._hours):
+            raise SettingError(
+                f"feature {self.name}: step_h must divide the {self._hours:g} hours of window_h, found {self.step_h:g}. "
+                "Try 1."
+            )
+
+    @property
+    def steps(self) -> int:
+        """How many numbers a patient has: those of a series, else one."""
+        return round(self._hours / self.step_h) if self.kind == "series" else 1
+
+    @property
+    def _hours(self) -> float:
+        return self.window_h[1] - self.window_h[0]
 
     @property
     def title(self) -> str:
@@ -83,19 +125,21 @@ class Feature:
         return f"{label} ({self.unit})" if self.unit else label
 
     def conversion(self, unit: str) -> Conversion:
-        """How to bring `unit` to the canonical one.
+        """How to bring `unit` to the canonical one, however it is spelt (`core.units`).
 
         Raises:
             SettingError: the spec does not know the unit.
         """
-        if unit == self.unit:
+        found = spelt(unit)
+        if found == spelt(self.unit):
             return Conversion(factor=1.0)
-        if unit not in self.units:
-            raise SettingError(
-                f"{self.name} must come in a unit the feature spec knows, found {unit!r}. "
-                f"{did_you_mean(unit, [self.unit, *self.units])}"
-            )
-        return self.units[unit]
+        for known, conversion in self.units.items():
+            if found == spelt(known):
+                return conversion
+        raise SettingError(
+            f"{self.name} must come in a unit the feature spec knows, found {unit!r}. "
+            f"{did_you_mean(unit, [self.unit, *self.units])}"
+        )
 
 
 @settings
@@ -130,7 +174,8 @@ class FeatureSpec:
     """All the features of a task, and the groups its results are reported by.
 
     `indicators` adds, for every feature, a 0/1 column that says the value was missing.
-    `drop_first` leaves out the first level of each categorical feature.
+    `drop_first` leaves out the first level of each categorical feature. A hospital whose
+    `schema_version` is another one takes no part: its columns mean something else.
     """
 
     name: str
@@ -138,6 +183,7 @@ class FeatureSpec:
     groups: dict[str, Group] = field(default_factory=dict)
     indicators: bool = True
     drop_first: bool = False
+    schema_version: int = 1
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
@@ -158,6 +204,11 @@ class FeatureSpec:
                     "Give each level its title."
                 )
 
+        if len({feature.steps for feature in self.features if feature.kind == "series"}) > 1:
+            raise SettingError(
+                f"features of {self.name}: all series must have the same number of steps, found "
+                f"{sorted({each.steps for each in self.features if each.kind == 'series'})}. Give them one window."
+            )
         grouped = [group.column for group in self.groups.values()]
         if twice := sorted({column for column in grouped if grouped.count(column) > 1}):
             raise SettingError(

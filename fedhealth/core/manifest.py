@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedhealth.core.errors import SettingError, did_you_mean
+from fedhealth.core.features import Sensitivity
 from fedhealth.core.settings import read, settings
 
 MANIFEST = "site.yaml"
@@ -72,7 +73,11 @@ class SiteManifest:
     """One hospital: who it is, where its data is, what it allows.
 
     `source` is the block that chooses and sets the data source: `kind` and that source's
-    own keys. `units` and `codes` name, by feature, the local unit and the local column.
+    own keys. `units` and `codes` name, by feature, the local unit and the local column, or
+    in a source of dated records the local code; several are parted by a bar. `folders` are
+    those beside the hospital's own from which a source may read. `sensitivity` says of a local
+    column what it can tell of a person, where its name does not (`core.sensitivity`). A feature
+    spec of another `schema_version` means something else by its columns.
     `proposers` names those whose studies the hospital considers, each by a public Ed25519 key
     in hex.
     """
@@ -86,6 +91,8 @@ class SiteManifest:
     units: dict[str, str] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
     proposers: dict[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
+    sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
     schema_version: int = 1
 
     def __post_init__(self) -> None:
@@ -101,8 +108,10 @@ class SiteManifest:
                     f"proposers: {name!r} must be a public key of 64 hex digits, found {len(key)} characters that are not. "
                     "Copy the line that fedhealth study key printed, and quote the key."
                 )
-        if self.schema_version != 1:
-            raise SettingError(f"schema_version must be 1, found {self.schema_version}. Use a matching FedHealth.")
+        if self.schema_version < 1:
+            raise SettingError(
+                f"schema_version must be at least 1, found {self.schema_version}. Use the feature spec's."
+            )
 
 
 def load_manifest(folder: Path) -> SiteManifest:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fedhealth.core.features import Feature, FeatureSpec
 
 Column: TypeAlias = NDArray[np.float64] | NDArray[np.object_]
+#: [n], or [n, steps] of a series.
 Columns: TypeAlias = Mapping[str, Column]
 Transform: TypeAlias = Literal["none", "log"]
 
@@ -106,15 +107,71 @@ class OneHot:
 
 
 @settings
+class Series:
+    """A feature with one value a step, as three columns a step.
+
+    They are the last value so far, as (value - mean) / sd and 0 before the first; whether this
+    step has one; and the time since the last, in windows, from the window's beginning where
+    there is none. Together they are what Che et al. (2018, doi:10.1038/s41598-018-24271-9) give
+    a recurrent network of an irregular series.
+    """
+
+    name: str
+    mean: float
+    sd: float
+    steps: int
+    transform: Transform = "none"
+
+    def __post_init__(self) -> None:
+        if not self.sd > 0 or self.steps < 1:
+            raise SettingError(
+                f"{self.name}: sd and steps must be above 0, found {self.sd} and {self.steps}. Use 1 for a constant."
+            )
+
+    def outputs(self, step: int) -> tuple[str, ...]:
+        """The names of the columns of one step."""
+        return (f"{self.name}@{step}", f"{self.name}@{step}_seen", f"{self.name}@{step}_since")
+
+    def encode(self, column: Column) -> NDArray[np.float32]:
+        """Its columns, [n, steps, 3].
+
+        Raises:
+            DataError: the column has another number of steps.
+        """
+        if column.shape[1:] != (self.steps,):
+            raise DataError(
+                f"{self.name} must be a series of {self.steps} steps, found shape {list(column.shape[1:])}. "
+                "Read it from a source of dated records."
+            )
+        values = (transformed(column, self.transform) - self.mean) / self.sd
+        seen = ~np.isnan(values)
+        step = np.arange(self.steps)
+        last = np.maximum.accumulate(np.where(seen, step, -1), axis=1)
+        carried = np.take_along_axis(values, np.maximum(last, 0), axis=1)
+        found = np.empty((*values.shape, 3), dtype=np.float32)
+        found[..., 0] = np.where(last >= 0, carried, 0.0)
+        found[..., 1] = seen
+        found[..., 2] = np.where(last >= 0, step - last, step) / self.steps
+        return found
+
+    def unscaled(self, scaled: float) -> float:
+        """The value that becomes `scaled` in the matrix."""
+        value = self.mean + self.sd * scaled
+        return math.exp(value) if self.transform == "log" else value
+
+
+@settings
 class Preprocessor:
     """A table of features as a matrix a model reads, the same at every hospital.
 
     Columns come in the order of the spec's features; after them, where `indicators` is
-    set, one 0/1 column a feature says whether its value was missing.
+    set, one 0/1 column a feature says whether its value was missing. The series come last, step
+    after step and within a step in the order of the spec, so that a model of time reshapes the
+    end of a row to [steps, channels].
     """
 
     spec: str
-    features: tuple[Scaled | OneHot, ...]
+    features: tuple[Scaled | OneHot | Series, ...]
     indicators: bool
     drop_first: bool
 
@@ -123,9 +180,9 @@ class Preprocessor:
         """The preprocessor that standardises to mean 0 and variance 1 over all hospitals' training rows.
 
         A feature without spread gets sd 1. A level that no hospital could report (nobody
-        has it, or too few to name) gets no column.
+        has it, or too few to name) gets no column. A series is scaled by the means of patients.
         """
-        fitted: list[Scaled | OneHot] = []
+        fitted: list[Scaled | OneHot | Series] = []
         for feature in spec.features:
             name = feature.name
             if feature.kind == "categorical":
@@ -134,7 +191,7 @@ class Preprocessor:
                 continue
             mean, sd = moments.mean[name], math.sqrt(moments.variance[name])
             has_spread = sd > abs(mean) * ROUNDING
-            fitted.append(Scaled(name=name, mean=mean, sd=sd if has_spread else 1.0, transform=feature.transform))
+            fitted.append(_fitted(feature, mean, sd if has_spread else 1.0))
         return cls(spec=spec.name, features=tuple(fitted), indicators=spec.indicators, drop_first=spec.drop_first)
 
     @classmethod
@@ -148,21 +205,30 @@ class Preprocessor:
         Raises:
             SettingError: a numeric feature has neither bins nor a range.
         """
-        fitted: list[Scaled | OneHot] = []
+        fitted: list[Scaled | OneHot | Series] = []
         for feature in spec.features:
             if feature.kind == "categorical":
                 fitted.append(OneHot(name=feature.name, levels=feature.levels))
                 continue
             mean, sd = (0.5, 0.5) if feature.kind == "binary" else _expected(feature)
-            fitted.append(Scaled(name=feature.name, mean=mean, sd=sd, transform=feature.transform))
+            fitted.append(_fitted(feature, mean, sd))
         return cls(spec=spec.name, features=tuple(fitted), indicators=spec.indicators, drop_first=spec.drop_first)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the matrix's columns, in order."""
-        values = [name for feature in self.features for name in feature.outputs(drop_first=self.drop_first)]
-        absent = [f"{feature.name}_missing" for feature in self.features] if self.indicators else []
-        return (*values, *absent)
+        values = [name for feature in self._single for name in feature.outputs(drop_first=self.drop_first)]
+        absent = [f"{feature.name}_missing" for feature in self._single] if self.indicators else []
+        steps = range(self._series[0].steps) if self._series else ()
+        return (*values, *absent, *(name for step in steps for each in self._series for name in each.outputs(step)))
+
+    @property
+    def _single(self) -> tuple[Scaled | OneHot, ...]:
+        return tuple(feature for feature in self.features if not isinstance(feature, Series))
+
+    @property
+    def _series(self) -> tuple[Series, ...]:
+        return tuple(feature for feature in self.features if isinstance(feature, Series))
 
     @property
     def width(self) -> int:
@@ -180,18 +246,24 @@ class Preprocessor:
         Raises:
             DataError: a feature has no column.
         """
-        blocks: list[NDArray[np.float64]] = []
-        absent: list[NDArray[np.float64]] = []
         for feature in self.features:
             if feature.name not in columns:
                 raise DataError(
                     f"each feature of {self.spec} must have a column, found none for {feature.name}. "
                     f"{did_you_mean(feature.name, columns)}"
                 )
+        n = len(columns[self.features[0].name])
+        blocks: list[NDArray[np.float64]] = [np.empty((n, 0))]
+        absent: list[NDArray[np.float64]] = []
+        for feature in self._single:
             block, missing = feature.encode(columns[feature.name], drop_first=self.drop_first)
             blocks.append(block)
             absent.append(missing[:, None].astype(np.float64))
-        return np.hstack(blocks + absent if self.indicators else blocks).astype(np.float32)
+        single = np.hstack(blocks + absent if self.indicators else blocks).astype(np.float32)
+        if not self._series:
+            return single
+        stepped = np.concatenate([each.encode(columns[each.name]) for each in self._series], axis=2)
+        return np.hstack([single, stepped.reshape(n, -1)])
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; floats keep every bit."""
@@ -205,6 +277,12 @@ class Preprocessor:
             SettingError: it is not a preprocessor's JSON.
         """
         return read(Preprocessor, found, where="the preprocessor")
+
+
+def _fitted(feature: Feature, mean: float, sd: float) -> Scaled | Series:
+    if feature.kind == "series":
+        return Series(name=feature.name, mean=mean, sd=sd, steps=feature.steps, transform=feature.transform)
+    return Scaled(name=feature.name, mean=mean, sd=sd, transform=feature.transform)
 
 
 def _expected(feature: Feature) -> tuple[float, float]:

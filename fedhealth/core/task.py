@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.settings import settings
@@ -52,6 +53,9 @@ class Task:
     A patient is positive when the outcome column, read as a number, lies above
     `positive_above`. A patient whose outcome is missing is left out. With `follow_up` the
     positive had the event at their time, and the others were censored at theirs.
+
+    A record system has no such column. There `event` says what the outcome is: a `death` or
+    a `death_in_stay`, or a `readmission` within `within_days` of going home.
     """
 
     name: str
@@ -61,6 +65,8 @@ class Task:
     positive_label: str = "event"
     negative_label: str = "no event"
     follow_up: FollowUp | None = None
+    event: Literal["column", "death", "death_in_stay", "readmission"] = "column"
+    within_days: int = 30
 
 
 def days_in(unit: str) -> float:

@@ -41,7 +41,7 @@ class MomentLayout:
     Pass 1: for each numeric or binary feature the values counted, then their sums; for
     each declared level the patients who have it; for each feature the patients who have
     none; the patients without and with the event. Pass 2: for each numeric or binary
-    feature the sum of squares.
+    feature the sum of squares. A patient's series counts as one value, its mean.
     """
 
     spec: FeatureSpec
@@ -138,7 +138,7 @@ def first_pass(layout: MomentLayout, columns: Columns, y: NDArray[np.float32], *
         y: [n], 0 or 1.
         min_cell: counts below this are withheld as 0, sums with them.
     """
-    values = {feature.name: transformed(columns[feature.name], feature.transform) for feature in layout.numeric}
+    values = {feature.name: _by_patient(feature, columns[feature.name]) for feature in layout.numeric}
     counts = np.array([np.isfinite(values[feature.name]).sum() for feature in layout.numeric], dtype=np.float64)
     sums = np.array([np.nansum(values[feature.name]) for feature in layout.numeric], dtype=np.float64)
     levels = np.array([(columns[name] == level).sum() for name, level in layout.levels], dtype=np.float64)
@@ -163,7 +163,7 @@ def second_pass(
     for i, feature in enumerate(layout.numeric):
         column, spread = columns[feature.name], Spread(0, 0.0, 0.0)
         for start in range(0, len(column), CHUNK_ROWS):
-            chunk = transformed(column[start : start + CHUNK_ROWS], feature.transform)
+            chunk = _by_patient(feature, column[start : start + CHUNK_ROWS])
             spread = spread.merged(Spread.of(chunk[np.isfinite(chunk)] - means[i]))
         if spread.n >= min_cell:
             squares[i] = spread.m2 + spread.n * spread.mean**2
@@ -214,4 +214,17 @@ def global_moments(layout: MomentLayout, first: NDArray[np.float64], second: NDA
 def _missing(feature: Feature, column: Column) -> int:
     if feature.kind == "categorical":
         return sum(value is None for value in column)
-    return int(np.isnan(transformed(column, feature.transform)).sum())
+    return int(np.isnan(_by_patient(feature, column)).sum())
+
+
+def _by_patient(feature: Feature, column: Column) -> NDArray[np.float64]:
+    """[n] one number a patient, after the transform; of a series their mean, so that nobody counts for more."""
+    values = transformed(column, feature.transform)
+    if values.ndim == 1:
+        return values
+    seen = ~np.isnan(values)
+    sums = np.where(seen, values, 0.0).sum(axis=1)
+    means: NDArray[np.float64] = np.divide(
+        sums, seen.sum(axis=1), out=np.full(len(values), np.nan), where=seen.any(axis=1)
+    )
+    return means

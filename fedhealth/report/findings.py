@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedhealth.core.measure import Measure, not_estimable
-from fedhealth.core.preprocessor import Preprocessor, Scaled
+from fedhealth.core.preprocessor import Preprocessor, Scaled, Series
 from fedhealth.core.seeds import seed_of
 from fedhealth.core.split import PARTS
 from fedhealth.core.update import ALL
@@ -623,7 +623,7 @@ def _site_sums(study: Study, statistics: Mapping[str, Any], name: str) -> SiteSu
     layout = MomentLayout(study.features)
     counts, totals, _, missing, outcome = layout.sections(np.array(statistics["first"][name]))
     preprocessor = Preprocessor.from_json(statistics["preprocessor"])
-    centre = np.array([fitted.mean for fitted in preprocessor.features if isinstance(fitted, Scaled)])
+    centre = np.array([fitted.mean for fitted in preprocessor.features if isinstance(fitted, Scaled | Series)])
     means = totals / np.maximum(counts, 1)
     # The second pass is about the means of all hospitals; what lies beyond its own mean is taken off.
     squares = np.maximum(np.array(statistics["second"][name]) - counts * (means - centre) ** 2, 0)

@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import build
+from fedhealth.models import least_width
 from fedhealth.models.weights import names_of
 from fedhealth.privacy.central import Central
 from fedhealth.runtime.codec import ARRAYS, CONFIG, COUNT
@@ -84,7 +85,7 @@ def plan_for(study: Study) -> Plan:
     model: Model = build(study.model, where="model", room="fedhealth.models", does="network")
     _check_kind(study, model)
     method = method_of(study.strategy)
-    names = names_of(model.network(1))
+    names = names_of(model.network(least_width(model)))
     method.check(names, study.training)
     mechanism: Mechanism = build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise")
     check_private(study, mechanism, method, names, type(strategy).__name__, is_masked=sealing.is_masked)

@@ -13,7 +13,7 @@ from fedhealth.core.cohort_shape import CohortShape
 from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.split import PARTS
 from fedhealth.governance.consent import permitted
-from fedhealth.site.quality import harmonise
+from fedhealth.site.quality import check_fit, check_schema, harmonise
 from fedhealth.site.sources import open_source
 
 if TYPE_CHECKING:
@@ -126,12 +126,15 @@ def load_cohort(
 
     Raises:
         DataError: the source can't become a cohort.
+        Refused: the data is of another version of the spec, or too much of a required feature is bad.
         SettingError: the manifest or the spec is wrong.
     """
+    check_schema(spec, manifest)
     _check_spelling(manifest, spec, task)
     source = open_source(manifest, folder)
     rows = permitted(source.rows(spec=spec, task=task, manifest=manifest, folder=folder, seed=seed))
     table, quality = harmonise(rows, spec, manifest)
+    check_fit(quality, spec, manifest)
     return Cohort.of(table, spec=spec, split=split, seed=seed, site=manifest.name), quality
 
 
@@ -142,9 +145,10 @@ def _check_spelling(manifest: SiteManifest, spec: FeatureSpec, task: Task) -> No
     another. It counts as misspelt only where a feature that is nearly so spelt goes unnamed.
     """
     times = () if task.follow_up is None else (task.follow_up.time,)
+    records = tuple({feature.record for feature in spec.features if feature.record})
     blocks = {
-        "units": (manifest.units, (*spec.names, *times)),
-        "codes": (manifest.codes, (*spec.names, task.outcome, *times)),
+        "units": (manifest.units, (*spec.names, *records, *times)),
+        "codes": (manifest.codes, (*spec.names, *records, task.outcome, *times)),
     }
     for block, (named, known) in blocks.items():
         free = [name for name in known if name not in named]
@@ -160,13 +164,19 @@ def _check_spelling(manifest: SiteManifest, spec: FeatureSpec, task: Task) -> No
 def _is_misspelt(found: str, name: str) -> bool:
     """Whether the names have the same words but for slips in long ones.
 
-    A word more, a short word or a number makes another name: max_heart_rate, troponin_i, hour_2.
+    A word more, a short word or a number makes another name: max_heart_rate, troponin_i, hour_2. So does a
+    word within a word: male, female.
     """
     ours, theirs = (re.findall(r"[^\W\d_]+|\d+", text.lower()) for text in (found, name))
     if len(ours) != len(theirs):
         return "".join(ours) == "".join(theirs)
     return all(
-        a == b or (min(len(a), len(b)) > 3 and SequenceMatcher(None, a, b).ratio() >= ALIKE)
+        a == b
+        or (
+            min(len(a), len(b)) > 3
+            and not (abs(len(a) - len(b)) > 1 and (a.endswith(b) or b.endswith(a)))
+            and SequenceMatcher(None, a, b).ratio() >= ALIKE
+        )
         for a, b in zip(ours, theirs, strict=True)
     )
 

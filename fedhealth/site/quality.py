@@ -6,19 +6,24 @@ The report stays at the hospital and holds counts, never a value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedhealth.core.errors import DataError, SettingError
-from fedhealth.core.table import Table
+from fedhealth.core.errors import DataError, Refused, SettingError
+from fedhealth.core.features import Conversion
+from fedhealth.core.table import Quarantined, Table
 
 if TYPE_CHECKING:
     from fedhealth.core.features import Feature, FeatureSpec
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.preprocessor import Column
+
+
+#: The share of patients without a good value from which a hospital takes no part, of a required feature.
+MOST_BAD = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +35,19 @@ class FeatureQuality:
         unreadable: something that is not a number, in a column of numbers.
         implausible: outside the spec's range or levels.
         rejected: bad, and the patient left out for it.
+        records: where a patient has many records, those that were passed over, by reason.
     """
 
     missing: int
     unreadable: int
     implausible: int
     rejected: int
+    records: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bad(self) -> int:
+        """Patients without a good value."""
+        return self.missing + self.unreadable + self.implausible
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,8 @@ class QualityReport:
         rejected: left out, since a feature with on_bad=reject was bad.
         kept: patients in the cohort.
         features: by feature, over the patients with a known outcome.
+        positive: patients of the cohort with the event.
+        quarantine: what was left out, where it stands and why; it names patients, and stays here.
     """
 
     rows: int
@@ -55,6 +69,8 @@ class QualityReport:
     rejected: int
     kept: int
     features: dict[str, FeatureQuality]
+    positive: int = 0
+    quarantine: tuple[Quarantined, ...] = ()
 
 
 def harmonise(table: Table, spec: FeatureSpec, manifest: SiteManifest) -> tuple[Table, QualityReport]:
@@ -74,17 +90,23 @@ def harmonise(table: Table, spec: FeatureSpec, manifest: SiteManifest) -> tuple[
     _check_times(known.days, manifest.name)
     columns: dict[str, Column] = {}
     counts: dict[str, FeatureQuality] = {}
+    quarantine = list(table.quarantine)
     keep = np.ones(len(known), dtype=np.bool_)
     for feature in spec.features:
-        checked = _checked(feature, known.columns[feature.name], manifest)
+        checked = _checked(feature, known, manifest)
         columns[feature.name] = checked.column
         is_rejected = (checked.unreadable | checked.implausible) & (feature.on_bad == "reject")
         keep &= ~is_rejected
+        quarantine += [
+            Quarantined(f"patient {patient}", f"{feature.name}_{'not_a_number' if unreadable else 'out_of_range'}")
+            for patient, unreadable in zip(known.patients[is_rejected], checked.unreadable[is_rejected], strict=True)
+        ]
         counts[feature.name] = FeatureQuality(
             missing=int(checked.missing.sum()),
             unreadable=int(checked.unreadable.sum()),
             implausible=int(checked.implausible.sum()),
             rejected=int(is_rejected.sum()),
+            records=table.records.get(feature.name, {}),
         )
     report = QualityReport(
         rows=len(table),
@@ -92,6 +114,8 @@ def harmonise(table: Table, spec: FeatureSpec, manifest: SiteManifest) -> tuple[
         rejected=int((~keep).sum()),
         kept=int(keep.sum()),
         features=counts,
+        positive=int((known.outcome[keep] == 1).sum()),
+        quarantine=tuple(quarantine),
     )
     if report.kept == 0:
         raise DataError(
@@ -99,8 +123,40 @@ def harmonise(table: Table, spec: FeatureSpec, manifest: SiteManifest) -> tuple[
             f"{report.rows} ({report.unknown_outcome} without an outcome, {report.rejected} rejected). "
             "Check the outcome column, the units and the ranges."
         )
-    whole = Table(known.patients, columns, known.outcome, known.consent, known.split, known.days)
-    return whole.rows(keep), report
+    return replace(known, columns=columns, in_spec_units=True).rows(keep), report
+
+
+def check_fit(report: QualityReport, spec: FeatureSpec, manifest: SiteManifest) -> None:
+    """Take part only with data that the study can mean.
+
+    Raises:
+        Refused: of a required feature more than a fifth of the patients have no good value.
+    """
+    patients = report.rows - report.unknown_outcome
+    for feature in spec.features:
+        bad = report.features[feature.name].bad
+        if feature.required and bad > MOST_BAD * patients:
+            raise Refused(
+                "data_not_fit",
+                rule=f"{manifest.name}: {feature.name} must have a good value for {1 - MOST_BAD:.0%} of the patients",
+                found=f"none for {bad} of {patients}",
+                remedy="Look into it: fedhealth site inspect-data.",
+            )
+
+
+def check_schema(spec: FeatureSpec, manifest: SiteManifest) -> None:
+    """Take part only where the columns mean what the study means by them.
+
+    Raises:
+        Refused: the hospital's data is of another version of the feature spec.
+    """
+    if spec.schema_version != manifest.schema_version:
+        raise Refused(
+            "schema_differs",
+            rule=f"{manifest.name}: schema_version must be the feature spec's {spec.schema_version}",
+            found=str(manifest.schema_version),
+            remedy="Bring the data to it, then change schema_version in site.yaml.",
+        )
 
 
 def _check_times(days: NDArray[np.float64] | None, site: str) -> None:
@@ -129,32 +185,48 @@ class _Checked(NamedTuple):
     implausible: NDArray[np.bool_]
 
 
-def _checked(feature: Feature, column: Column, manifest: SiteManifest) -> _Checked:
+def _checked(feature: Feature, table: Table, manifest: SiteManifest) -> _Checked:
+    column = table.columns[feature.name]
     if feature.kind == "categorical":
         return _checked_words(feature, column)
-    return _checked_numbers(feature, column.astype(np.float64), manifest)
+    conversion = Conversion(factor=1.0) if table.in_spec_units else conversion_here(feature, manifest)
+    return _checked_numbers(feature, column.astype(np.float64), conversion, manifest)
 
 
-def _checked_numbers(feature: Feature, local: NDArray[np.float64], manifest: SiteManifest) -> _Checked:
+def conversion_here(feature: Feature, manifest: SiteManifest) -> Conversion:
+    """How the hospital's unit of a feature becomes the spec's.
+
+    Raises:
+        SettingError: the manifest names a unit that the spec does not know.
+    """
+    try:
+        return feature.conversion(manifest.units.get(feature.name, feature.unit))
+    except SettingError as error:
+        raise SettingError(f"{manifest.name}: {error}") from None
+
+
+def _checked_numbers(
+    feature: Feature, local: NDArray[np.float64], conversion: Conversion, manifest: SiteManifest
+) -> _Checked:
+    """The numbers in range; of a series a patient is missing without any number, and bad with one bad number."""
     unreadable = np.isinf(local)
     if unreadable.any() and not np.isfinite(local).any():
         raise DataError(
             f"{manifest.name}: {feature.name} must be a column of numbers, found {int(unreadable.sum())} cells that "
             "are none and no number. Name the right column under `codes` in site.yaml."
         )
-    try:
-        conversion = feature.conversion(manifest.units.get(feature.name, feature.unit))
-    except SettingError as error:
-        raise SettingError(f"{manifest.name}: {error}") from None
     missing = np.isnan(local) | np.isin(local, [float(code) for code in feature.missing])
     values = np.where(missing | unreadable, np.nan, local * conversion.factor + conversion.offset)
     low, high = (0.0, 1.0) if feature.kind == "binary" else feature.range or (-np.inf, np.inf)
-    implausible = (values < low) | (values > high)
+    implausible: NDArray[np.bool_] = (values < low) | (values > high)
     if feature.kind == "binary":
         implausible |= (values > low) & (values < high)
-    if feature.kind == "numeric" and feature.on_bad == "clip":
-        return _Checked(np.clip(values, low, high), missing, unreadable, implausible)
-    return _Checked(np.where(implausible, np.nan, values), missing, unreadable, implausible)
+    is_clipped = feature.kind != "binary" and feature.on_bad == "clip"
+    column = np.clip(values, low, high) if is_clipped else np.where(implausible, np.nan, values)
+    if column.ndim == 1:
+        return _Checked(column, missing, unreadable, implausible)
+    by_patient: list[NDArray[np.bool_]] = [found.max(axis=1) for found in (unreadable, implausible)]
+    return _Checked(column, missing.min(axis=1), *by_patient)
 
 
 def _checked_words(feature: Feature, column: Column) -> _Checked:

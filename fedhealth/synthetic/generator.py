@@ -20,7 +20,7 @@ import numpy as np
 from fedhealth.core.errors import SettingError
 from fedhealth.core.seeds import rng_of
 from fedhealth.core.table import Table
-from fedhealth.synthetic.outcomes import Outcome, outcome_named, times_of
+from fedhealth.synthetic.outcomes import Outcome, outcome_named, series_of, times_of
 from fedhealth.synthetic.patients import Patients
 from fedhealth.synthetic.physiology import COMORBIDITIES, MEASUREMENTS, PANELS, Column
 
@@ -94,6 +94,7 @@ def generate(
     law = _law(outcome, hospital, name)
     n = hospital.size
     numbers = {column: np.empty(n) for column in (*_NUMBERS, *outcome.COLUMNS)}
+    numbers |= {column: np.empty((n, steps)) for column, steps in series_of(outcome).items()}
     admission = np.empty(n, dtype=np.int8)
     risk, severity = np.empty(n), np.empty(n)
     treated, event, consent = np.empty(n, dtype=bool), np.empty(n), np.empty(n, dtype=bool)
@@ -115,7 +116,7 @@ def generate(
             event[rows], days[rows] = times.follow(score, when, rng)
         consent[rows] = rng.random(size, dtype=np.float32) < hospital.consent_rate
         severity[rows], treated[rows], admission[rows] = patients.severity, patients.treated, patients.admission
-        for column in ("age", "female", *COMORBIDITIES, *extra):
+        for column in ("age", "female", *COMORBIDITIES, *outcome.COLUMNS):
             numbers[column][rows] = patients.values[column]
         for column, seen in _observe(hospital, patients, rng).items():
             numbers[column][rows] = seen

@@ -52,3 +52,27 @@ WARD = Feature(name="ward", kind="categorical", levels=("a", "b"))
 def test_a_group_fits_its_column(group, words):
     with pytest.raises(SettingError, match=words):
         FeatureSpec(name="s", features=(WARD,), groups={"g": group})
+
+
+@pytest.mark.parametrize("kind", ["identifier", "text"])
+def test_a_direct_identifier_or_free_text_is_no_feature(kind):
+    with pytest.raises(SettingError, match="a direct identifier or free text can't be a feature, found sensitivity="):
+        Feature(name="mrn", sensitivity=kind)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"window_h": (24, 0)}, "window_h must run from early to late"),
+        ({"kind": "series", "window_h": (0, 48), "step_h": 5}, "step_h must divide the 48 hours of window_h, found 5"),
+        ({"step_h": 0}, "step_h must divide the 24 hours"),
+    ],
+)
+def test_a_window_is_one(settings, words):
+    with pytest.raises(SettingError, match=words):
+        Feature(name="x", **settings)
+
+
+def test_a_series_has_a_number_a_step():
+    assert Feature(name="x", kind="series", window_h=(0, 48), step_h=2).steps == 24
+    assert Feature(name="x", window_h=(0, 48)).steps == 1

@@ -4,7 +4,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fedhealth.core.errors import DataError, SettingError
 from fedhealth.core.features import Feature, FeatureSpec
-from fedhealth.core.preprocessor import Moments, Preprocessor
+from fedhealth.core.preprocessor import Moments, Preprocessor, Series
 
 SPEC = FeatureSpec(
     name="three",
@@ -99,3 +99,43 @@ def test_a_scaling_from_the_spec_alone_goes_by_bins_and_else_by_the_range():
 def test_a_feature_of_which_nothing_is_known_cannot_be_scaled_without_asking_anybody():
     with pytest.raises(SettingError, match="age must have bins or a range"):
         Preprocessor.from_spec(FeatureSpec(name="bare", features=(Feature(name="age"),)))
+
+
+def test_a_series_carries_the_last_value_on_and_says_since_when():
+    series = Series(name="pulse", mean=80.0, sd=10.0, steps=4)
+    found = series.encode(np.array([[np.nan, 90.0, np.nan, 70.0], [np.nan] * 4]))
+    np.testing.assert_allclose(found[0, :, 0], [0, 1, 1, -1])
+    np.testing.assert_array_equal(found[0, :, 1], [0, 1, 0, 1])
+    np.testing.assert_allclose(found[0, :, 2], [0, 0, 0.25, 0])
+    np.testing.assert_allclose(found[1], [[0, 0, 0], [0, 0, 0.25], [0, 0, 0.5], [0, 0, 0.75]])
+
+
+def test_series_stand_at_the_end_of_a_row_step_after_step():
+    spec = FeatureSpec(
+        name="s",
+        features=(
+            Feature(name="pulse", kind="series", range=(0, 200), window_h=(0, 2)),
+            Feature(name="age", range=(0, 100)),
+            Feature(name="spo2", kind="series", range=(0, 100), window_h=(0, 2)),
+        ),
+    )
+    made = Preprocessor.from_spec(spec)
+    assert made.names == (
+        "age", "age_missing",
+        "pulse@0", "pulse@0_seen", "pulse@0_since", "spo2@0", "spo2@0_seen", "spo2@0_since",
+        "pulse@1", "pulse@1_seen", "pulse@1_since", "spo2@1", "spo2@1_seen", "spo2@1_since",
+    )  # fmt: skip
+    columns = {"pulse": np.array([[100.0, np.nan]]), "age": np.array([50.0]), "spo2": np.array([[np.nan, 50.0]])}
+    assert made.apply(columns).tolist() == [[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0.5, 0, 1, 0]]
+    assert Preprocessor.from_json(made.to_json()) == made
+
+
+def test_a_column_that_is_no_series_is_refused_as_one():
+    with pytest.raises(DataError, match=r"pulse must be a series of 2 steps, found shape \[\]"):
+        Series(name="pulse", mean=0.0, sd=1.0, steps=2).encode(np.array([1.0, 2.0]))
+
+
+def test_series_of_different_lengths_are_refused():
+    features = tuple(Feature(name=f"s{h}", kind="series", window_h=(0, h)) for h in (2, 3))
+    with pytest.raises(SettingError, match=r"all series must have the same number of steps, found \[2, 3\]"):
+        FeatureSpec(name="s", features=features)

@@ -44,3 +44,16 @@ def test_shares_that_are_none_are_refused(shares):
 def test_somebody_trains_and_somebody_tests(shares):
     with pytest.raises(SettingError, match="train and test must have a share above 0 each, found"):
         Split(train=shares[0], validation=shares[1], test=shares[2])
+
+
+def test_five_turns_of_a_fifth_test_every_patient_once():
+    patients = np.array([f"p{i}" for i in range(2000)])
+    turned = [Split(train=0.8, validation=0.0, test=0.2, turn=k / 5) for k in range(5)]
+    tested = np.array([split.assign(patients, seed=3, site="ash") == "test" for split in turned])
+    assert (tested.sum(axis=0) == 1).all()
+    assert all(abs(share - 0.2) < 0.03 for share in tested.mean(axis=1))
+
+
+def test_a_turn_is_a_share_of_the_whole():
+    with pytest.raises(SettingError, match=r"`split.turn` must lie in \[0, 1\), found 1"):
+        Split(turn=1.0)

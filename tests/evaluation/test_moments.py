@@ -101,3 +101,14 @@ def test_merging_spreads_is_associative_and_equals_the_spread_of_all(a, b, c):
 def test_a_vector_of_another_spec_is_refused():
     with pytest.raises(DataError, match=r"the moments of two must be \d+ numbers, found shape \[3\]"):
         LAYOUT.sections(np.zeros(3))
+
+
+def test_a_series_counts_each_patient_once_by_their_mean():
+    spec = FeatureSpec(name="s", features=(Feature(name="pulse", kind="series", range=(0, 300), window_h=(0, 3)),))
+    layout = MomentLayout(spec)
+    columns = {"pulse": np.array([[80.0, 100.0, np.nan], [60.0, np.nan, np.nan], [np.nan] * 3])}
+    first = first_pass(layout, columns, np.array([0, 1, 0], dtype=np.float32), min_cell=1)
+    counts, sums, _, missing, _ = layout.sections(first)
+    assert (counts.tolist(), sums.tolist(), missing.tolist()) == ([2], [150], [1])
+    moments = global_moments(layout, first, second_pass(layout, columns, global_means(layout, first), min_cell=1))
+    assert (moments.mean["pulse"], moments.variance["pulse"]) == (75, 225)

@@ -10,6 +10,7 @@ import yaml
 from fedhealth.compose import options
 from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import build
+from fedhealth.models import least_width
 from fedhealth.models.weights import first_network, load_weights, weights_of
 from fedhealth.places import configs_folder
 
@@ -62,3 +63,20 @@ def test_every_patient_has_a_gradient_of_its_own(model):
     each = [torch.autograd.grad(network(x[i : i + 1]).sum(), list(network.parameters())) for i in range(6)]
     for place, gradient in enumerate(whole):
         torch.testing.assert_close(gradient, sum(one[place] for one in each))
+
+
+@pytest.mark.parametrize("name", ["gru", "cnn"])
+def test_a_model_of_time_reads_a_row_as_its_static_columns_and_its_steps(name):
+    spec = yaml.safe_load((configs_folder() / "model" / f"{name}.yaml").read_text()) | {"steps": 4, "static": 2}
+    made = build(spec, where="model", room="fedhealth.models")
+    network = first_network(made, 2 + 4 * 3, seed=3).eval()
+    x = torch.randn(5, 14, generator=torch.Generator().manual_seed(1))
+    assert network(x).shape == (5, 1)
+    assert least_width(made) == 6
+    # The columns that have no time reach the head alone, whose last two weights are theirs.
+    moved = x.clone()
+    moved[:, 1] += 1.0
+    torch.testing.assert_close(network(moved) - network(x), network.head.weight[:, -1:].expand(5, 1))
+    for width in (13, 2, 1):
+        with pytest.raises(SettingError, match="must divide a row of"):
+            made.network(width)

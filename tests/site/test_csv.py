@@ -171,3 +171,39 @@ def test_times_in_an_unknown_unit_or_under_a_misspelt_name_are_refused(tmp_path)
         cohort(tmp_path, SURVIVAL, task=TIMES, units={"folowed": "months"})
     with pytest.raises(DataError, match="must have one column 'followed' for followed, found 0"):
         cohort(tmp_path, GOOD, task=TIMES)
+
+
+def test_an_empty_local_name_says_that_the_hospital_has_no_such_column(tmp_path):
+    text = "age,died\n40,0\n50,1\n"
+    found, quality = cohort(tmp_path, text, codes={"creatinine": "", "ward": ""})
+    assert np.isnan(found.everyone.columns["creatinine"]).all()
+    assert found.everyone.columns["ward"].tolist() == [None, None]
+    assert quality.features["creatinine"].missing == 2
+
+
+@pytest.mark.parametrize(("column", "what"), [("patient_name", "a direct identifier"), ("notes", "free text"), ("id", "a direct identifier")])  # fmt: skip
+def test_an_identifier_or_free_text_is_refused_as_a_feature(tmp_path, column, what):
+    text = GOOD.replace("ward", column)
+    with pytest.raises(
+        DataError, match=f"neither a direct identifier nor free text, found {what} in '{column}' for ward"
+    ):
+        cohort(tmp_path, text, codes={"ward": column})
+    found, _ = cohort(tmp_path, text, codes={"ward": column}, sensitivity={column: "measure"})
+    assert found.everyone.columns["ward"].tolist() == ["a", "b", None]
+
+
+def test_a_column_that_the_hospital_calls_an_identifier_is_none_whatever_its_name(tmp_path):
+    with pytest.raises(DataError, match="found a direct identifier in 'LAB1' for creatinine"):
+        cohort(tmp_path, GOOD.replace("creatinine", "LAB1"), codes={"creatinine": "LAB1"}, sensitivity={"LAB1": "identifier"})  # fmt: skip
+
+
+def test_ten_thousand_columns_are_no_trouble(tmp_path):
+    extra = ",".join(f"c{i}" for i in range(10_000))
+    cells = ",".join("1" for _ in range(10_000))
+    lines = GOOD.splitlines()
+    text = "\n".join([f"{extra},{lines[0]}", *(f"{cells},{line}" for line in lines[1:])])
+    found, _ = cohort(tmp_path, text)
+    assert found.everyone.columns["age"].tolist() == [40, 50, 60]
+    with pytest.raises(DataError) as fault:
+        cohort(tmp_path, text.replace(",died", ",dead", 1))
+    assert len(str(fault.value)) < 400

@@ -1,15 +1,17 @@
 """Quality: what becomes of a value that is missing, in another unit, no number, or beyond belief."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedhealth.core.errors import DataError, SettingError
+from fedhealth.core.errors import REFUSALS, DataError, Refused, SettingError
 from fedhealth.core.features import Conversion, Feature, FeatureSpec
 from fedhealth.core.manifest import Policy, SiteManifest
 from fedhealth.core.table import Table
-from fedhealth.site.quality import FeatureQuality, harmonise
+from fedhealth.site.quality import FeatureQuality, check_fit, check_schema, harmonise
 
 
 def manifest(**units: str) -> SiteManifest:
@@ -146,3 +148,52 @@ def test_a_patient_with_two_rows_is_refused_without_being_named():
     with pytest.raises(DataError, match="each patient must have one row, found 2 rows too many") as caught:
         harmonised(rows, AGE)
     assert "ann" not in str(caught.value)
+
+
+def refused(spec, **columns):
+    rows = table(**columns)
+    _, report = harmonise(rows, spec, manifest())
+    check_fit(report, spec, manifest())
+
+
+def test_a_required_feature_is_good_for_four_fifths_of_the_patients_or_the_round_is_refused():
+    spec = FeatureSpec(name="s", features=(Feature(name="age", range=(0.0, 120.0), required=True),))
+    refused(spec, age=[50.0] * 8 + [999.0, np.nan])
+    with pytest.raises(
+        Refused, match="age must have a good value for 80% of the patients, found none for 3 of 10"
+    ) as no:
+        refused(spec, age=[50.0] * 7 + [999.0, np.nan, np.inf])
+    assert no.value.code in REFUSALS
+
+
+def test_a_feature_that_is_not_required_may_be_missing():
+    refused(FeatureSpec(name="s", features=(AGE,)), age=[50.0] + [np.nan] * 9)
+
+
+def test_another_version_of_the_schema_is_refused():
+    with pytest.raises(Refused, match="schema_version must be the feature spec's 2, found 1") as no:
+        check_schema(FeatureSpec(name="s", features=(AGE,), schema_version=2), manifest())
+    assert no.value.code in REFUSALS
+
+
+def test_values_that_the_source_converted_are_not_converted_again():
+    rows = replace(table(temperature=[37.0]), in_spec_units=True)
+    found, _ = harmonised(rows, TEMPERATURE, temperature="[degF]")
+    assert found.columns["temperature"].tolist() == [37.0]
+
+
+def test_rejected_patients_are_quarantined_with_the_reason():
+    age = Feature(name="age", range=(0.0, 120.0), on_bad="reject")
+    _, report = harmonised(table(age=[200, np.inf, 50]), age)
+    assert [(each.place, each.code) for each in report.quarantine] == [
+        ("patient p0", "age_out_of_range"),
+        ("patient p1", "age_not_a_number"),
+    ]
+
+
+def test_a_series_is_missing_as_a_whole_and_bad_by_one_number():
+    pulse = Feature(name="pulse", kind="series", range=(20.0, 250.0), window_h=(0, 3))
+    rows = table(pulse=[[80.0, np.nan, 90.0], [np.nan] * 3, [999.0, 70.0, np.nan]])
+    found, report = harmonised(rows, pulse)
+    np.testing.assert_equal(found.columns["pulse"][2], [np.nan, 70.0, np.nan])
+    assert report.features["pulse"] == FeatureQuality(missing=1, unreadable=0, implausible=1, rejected=0)

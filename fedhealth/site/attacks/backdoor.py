@@ -65,7 +65,7 @@ class Backdoor:
 
     def check(self, features: FeatureSpec) -> None:
         """The trigger's features must be there, and have a scale."""
-        scaled = [feature.name for feature in features.features if feature.kind != "categorical"]
+        scaled = [feature.name for feature in features.features if feature.kind in ("numeric", "binary")]
         for name in self.features:
             if name not in scaled:
                 raise SettingError(

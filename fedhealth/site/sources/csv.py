@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import csv
-import os
-import re
 from dataclasses import field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedhealth.core.errors import DataError, SettingError, did_you_mean
+from fedhealth.core.errors import DataError, SettingError
 from fedhealth.core.settings import settings
-from fedhealth.core.split import PARTS
-from fedhealth.core.table import Table
-from fedhealth.core.task import days_in
+from fedhealth.site.files import allowed
+from fedhealth.site.wide import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from fedhealth.core.features import FeatureSpec
     from fedhealth.core.manifest import SiteManifest
+    from fedhealth.core.table import Table
     from fedhealth.core.task import Task
 
 CHUNK_ROWS = 65_536
-YES = ("1", "true", "yes", "y")
 
 
 @settings
@@ -36,7 +33,7 @@ class CsvSource:
     """A CSV file in UTF-8, read chunk by chunk.
 
     Attributes:
-        path: from the hospital's folder, or from an environment variable: `${NAME}/…`.
+        path: from the hospital's folder, or from an environment variable: `${NAME}/…`; and not out of it.
         delimiter: one character.
         header: the columns' names, for a file whose first row is already a patient.
         missing: cells that mean "no value", whatever the column.
@@ -66,68 +63,28 @@ class CsvSource:
             DataError: the file is missing, empty or no CSV; a column is missing; a row has
                 too few or too many cells, or no pseudonym; a split has another name.
         """
+        wanted = Wanted.by(spec, task, manifest, patient=self.patient, split=self.split, consent=self.consent)
+        path = allowed(folder, self.path, manifest)
         try:
-            return self._table(self._file(folder), spec, task, manifest)
+            numbers, words = self._columns(path, wanted)
         except OSError as error:
             raise DataError(
                 f"source.path of {folder.name} must name a readable file, found {error.strerror}. "
                 "Correct the path or the rights."
             ) from None
-
-    def _table(self, path: Path, spec: FeatureSpec, task: Task, manifest: SiteManifest) -> Table:
-        follow_up = task.follow_up
-        outcomes = (task.outcome,) if follow_up is None else (task.outcome, follow_up.time)
-        local = {name: manifest.codes.get(name, name) for name in (*outcomes, *spec.names)}
-        own = {"source.patient": self.patient, "source.split": self.split, "source.consent": self.consent}
-        local |= {name: column for name, column in own.items() if column}
-        numeric = {*outcomes, *(feature.name for feature in spec.features if feature.kind != "categorical")}
-        numbers, words = self._columns(path, local, numeric)
-        outcome = numbers[task.outcome]
-        n = len(outcome)
-        patients = words.get("source.patient", np.array([f"row-{i}" for i in range(n)], dtype=object))
-        if nameless := sum(patient is None for patient in patients):
-            raise DataError(
-                f"{path}: each patient must have a pseudonym, found {nameless} of {n} rows without. "
-                "Fill the column in, or remove source.patient from site.yaml."
-            )
-        consent = words.get("source.consent", np.full(n, YES[0], dtype=object))
-        return Table(
-            patients=patients.astype(np.str_),
-            columns={name: numbers[name] if name in numeric else words[name] for name in spec.names},
-            outcome=np.where(np.isfinite(outcome), outcome > task.positive_above, np.nan),
-            consent=np.array([str(word).lower() in YES for word in consent], dtype=np.bool_),
-            split=_checked_split(words["source.split"], path) if self.split else None,
-            days=None
-            if follow_up is None
-            else numbers[follow_up.time] * days_in(manifest.units.get(follow_up.time, follow_up.unit)),
-        )
-
-    def _file(self, folder: Path) -> Path:
-        """The file's path, with a leading environment variable filled in."""
-        root, path = folder, self.path
-        if variable := re.match(r"\$\{(\w+)\}/?", path):
-            value, path = os.environ.get(variable[1]), path[variable.end() :]
-            if not value:
-                raise DataError(
-                    f"the data of {folder.name} must be under {variable[1]}, found that variable unset. "
-                    f"Set it to the folder that holds {path}."
-                )
-            root = Path(value)
-        file = root / path
-        if not file.is_file():
-            raise DataError(f"source.path of {folder.name} must name a file, found none at {file}. Correct the path.")
-        return file
+        return wanted.table(numbers, words, path)
 
     def _columns(
-        self, path: Path, local: dict[str, str], numeric: set[str]
+        self, path: Path, wanted: Wanted
     ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.object_]]]:
         """The columns of numbers and the columns of words, by variable, each [n]."""
-        numbers: dict[str, list[NDArray[np.float64]]] = {name: [] for name in local if name in numeric}
-        words: dict[str, list[NDArray[np.object_]]] = {name: [] for name in local if name not in numeric}
+        local = wanted.local
+        numbers: dict[str, list[NDArray[np.float64]]] = {name: [] for name in local if name in wanted.numeric}
+        words: dict[str, list[NDArray[np.object_]]] = {name: [] for name in local if name not in wanted.numeric}
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = _rows(csv.reader(file, delimiter=self.delimiter, strict=True), path)
             header = [name.strip() for name in list(self.header) or next(rows, [])]
-            places = _places(header, local, path)
+            places = _places(header, wanted, path)
             complete = _complete(rows, len(header), path)
             while chunk := list(islice(complete, CHUNK_ROWS)):
                 cells = list(zip(*chunk, strict=True))  # by column
@@ -176,7 +133,7 @@ def _complete(rows: Iterator[list[str]], width: int, path: Path) -> Iterator[lis
         yield cells
 
 
-def _places(header: list[str], local: dict[str, str], path: Path) -> dict[str, int]:
+def _places(header: list[str], wanted: Wanted, path: Path) -> dict[str, int]:
     """Where each variable's column stands."""
     if not header:
         raise DataError(f"{path} must hold patients, found an empty file. Export the table again.")
@@ -187,21 +144,5 @@ def _places(header: list[str], local: dict[str, str], path: Path) -> dict[str, i
             f"{path} must begin with the names of its columns, found {numbers} that are numbers. "
             "Add a header to the file, or name the columns under source.header in site.yaml."
         )
-    for name, column in local.items():
-        if header.count(column) != 1:
-            remedy = f"Correct {name}" if name.startswith("source.") else f"Add `{name}: <its column>` under codes"
-            raise DataError(
-                f"{path} must have one column {column!r} for {name}, found {header.count(column)}. "
-                f"{remedy} in site.yaml. {did_you_mean(column, header)}"
-            )
-    return {name: header.index(column) for name, column in local.items()}
-
-
-def _checked_split(words: NDArray[np.object_], path: Path) -> NDArray[np.str_]:
-    wrong = sum(word not in PARTS for word in words)
-    if wrong:
-        raise DataError(
-            f"{path}: the split column must say one of {', '.join(PARTS)}, found {wrong} of {len(words)} rows that "
-            "don't. Correct them, or remove source.split from site.yaml."
-        )
-    return words.astype(np.str_)
+    wanted.check(header, path)
+    return {name: header.index(column) for name, column in wanted.local.items()}

@@ -1,7 +1,8 @@
 """The outcomes a simulated patient can have: one module each, found by its name.
 
 A new task is one more file here that gives what `Outcome` names. One that also gives
-`TIMES`, a `Weibull`, is a time to an event, and its terms make the log of the hazard.
+`TIMES`, a `Weibull`, is a time to an event, and its terms make the log of the hazard. One that
+gives `SERIES` and `STEPS` has a number each step in those of its columns.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Outcome(Protocol):
     COLUMNS: tuple[str, ...]
 
     def history(self, patients: Patients, rng: np.random.Generator) -> dict[str, Column]:
-        """By name of `COLUMNS`, [n] the column."""
+        """By name of `COLUMNS`, [n] the column; what has another name is known to the terms and in no record."""
 
     def terms(self, patients: Patients) -> Iterator[tuple[float, Column]]:
         """Each term of the logit: its coefficient in the average hospital, and [n] its value."""
@@ -50,6 +51,11 @@ def times_of(outcome: Outcome) -> Weibull | None:
     """The law of an outcome's times; None where it has none."""
     found: Weibull | None = getattr(outcome, "TIMES", None)
     return found
+
+
+def series_of(outcome: Outcome) -> dict[str, int]:
+    """By column that is a series, how many steps it has."""
+    return dict.fromkeys(getattr(outcome, "SERIES", ()), int(getattr(outcome, "STEPS", 0)))
 
 
 def outcome_named(task: str) -> Outcome:
