@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from fedhealth import cli
-from fedhealth.compose import composed, resolved
+from fedhealth.compose import composed, options, resolved
+from fedhealth.core.study import study_from
+from fedhealth.governance import summary
 from fedhealth.governance.audit import verified
 from fedhealth.governance.proposal import propose
 from fedhealth.governance.signing import new_key, signing_key
@@ -125,6 +128,21 @@ def test_a_preview_leaves_nothing_behind_and_charges_nothing(drawn):
     assert files(drawn) == before
     assert second.before.epsilon == ledger.spent("hospital-01", delta=1e-5).epsilon
     assert second.after.epsilon > max(second.before.epsilon, first.after.epsilon)
+
+
+@pytest.mark.parametrize("part", options("privacy"))
+def test_a_clinician_is_told_of_a_bound_where_the_ledger_finds_one_and_nowhere_else(drawn, part):
+    """Whatever mechanism there is: a new one is told of as none until `governance.summary` has words for it."""
+    also = ["secagg=masked", "strategy=fedsgd"] if part == "distributed" else []
+    document = document_of(config_of(drawn, f"privacy={part}", *also), NAMES)
+    found = previewed(document, drawn / "hospital-01")
+    words = dict(summary.protection(study_from(document)))["privacy"]
+    assert words.startswith("none") == math.isinf(found.after.epsilon)
+    asked = {(one.purpose, one.of) for one in found.leaving}
+    told = " ".join(line for _, line in summary.leaves(study_from(document)))
+    assert ("query.moments" in {purpose for purpose, _ in asked}) == ("for scaling" in told)
+    assert (("evaluate", "validation") in asked) == ("validation patients" in told)
+    assert any("loss" in one.numbers for one in found.leaving) == ("mean loss" in told)
 
 
 @pytest.fixture

@@ -84,27 +84,41 @@ def leaves(study: Study) -> Lines:
     if study.task.follow_up is not None:
         scores += ", and how many pairs in the right order"
     groups = ", ".join(group.label or name for name, group in study.features.groups.items())
-    is_private = not _is(study.privacy, "Plain")
-    lines = [("before training", "how many patients train, validate and test" + (", with noise" if is_private else ""))]
-    if not is_private:
-        lines.append(("before training", "of each feature, counts and sums over the training patients, for scaling"))
-    if is_private:
-        lines.append((_times(study.rounds), f"{_trained_privately(study)}, and no loss"))
+    by = f", also by {groups}" if groups else ""
+    if _protects_patients(study.privacy):
         every = study.privacy.get("evaluate_every")
         when = f"every {every} rounds, and at the end" if every else "at the end"
-        lines.append((when, f"{scores}, in {study.privacy.get('score_bins')} steps and with noise"))
+        lines = [
+            ("before training", "how many patients train, validate and test, with noise"),
+            (_times(study.rounds), f"{_trained_privately(study)}, and no loss"),
+            (when, f"{scores}, in {study.privacy.get('score_bins')} steps and with noise"),
+        ]
+    elif _is(study.privacy, "Central"):
+        lines = [
+            ("before training", "how many patients train, validate and test"),
+            (_times(study.rounds), f"{_trained(study)}, without noise, and no loss"),
+            ("at the end", f"{scores}, over the test patients{by}"),
+        ]
     else:
-        lines.append((_times(study.rounds), f"{_trained(study)}, and its mean loss"))
-        lines.append((_times(study.rounds), f"{scores}, over the validation patients"))
-        by = f", also by {groups}" if groups else ""
-        lines.append(("at the end", f"the same over the test patients{by}"))
+        lines = [
+            ("before training", "how many patients train, validate and test"),
+            ("before training", "of each feature, counts and sums over the training patients, for scaling"),
+            (_times(study.rounds), f"{_trained(study)}, and its mean loss"),
+            (_times(study.rounds), f"{scores}, over the validation patients"),
+            ("at the end", f"the same over the test patients{by}"),
+        ]
     return [*lines, ("never", "a patient's row, name or identifier")]
 
 
 def protection(study: Study) -> Lines:
     """What bounds what the numbers tell of a patient."""
     privacy, secagg = study.privacy, study.secagg
-    if _is(privacy, "Plain"):
+    if not _protects_patients(privacy) and not _is(privacy, "Plain"):
+        bound = (
+            f"none for a patient at this hospital: what leaves has no noise. {_part(privacy)} acts at the coordinator, "
+            "which is trusted with these numbers as they are; see --whole for what it promises to others"
+        )
+    elif _is(privacy, "Plain"):
         bound = "none: no bound is given on what these numbers reveal about a patient"
     elif privacy.get("insecure_seed") is not None:
         bound = "NONE: the noise follows from a seed, which undoes it"
@@ -178,6 +192,11 @@ def _trained(study: Study) -> str:
     if _is(study.strategy, "Newton"):
         return "the slope and curvature of the model's loss over the patients here"
     return "the model after training here, with what the strategy needs beside it"
+
+
+def _protects_patients(privacy: Mapping[str, Any]) -> bool:
+    """Whether a mechanism is known to put noise on what leaves a hospital; of one not known here nothing is claimed."""
+    return _is(privacy, "DpSgd") or _is(privacy, "Distributed")
 
 
 def _trained_privately(study: Study) -> str:

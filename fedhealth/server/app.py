@@ -208,9 +208,7 @@ def _statistics(plan: Plan, study_digest: str, grid: PolicyGrid, store: Store) -
             second={site: np.array(vector) for site, vector in found["second"].items()},
             preprocessor=Preprocessor.from_json(found["preprocessor"]),
         )
-    # Means and deviations would stand in the model's file, without noise.
-    private = isinstance(plan.mechanism, PatientLevel | Central)
-    statistics = counted(plan.study, grid) if private else gather(plan.study, grid)
+    statistics = learned(plan, grid)
     store.write_json(
         path.name,
         {
@@ -222,3 +220,10 @@ def _statistics(plan: Plan, study_digest: str, grid: PolicyGrid, store: Store) -
         },
     )
     return statistics
+
+
+def learned(plan: Plan, grid: PolicyGrid) -> Statistics:
+    """What a study learns before training; errors as of `gather`."""
+    # Means and deviations would stand in the model's file, without noise.
+    private = isinstance(plan.mechanism, PatientLevel | Central)
+    return counted(plan.study, grid) if private else gather(plan.study, grid)

@@ -13,11 +13,10 @@ from flwr.app import ConfigRecord
 
 from fedhealth.core.study import packed
 from fedhealth.models.weights import first_network, names_of, weights_of
-from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.runtime.codec import array_record
+from fedhealth.server.app import learned
 from fedhealth.server.plan import plan_for
-from fedhealth.server.rounds import evaluated
-from fedhealth.server.statistics import counted, gather
+from fedhealth.server.rounds import evaluated, is_looked_at
 from fedhealth.strategies.method import SumServer
 
 if TYPE_CHECKING:
@@ -38,8 +37,7 @@ def rehearse(study: Study, grid: PolicyGrid) -> None:
         if hasattr(plan.strategy, least):
             # Flower would wait for the other hospitals, and for ever.
             setattr(plan.strategy, least, 1)
-    is_private = isinstance(plan.mechanism, PatientLevel)
-    statistics = counted(study, grid) if is_private else gather(study, grid)
+    statistics = learned(plan, grid)
     if isinstance(plan.strategy, SumServer):
         plan.strategy.begin(float(sum(shape.train for shape in statistics.shapes.values())), 0.0)
     network = first_network(plan.model, statistics.preprocessor.width, seed=study.seed)
@@ -48,6 +46,6 @@ def rehearse(study: Study, grid: PolicyGrid) -> None:
     config = ConfigRecord({"preprocessor": packed(statistics.preprocessor.to_json())})
     messages = plan.strategy.configure_train(1, array_record(model), config, cast("Any", grid))
     grid.send_and_receive(messages, fault_of=lambda _: None)
-    parts = [("test", True)] if is_private else [("validation", False), ("test", True)]
-    for part, grouped in parts:
+    is_scored = any(is_looked_at(plan.mechanism, round_) for round_ in range(1, study.rounds + 1))
+    for part, grouped in [*([("validation", False)] if is_scored else []), ("test", True)]:
         evaluated(plan, grid, statistics.preprocessor, model, 2, of_round=1, part=part, grouped=grouped)

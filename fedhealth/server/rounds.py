@@ -191,7 +191,7 @@ def _round(
     grid.ask(study.roster)
     vectors: dict[str, NDArray[np.float64]] = {}
     whose: dict[str, tuple[str, ...]] = {}
-    if _is_looked_at(plan.mechanism, number):
+    if is_looked_at(plan.mechanism, number):
         vectors, _, whose = evaluated(
             plan, grid, preprocessor, model, number, of_round=number, part="validation", grouped=False
         )
@@ -204,7 +204,7 @@ def _round(
     return {**row, "trained_by": trained_by, "took_s": time.perf_counter() - started}, model, memory
 
 
-def _is_looked_at(mechanism: Mechanism, round_: int) -> bool:
+def is_looked_at(mechanism: Mechanism, round_: int) -> bool:
     """Whether the round's model is scored on validation patients: always, but where each look costs privacy.
 
     Nor where it would choose a model without noise, and send one out before it is stored: of a round
