@@ -40,6 +40,7 @@ NO_PARTS = {
     "ledger",
     "ledger_head",
     "noise",
+    "over_intervals",
     "row_of_steps",
     "sampling",
 }
