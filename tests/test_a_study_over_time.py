@@ -171,3 +171,13 @@ def test_a_study_without_an_event_is_refused(tabular):
     simulation = checked(tabular(lambda seed: elderly(seed, died=0)))
     with pytest.raises(DataError, match=r"must hold an event, found \d+ without and 0 with the event"):
         run(simulation, open_run(simulation), lambda row: None)
+
+
+@pytest.mark.slow
+def test_hazards_by_interval_learn_by_averaging_and_rank_near_the_true_hazard(tmp_path):
+    words = ["experiment=survival", "model=hazards", "strategy=fedavg", "sites=smoke", "rounds=12", "training.steps=null",
+             "training.learning_rate=0.05", "run.baselines=[oracle]", "run.report=false", f"run.folder={tmp_path / 'run'}"]  # fmt: skip
+    assert cli.main(["simulate", *words]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    found, best = (report["union"][who]["c_index"]["value"] for who in ("federated", "oracle"))
+    assert best - 0.12 < found < best + 0.02

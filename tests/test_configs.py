@@ -42,6 +42,7 @@ NO_PARTS = {
     "ledger_head",
     "noise",
     "patient_level",
+    "over_intervals",
     "row_of_steps",
     "sampling",
 }

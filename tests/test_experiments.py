@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -213,3 +214,36 @@ def test_a_stopped_comparison_of_strategies_goes_on_with_the_runs_it_lacks(strat
     assert all(0.4 < row["mean"] < 1 for row in both)
     kept = strategies.stored(tmp_path / "results.csv")
     assert [row["worst"] for row in kept] == pytest.approx([row["worst"] for row in both], rel=1e-4)
+
+
+@pytest.fixture
+def icu(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "icu"))
+    yield importlib.import_module("run")
+    sys.modules.pop("run", None)
+
+
+def test_the_federation_of_intensive_care_units_passes_the_units_alone_and_the_table_is_its_results(icu):
+    rows = icu.known()
+    summaries = "logistic regression on summaries"
+    assert np.mean(icu.of(rows, summaries, "federated", "all stays")) >= 0.83
+    assert icu.table(rows) == (EXPERIMENTS / "icu" / "table.md").read_text()
+    gained = np.subtract(*(icu.of(rows, summaries, who, "all stays") for who in ("federated", "alone")))
+    assert (gained > 0).all()
+
+
+@pytest.mark.process
+def test_ten_million_patients_in_parquet_take_less_than_two_gib(monkeypatch, tmp_path):
+    pytest.importorskip("duckdb")
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "sources"))
+    sources = importlib.import_module("run")
+    try:
+        peaks = []
+        for rows in (200_000, 1_000_000):
+            source = json.dumps(sources.made("parquet", rows, tmp_path))
+            peaks.append(sources.alone(["--child", "cohort", source, str(tmp_path)])["peak"])
+    finally:
+        sys.modules.pop("run", None)
+    # What a patient takes, told from a million: the experiment measures ten.
+    each = (peaks[1] - peaks[0]) / 800_000
+    assert peaks[0] + each * 9_800_000 < 2 * 2**30

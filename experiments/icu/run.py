@@ -87,6 +87,8 @@ def table(rows: list[dict]) -> str:
     lines = [f"| model | who | {' | '.join(units)} |", f"|---|---|{'---|' * len(units)}"]
     for model in MODELS:
         for who in WHO:
+            if not of(rows, model, who, "all stays"):
+                continue
             cells = [interval(of(rows, model, who, unit)) for unit in units]
             lines.append(f"| {model} | {who} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -116,7 +118,7 @@ def draw(rows: list[dict], path: Path) -> None:
         panel.grid(axis="x", color="#eef1f3")
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
-    panels[-1].legend(frameon=False, loc="lower left")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower right", ncols=len(WHO), frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 

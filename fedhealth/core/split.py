@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PARTS = ("train", "validation", "test")
+#: Patients whose digests are in memory together.
+_AT_ONCE = 65_536
 
 
 @settings
@@ -54,8 +56,11 @@ class Split:
         met in expectation, not exactly.
         """
         key = seed_of(seed, purpose="split", site=site).to_bytes(8, "big")
-        digests = b"".join(hashlib.blake2b(str(p).encode(), key=key, digest_size=8).digest() for p in patients)
-        tickets = (np.frombuffer(digests, dtype=">u8") >> np.uint64(11)) / 2.0**53
+        tickets = np.empty(len(patients))
+        for start in range(0, len(patients), _AT_ONCE):
+            some = patients[start : start + _AT_ONCE].tolist()
+            digests = b"".join(hashlib.blake2b(name.encode(), key=key, digest_size=8).digest() for name in some)
+            tickets[start : start + len(some)] = (np.frombuffer(digests, dtype=">u8") >> np.uint64(11)) / 2.0**53
         if self.turn:
             tickets = (tickets + self.turn) % 1.0
         edges = np.cumsum([self.train, self.validation, self.test])

@@ -171,7 +171,7 @@ def _check_kind(study: Study, model: Model) -> None:
     """Refuse a model that learns something else than the task asks: whether it happens, or when."""
     asked = "event" if study.task.follow_up is None else "time to event"
     if model.learns != asked:
-        remedy = "model=cox" if asked == "time to event" else "model=logistic"
+        remedy = "model=cox or hazards" if asked == "time to event" else "model=logistic"
         raise SettingError(
             f"the model must learn what the task asks for, the {asked} of task={study.task.name}, found "
             f"{type(model).__name__.lower()}, which learns the {model.learns}. Use {remedy}, or another task."

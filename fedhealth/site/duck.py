@@ -76,8 +76,14 @@ def _numpy(column: Any) -> NDArray[Any]:  # noqa: ANN401 - an arrow array, whose
 
     if pa.types.is_integer(column.type) and column.null_count:
         column = column.cast(pa.float64())
-    found: NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    return found
+    if pa.types.is_string(column.type) and len(column):
+        # Few words many times: each is one object, however many rows have it.
+        coded = column.dictionary_encode()
+        words = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
+        found: NDArray[Any] = words[coded.indices.fill_null(len(words) - 1).to_numpy(zero_copy_only=False)]
+        return found
+    whole: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return whole
 
 
 def quoted(name: str) -> str:
@@ -136,6 +142,7 @@ def wide(
     local: Mapping[str, str],
     numeric: Collection[str],
     missing: Sequence[str],
+    unique: str = "source.patient",
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[Any]]]:
     """The columns of numbers and the columns of words of a file, by variable, each [n].
 
@@ -147,17 +154,24 @@ def wide(
         local: by variable, the column.
         numeric: the variables that are numbers.
         missing: the words that mean that there is none.
+        unique: the variable whose words are all different, and empty where missing.
     """
     source, types = reading(path), columns(connection, path)
     ((n,),) = _all(connection, f"select count(*) from {source}")
     numbers = {name: np.empty(n) for name in local if name in numeric}
     words: dict[str, NDArray[Any]] = {name: np.empty(n, dtype=object) for name in local if name not in numeric}
+    if unique in words:
+        named = f"trim({quoted(local[unique])}::varchar)"
+        ((longest,),) = _all(connection, f"select coalesce(max(length({named})), 1) from {source}")
+        words[unique] = np.empty(n, dtype=f"U{longest}")
     chosen = []
     for name, column in local.items():
         cell = f"trim({quoted(column)}::varchar)"
         wanted = number(column) if name in numeric else cell
         if name not in numeric or types[column] == "VARCHAR":
             wanted = f"case when list_contains($1, {cell}) then null else {wanted} end"
+        if name == unique:
+            wanted = f"coalesce({wanted}, '')"
         chosen.append(f"{wanted} as {quoted(name)}")
     at = 0
     for batch in batches(connection, f"select {', '.join(chosen)} from {source}", [list(missing)]):

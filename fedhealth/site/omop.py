@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -104,7 +104,7 @@ class OmopSettings:
         schema: of the tables.
         visits: the concepts of the visits that count as a stay: inpatient, and emergency room and inpatient.
         index: which of a patient's stays is predicted from.
-        as_of: the day after which nothing is known, as 2024-12-31; empty for today, which gives
+        as_of: the day after which nothing is known, as 2024-12-31; none for today, which gives
             another cohort tomorrow.
         objections: concepts of OBSERVATION by which a patient forbids research use.
     """
@@ -112,11 +112,10 @@ class OmopSettings:
     schema: str = ""
     visits: tuple[int, ...] = (9201, 262)
     index: Literal["first", "last"] = "first"
-    as_of: str = ""
+    as_of: date | None = None
     objections: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        moment_of(self.as_of)
         if not self.visits:
             raise SettingError("`visits` must name at least one concept, found none. Use 9201 for inpatient visits.")
 

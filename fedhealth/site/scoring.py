@@ -9,6 +9,8 @@ import numpy as np
 from fedhealth.core.risk_sets import LOWEST, RiskSets, strata
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
 from fedhealth.evaluation.survival import SurvivalSums, status_at
+from fedhealth.models.over_intervals import OverIntervals
+from fedhealth.site.discrete_hazards import risk_by
 from fedhealth.site.trainer import engine_of
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ def risks(
     at the horizon in the patient's stratum. H is Breslow's estimate (1972, in the discussion
     of Cox's paper, J. R. Stat. Soc. B 34, 216-217) from the stratum's training patients,
     with tied events by Efron's way as in the fit. It is 0 where none of them had an event by then.
+    A network over intervals has hazards of its own, and needs no training patients.
 
     Args:
         study: says the engine and the horizon.
@@ -104,6 +107,8 @@ def risks(
     engine, follow_up = engine_of(study), study.task.follow_up
     if follow_up is None:
         return engine.predict(network, x)
+    if isinstance(network, OverIntervals):
+        return risk_by(network, engine.score(network, x), follow_up.horizon_days)
     score, score_train = engine.score(network, x), engine.score(network, x_train)
     risk = np.zeros(len(score))
     for rows in strata(trained_on):

@@ -48,16 +48,9 @@ class Visit:
     end: float
 
 
-def moment_of(as_of: str) -> float:
-    """The end of that day, in seconds since 1970; of today for an empty word.
-
-    Raises:
-        SettingError: it is no date.
-    """
-    try:
-        day = date.fromisoformat(as_of) if as_of else datetime.now(UTC).date()
-    except ValueError:
-        raise SettingError(f"`as_of` must be a date as 2024-12-31, found {as_of!r}. Correct it.") from None
+def moment_of(as_of: date | None) -> float:
+    """The end of that day, in seconds since 1970; of today for none."""
+    day = as_of or datetime.now(UTC).date()
     return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + DAY_S
 
 

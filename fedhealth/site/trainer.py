@@ -137,12 +137,15 @@ class SiteTrainer:
 
 
 def training_of(study: Study, round_: int, n: int) -> LocalTraining:
-    """The study's local training in a round; where it learns times, of all `n` patients at once.
+    """The study's local training in a round; where its model compares patients, of all `n` at once.
 
     A risk set is of all who were followed for so long, and a mini-batch would cut it short.
     """
     training = study.training.at(round_, study.rounds)
-    return training if study.task.follow_up is None else replace(training, batch_size=n)
+    if study.task.follow_up is None:
+        return training
+    model = build(study.model, where="model", room="fedhealth.models")
+    return training if getattr(model, "is_by_patient", False) else replace(training, batch_size=n)
 
 
 def engine_of(study: Study) -> Engine:

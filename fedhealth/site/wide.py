@@ -153,12 +153,13 @@ def _check_sensitivity(local: Mapping[str, str], patient: str, manifest: SiteMan
 
 
 def _pseudonyms(found: NDArray[np.object_], path: Path) -> NDArray[np.str_]:
-    if nameless := sum(not patient for patient in found):
+    nameless = int((found == "").sum()) + sum(patient is None for patient in (found if found.dtype == object else ()))
+    if nameless:
         raise DataError(
             f"{path}: each patient must have a pseudonym, found {nameless} of {len(found)} rows without. "
             "Fill the column in, or remove source.patient from site.yaml."
         )
-    return found.astype(np.str_)
+    return found.astype(np.str_, copy=False)
 
 
 def _checked_split(words: NDArray[np.object_], path: Path) -> NDArray[np.str_]:

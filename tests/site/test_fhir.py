@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ SPEC = FeatureSpec(
 def rows(folder, spec=SPEC, codes=None, **more):
     policy = Policy(min_patients=1, min_cell=1, min_cohort=3)
     manifest = SiteManifest(name="fir", title="Fir", policy=policy, source={"kind": "fhir"}, codes=codes or {})
-    source = FhirSource(**{"path": ".", "as_of": "2024-12-31"} | more)
+    source = FhirSource(**{"path": ".", "as_of": date(2024, 12, 31)} | more)
     return source.rows(spec=spec, task=DEATH, manifest=manifest, folder=folder, seed=1)
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections import defaultdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ SPEC = FeatureSpec(
         Feature(name="coma_scale", range=(3, 15)),
     ),
 )
-WHAT = {"visits": (9201, 9202, 9203), "index": "last", "as_of": "2022-12-31"}
+WHAT = {"visits": (9201, 9202, 9203), "index": "last", "as_of": date(2022, 12, 31)}
 
 
 def manifest(**more) -> SiteManifest:

@@ -9,6 +9,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
+from fedhealth.models.over_intervals import OverIntervals
+from fedhealth.site.discrete_hazards import hazard_loss
 from fedhealth.site.partial_likelihood import partial_likelihood
 from fedhealth.site.steps import STEPS, Force
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 @settings
 class Plain:
-    """Steps on the mean loss of each mini-batch: the cross-entropy, or of times the negative log partial likelihood."""
+    """Steps on the mean loss of each mini-batch: the cross-entropy, or of times the negative log (partial) likelihood."""
 
     device: str = "cpu"
 
@@ -73,7 +75,7 @@ class Plain:
         for rows in batches(len(y), training, rng):
             if len(rows) < least:
                 continue
-            loss = _loss(network(features[rows]).squeeze(1), outcome[rows])
+            loss = _loss(network, features[rows], outcome[rows])
             gradients: Sequence[torch.Tensor] = torch.autograd.grad(loss, weights)
             with torch.no_grad():
                 if training.clip_norm is not None:
@@ -89,7 +91,7 @@ class Plain:
         use_one_thread()
         network.to(self.device).eval()
         features, outcome = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
-        loss = _loss(network(features).squeeze(1), outcome)
+        loss = _loss(network, features, outcome)
         names, weights = zip(*network.named_parameters(), strict=True)
         found = torch.autograd.grad(loss, weights)
         return float(loss.detach()), {name: g.cpu().numpy() for name, g in zip(names, found, strict=True)}
@@ -110,8 +112,13 @@ class Plain:
         return score
 
 
-def _loss(score: torch.Tensor, outcome: torch.Tensor) -> torch.Tensor:
-    return binary_cross_entropy_with_logits(score, outcome) if outcome.ndim == 1 else partial_likelihood(score, outcome)
+def _loss(network: nn.Module, features: torch.Tensor, outcome: torch.Tensor) -> torch.Tensor:
+    score = network(features).squeeze(1)
+    if outcome.ndim == 1:
+        return binary_cross_entropy_with_logits(score, outcome)
+    if isinstance(network, OverIntervals):
+        return hazard_loss(network, score, outcome)
+    return partial_likelihood(score, outcome)
 
 
 def _clipped(gradients: Sequence[torch.Tensor], norm: float) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field, replace
+from datetime import date
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -38,16 +39,13 @@ class FhirSource:
         path: a folder or a file, from the hospital's folder or from an environment variable.
         visits: the classes of Encounter that count as a stay (v3 ActCode): inpatient, acute and not acute.
         index: which of a patient's stays is predicted from.
-        as_of: the day after which nothing is known, as 2024-12-31; empty for today.
+        as_of: the day after which nothing is known, as 2024-12-31; none for today.
     """
 
     path: str = field(metadata={"example": "export"})
     visits: tuple[str, ...] = ("IMP", "ACUTE", "NONAC")
     index: Literal["first", "last"] = "first"
-    as_of: str = ""
-
-    def __post_init__(self) -> None:
-        moment_of(self.as_of)
+    as_of: date | None = None
 
     def rows(self, *, spec: FeatureSpec, task: Task, manifest: SiteManifest, folder: Path, seed: int) -> Table:  # noqa: ARG002 (a file draws nothing)
         """The patients of the export.
