@@ -1,4 +1,4 @@
-"""The command line: `fedhealth simulate | report | runs | sites | site | audit-privacy`.
+"""The command line: `fedhealth simulate | report | runs | sites | site | coordinator | federate | audit-privacy`.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 integrity failure, 130
 interrupted. A failure a user can act on is one line on standard error.
@@ -13,7 +13,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedhealth import __version__, audit_command, keys_command, ledger_command
+from fedhealth import (
+    __version__,
+    audit_command,
+    coordinator_command,
+    federate,
+    keys_command,
+    ledger_command,
+    site_command,
+)
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
 
 if TYPE_CHECKING:
@@ -115,10 +123,13 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("--out", type=Path, default=Path("sites"))
     split.set_defaults(run=_sites_split)
 
-    site = commands.add_parser("site", help="look into one hospital's own records and keys")
-    records = site.add_subparsers(title="records", required=True, metavar="RECORD")
+    site = commands.add_parser("site", help="one hospital's own: its part in a deployment, its records and keys")
+    records = site.add_subparsers(title="commands", required=True, metavar="COMMAND")
     ledger_command.add_to(records)
     keys_command.add_to(records)
+    site_command.add_to(records)
+    coordinator_command.add_to(commands)
+    federate.add_to(commands)
     audit_command.add_to(commands)
     return parser
 

@@ -26,14 +26,15 @@ from fedhealth import __version__
 from fedhealth.core.errors import FedHealthError, SettingError, did_you_mean
 from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
-from fedhealth.core.settings import check_words, read, settings
-from fedhealth.core.study import Study, canonical, digest, packed, study_from, unpacked
+from fedhealth.core.settings import read, settings
+from fedhealth.core.study import Study, digest, packed, study_from
 from fedhealth.core.update import ALL
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.runtime import flower
 from fedhealth.runtime.local import FIRST_NODE, Local
 from fedhealth.runtime.ray import Job, Ray
 from fedhealth.server.app import make, policed
+from fedhealth.server.fingerprints import fingerprints
 from fedhealth.server.plan import plan_for
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import Store
@@ -43,6 +44,7 @@ from fedhealth.site.attacks import ROOM as ATTACKS
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.keys import Keys
 from fedhealth.site.ledger_place import ledger_of
+from fedhealth.study_document import check_keys, document_of, fitting
 from fedhealth.synthetic import Hospital, generate
 
 if TYPE_CHECKING:
@@ -52,10 +54,6 @@ if TYPE_CHECKING:
     from fedhealth.site.client import Client
 
 BASELINES = ("local", "pooled", "oracle")
-
-#: The keys of the config that make the study; the rest says how it is run.
-STUDY_KEYS = ("name", "title", "seed", "rounds", "task", "features", "split", "training", "rules",
-              "model", "strategy", "server_optimiser", "privacy", "secagg", "engine")  # fmt: skip
 
 
 @settings
@@ -111,34 +109,13 @@ def checked(config: dict[str, Any]) -> Simulation:
     Raises:
         SettingError: anything in the config or in a hospital's manifest is wrong.
     """
-    known = {*STUDY_KEYS, "sites", "source", "attack", "runtime", "run", "experiment", "optimiser", "schedule"}
-    for key in config.keys() - known:
-        raise SettingError(f"`{key}` must be a key of the config, found {key}={config[key]!r}. Remove it.")
-    for key in {*STUDY_KEYS, "sites", "source", "attack", "runtime", "run"} - config.keys():
-        raise SettingError(
-            f"`{key}` must be in the config, found nothing. Leave it in; see fedhealth simulate --cfg job."
-        )
-    check_words(config, where="the config")
-    for key in ("sites", "source", "attack", "runtime", "run"):
-        if not isinstance(config[key], dict):
-            raise SettingError(
-                f"`{key}` must be a group of keys, found {config[key]!r}. Leave it as fedhealth simulate --cfg job shows it."
-            )
+    check_keys(config)
     sites = read(Sites, config["sites"], where="sites")
     folder = builtin_sites() if sites.folder is None else Path(sites.folder)
     names = site_names(folder) if sites.names is None else list(sites.names)
     folders = {name: site_folder(name, folder) for name in names}
-    try:
-        canonical(config)
-        # As a hospital will read it: the canonical text sorts keys, and the order of groups is the order of their sums.
-        document = unpacked(packed({**{key: config[key] for key in STUDY_KEYS}, "roster": sorted(names)}))
-    except ValueError:
-        raise SettingError(
-            "every number of a config must be finite, found one that is nan or inf. Correct it."
-        ) from None
-    study = study_from(document, where="the config")
-    plan_for(study).model.network(1)
-    build(study.engine, where="engine", room="fedhealth.site.engines", does="fit")
+    document = document_of(config, names)
+    study = fitting(document)
     runtime = build(config["runtime"], where="runtime", room="fedhealth.runtime")
     if not isinstance(runtime, Local | Ray):
         raise SettingError(
@@ -437,7 +414,7 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
             "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
             "seed": simulation.study.seed,
             "seeds": "SHA-256 of (seed, round, site, purpose), first 8 bytes",
-            "cohorts": _fingerprints(statistics),
+            "cohorts": fingerprints(statistics),
             "sites": roster_table(simulation),
             "attack": {**simulation.config["attack"], "statement": simulation.attack.statement()},
             "privacy_audit": _audit(simulation, statistics),
@@ -479,15 +456,3 @@ def _spent(simulation: Simulation, store: Store) -> str:
         each.append(guarantee(events_of(rows), delta=mechanism.delta, views={row.view for row in rows}))
     most = max(each, key=lambda found: found.epsilon)
     return f"Charged to the hospitals' ledgers for this study, where most was: {most}."
-
-
-def _fingerprints(statistics: Mapping[str, Any]) -> dict[str, str]:
-    """A name for each hospital's training cohort, which changes when a patient does.
-
-    It is a hash of the counts and sums that the hospital sent in the first pass, decimals
-    and all: no record enters it, it can't be guessed from counts, and it does not depend
-    on other hospitals.
-    """
-    return {
-        site: digest({"first": vector, "n": statistics["shapes"][site]}) for site, vector in statistics["first"].items()
-    }

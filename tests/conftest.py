@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from fedhealth.compose import composed, resolved
 from fedhealth.core.study import study_from
-from fedhealth.simulate import STUDY_KEYS
+from fedhealth.study_document import STUDY_KEYS
 
 # A busy machine fails no test.
 settings.register_profile("untimed", deadline=None)

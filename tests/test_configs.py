@@ -18,7 +18,8 @@ from fedhealth.core.study import Rules, study_from
 from fedhealth.core.task import Task
 from fedhealth.core.training import LocalTraining
 from fedhealth.places import configs_folder
-from fedhealth.simulate import STUDY_KEYS, RunSettings
+from fedhealth.simulate import RunSettings
+from fedhealth.study_document import STUDY_KEYS
 
 ROOMS = {
     "model": "fedhealth.models",

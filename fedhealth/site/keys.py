@@ -10,7 +10,6 @@ that a copy of the one put back from a backup is noticed by the other.
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.core.errors import IntegrityError, SettingError
+from fedhealth.core.private_file import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 FOLDER = "keys"
 IDENTITY, SEAL = "identity", "seal"
 KEY_BYTES = 32
-OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +71,3 @@ class Keys:
         if len(found) != KEY_BYTES:
             raise IntegrityError(f"{path} must be a key of 64 hex digits, found something else. Put it back.")
         return found
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file for its owner alone; a crash leaves the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -6,7 +6,7 @@ import pytest
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.study import study_from
-from fedhealth.simulate import STUDY_KEYS
+from fedhealth.study_document import STUDY_KEYS
 
 GOOD = {"galen-heart": "a" * 64, "harrow-fen": "b" * 64, "port-amity": "c" * 64}
 

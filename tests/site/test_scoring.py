@@ -10,7 +10,7 @@ from fedhealth.compose import composed, resolved
 from fedhealth.core.study import study_from
 from fedhealth.core.task import FollowUp
 from fedhealth.models.cox import Cox
-from fedhealth.simulate import STUDY_KEYS
+from fedhealth.study_document import STUDY_KEYS
 from fedhealth.site.scoring import risks
 
 
