@@ -147,7 +147,7 @@ def find(coordinator: CoordinatorFolder, name: str) -> dict[str, Any]:
         SettingError: there is none.
     """
     with control(coordinator) as orders:
-        runs = {str(run["config"].get("fh-run")): run for run in reversed(orders.runs())}
+        runs: dict[str, dict[str, Any]] = {str(run["config"].get("fh-run")): run for run in reversed(orders.runs())}
     if name not in runs:
         raise SettingError(f"a run must be there, found no {name!r}. {did_you_mean(name, runs)}")
     return runs[name]

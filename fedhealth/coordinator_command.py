@@ -28,7 +28,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         parser = verbs.add_parser(name, help=help_)
         parser.add_argument("folder", type=Path, metavar="DIR", help="the coordinator's")
         parser.set_defaults(run=run)
-        return parser  # type: ignore[return-value]
+        return parser
 
     init = verb("init", _init, "make its folder: authority, certificate, tokens, secrets")
     init.add_argument("--name", action="append", metavar="HOST", help="a name or address hospitals reach it by")
@@ -286,12 +286,13 @@ def _show_results(folder: CoordinatorFolder, name: str) -> None:
     from fedhealth.conduct import run_folder, write_report
     from fedhealth.core.study import study_from
     from fedhealth.progress import console, result_table
-    from fedhealth.server.store import Store
+    from fedhealth.server.store import REPORT, Store
 
     store = Store(run_folder(folder, name))
     study = study_from(store.read_config())
     store.read_manifest()
-    console().print(result_table(write_report(study, store)))
+    is_there = (store.folder / REPORT).is_file()
+    console().print(result_table(store.read_json(REPORT) if is_there else write_report(study, store)))
     sys.stdout.write(f"\nreport: {store.folder / 'report.html'}\nmodel: {store.folder / 'model.safetensors'}\n")
 
 

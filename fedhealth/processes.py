@@ -14,12 +14,16 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import FedHealthError
 from fedhealth.governance.record import append
 from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder
 from fedhealth.runtime.deployment.site_folder import SiteFolder
 from fedhealth.runtime.deployment.supervisor import end_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def superlink(folder: Path) -> None:
@@ -51,7 +55,7 @@ def node(folder: Path) -> None:
     Node(SiteFolder(folder)).run()
 
 
-ROLES = {"superlink": superlink, "executor": executor, "conduct": conduct, "node": node}
+ROLES: dict[str, Callable[..., None]] = {"superlink": superlink, "executor": executor, "conduct": conduct, "node": node}
 
 
 def main(words: list[str]) -> int:
@@ -61,6 +65,9 @@ def main(words: list[str]) -> int:
     end_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("fedhealth").setLevel(logging.INFO)
+    # Else it narrates every call, and twice.
+    logging.getLogger("flwr").propagate = False
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     role, folder, *more = words
     try:
         ROLES[role](Path(folder), *more)

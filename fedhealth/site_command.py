@@ -23,7 +23,7 @@ def add_to(records: argparse._SubParsersAction[Parser]) -> None:
         parser = records.add_parser(name, help=help_)
         parser.add_argument("folder", type=Path, metavar="FOLDER", help="the hospital's, with site.yaml")
         parser.set_defaults(run=run)
-        return parser  # type: ignore[return-value]
+        return parser
 
     init = verb("init", _init, "make its keys and a request to be enrolled")
     init.add_argument("--invitation", type=Path, metavar="FILE", help="the coordinator's; once")

@@ -21,6 +21,13 @@ ROOTS = {
     "audit_command",
     "keys_command",
     "compose",
+    "conduct",
+    "coordinating",
+    "coordinator_command",
+    "federate",
+    "processes",
+    "site_command",
+    "study_document",
     "progress",
     "places",
     "__main__",
@@ -35,7 +42,7 @@ MAY_IMPORT = {
 }
 HEAVY = {
     "torch": {"models", "site"},
-    "flwr": {"runtime", "site", "server", "strategies", "simulate", "on_ray"},
+    "flwr": {"runtime", "site", "server", "strategies", "simulate", "on_ray", "conduct"},
     "hydra": {"compose"},
     "omegaconf": {"compose", "cli"},
     "matplotlib": {"report"},

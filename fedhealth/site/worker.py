@@ -39,13 +39,7 @@ log = logging.getLogger(__name__)
 def answer(folder: SiteFolder, message: Message, run_config: Mapping[str, str]) -> Message:
     """The hospital's reply to one message."""
     try:
-        if folder.is_paused:
-            raise Refused(
-                "paused",
-                rule="the hospital must not be paused",
-                found="it paused",
-                remedy=f"Run fedhealth site resume {folder.path}",
-            )
+        _check_awake(folder)
         context = Context(
             run_id=message.metadata.run_id,
             node_id=message.metadata.dst_node_id,
@@ -61,6 +55,16 @@ def answer(folder: SiteFolder, message: Message, run_config: Mapping[str, str]) 
         incident = incident_of(str(folder.path), type(error).__name__, str(error))
         log.error("failed incident=%s %s: %s", incident, type(error).__name__, error)  # noqa: TRY400 - a trace may hold rows
         return write_failure(error, incident, to=message)
+
+
+def _check_awake(folder: SiteFolder) -> None:
+    if folder.is_paused:
+        raise Refused(
+            "paused",
+            rule="the hospital must not be paused",
+            found="that it is",
+            remedy=f"Run fedhealth site resume {folder.path}",
+        )
 
 
 def _node_config(folder: Path, packed_study: str) -> dict[str, str]:

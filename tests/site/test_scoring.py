@@ -10,8 +10,8 @@ from fedhealth.compose import composed, resolved
 from fedhealth.core.study import study_from
 from fedhealth.core.task import FollowUp
 from fedhealth.models.cox import Cox
-from fedhealth.study_document import STUDY_KEYS
 from fedhealth.site.scoring import risks
+from fedhealth.study_document import STUDY_KEYS
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ class Door:
 
     def _note(self, scope: Scope, bearer: Bearer | None, status: int, took_s: float) -> None:
         who, path = bearer.name if bearer else "", str(scope["path"])
-        if ACTIONS.get(path) == "work" and status == 200:  # noqa: PLR2004
+        if ACTIONS.get(path) == "work" and status == 200:
             self._counts[who, path] = self._counts.get((who, path), 0) + 1
             if time.monotonic() - self._counted_at >= COUNT_S:
                 self._write_counts()

@@ -96,12 +96,12 @@ def read_request(content: bytes) -> Request:
         proofs = {name: base64.b64decode(signatures[name], validate=True) for name in ("transport", "identity")}
         made = datetime.fromisoformat(body["made"])
         name, card = str(body["name"]), {key: body["card"][key] for key in CARD}
-        if not isinstance(transport, ec.EllipticCurvePublicKey):
-            raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsupportedAlgorithm):
+        transport = None
+    if not isinstance(transport, ec.EllipticCurvePublicKey):
         raise SettingError(
             "an enrolment request must be as fedhealth site init wrote it, found something else. Send that file."
-        ) from None
+        )
     try:
         transport.verify(proofs["transport"], signed, ec.ECDSA(hashes.SHA384()))
         identity.verify(proofs["identity"], signed)

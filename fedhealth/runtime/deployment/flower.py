@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, ErrorCode, SubStatus
 from flwr.common.serde import (
     message_from_proto,
@@ -325,16 +325,44 @@ def grid(address: str, context: ssl.SSLContext, token: str, task: Task, line: Li
     made._retry_invoker = line  # noqa: SLF001 - there is no argument for it
     made._client = _runtime(address, context, [Bearing(token), _task_token(task.token)], line)  # noqa: SLF001
     made.set_run(Run.create_empty(run_id=task.run_id))
-    return made  # type: ignore[no-any-return]
+    return made
 
 
-def copy_for(message: Message, records: Mapping[str, Any]) -> Message:
-    """The same message again, as a new one, with more records."""
-    content = message.content.copy()
+#: The record in which a small message travels whole, and its one key. Flower sends each array of a message, and each
+#: record around it, by calls of their own, and a call takes longer than the bytes of a small model.
+PACKED, CONTENT = "packed", "content"
+#: Bytes up to which a message is small. Flower cuts larger ones into pieces.
+SMALL_BYTES = 4 * 2**20
+
+
+def pack(records: RecordDict) -> RecordDict:
+    """The records as one, where they are small."""
+    content = content_to_bytes(records)
+    return RecordDict({PACKED: ConfigRecord({CONTENT: content})}) if len(content) <= SMALL_BYTES else records
+
+
+def unpack(records: RecordDict) -> RecordDict:
+    """The inverse of `pack`, other records that came along included."""
+    if PACKED not in records:
+        return records
+    found = content_from_bytes(records[PACKED][CONTENT])
     for name, record in records.items():
-        content[name] = record
-    metadata = message.metadata
-    return Message(content, metadata.dst_node_id, metadata.message_type, group_id=metadata.group_id)
+        if name != PACKED:
+            found[name] = record
+    return found
+
+
+def outgoing(message: Message, beside: Mapping[str, ConfigRecord] | None = None) -> Message:
+    """A message for a node as a new one for the way, with other records beside its own."""
+    records, metadata = pack(message.content), message.metadata
+    if beside:
+        records = RecordDict({**records, **beside})
+    return Message(records, metadata.dst_node_id, metadata.message_type, group_id=metadata.group_id)
+
+
+def with_content(message: Message, records: RecordDict) -> Message:
+    """The same message with other records."""
+    return Message(metadata=message.metadata, content=records)
 
 
 class Fleet:
@@ -415,7 +443,7 @@ class Fleet:
         confirm(tree.object_id)
         message: Message = inflate_object_from_contents(tree.object_id, contents)
         message.metadata.__dict__["_message_id"] = tree.object_id
-        return message
+        return with_content(message, unpack(message.content)) if message.has_content() else message
 
     def run_config(self, run_id: int) -> dict[str, str]:
         """The config of a run, asked for once."""
@@ -426,10 +454,12 @@ class Fleet:
 
     def give(self, reply: Message) -> None:
         """Send a reply. Given again, it counts once."""
+        if reply.has_content():
+            reply = with_content(reply, pack(reply.content))
         reply.metadata.__dict__["_message_id"] = reply.object_id
         with no_object_id_recompute():
             tree, objects = get_object_tree(reply), get_all_nested_objects(reply)
-            head = Message(metadata=reply.metadata, content=RecordDict()) if reply.has_content() else reply
+            head = with_content(reply, RecordDict()) if reply.has_content() else reply
             answer = self._line.invoke(
                 self._client.PushMessages,
                 PushMessagesRequest(

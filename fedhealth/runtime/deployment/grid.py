@@ -94,7 +94,7 @@ class DeployedGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send the messages; the ids returned name their replies, whichever copy is answered."""
         pending, there = list(messages), self._there()
-        ids = self._sent(pending)
+        ids = self._sent([flower.outgoing(message) for message in pending])
         # One exchange at a time: what is open from the one before is given up.
         self._open = _Open()
         for message_id, message in zip(ids, pending, strict=True):
@@ -154,6 +154,8 @@ class DeployedGrid(Grid):
                 question.lost_at = question.lost_at or time.monotonic()
             return None
         del self._open.questions[first]
+        if reply.has_content():
+            reply = flower.with_content(reply, flower.unpack(reply.content))
         in_any_runtime.set_reply_to(reply, first)
         return reply
 
@@ -168,8 +170,7 @@ class DeployedGrid(Grid):
             question.copies.clear()
             question.lost_at = question.lost_at or time.monotonic()
             return
-        again = flower.copy_for(question.message, {AGAIN: ConfigRecord({FIRST: first})})
-        (copy,) = self._sent([again])
+        (copy,) = self._sent([flower.outgoing(question.message, {AGAIN: ConfigRecord({FIRST: first})})])
         question.copies.add(copy)
         question.let_in, question.lost_at = let_in, None
         self._open.first_of[copy] = first

@@ -49,7 +49,7 @@ PATIENCE_S = 60.0
 MOST_DEATHS = 2
 
 
-class _Ending(Exception):  # noqa: N818 - no error
+class _Ending(Exception):
     """The node was told to end."""
 
 

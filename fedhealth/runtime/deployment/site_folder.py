@@ -13,6 +13,7 @@ The data itself is only ever read.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,13 +47,13 @@ class SiteFolder:
             found = dict(json.loads(invitation))
             address, authority = str(found["address"]), str(found["authority"]).encode()
             shown = certificates.fingerprint(authority)
-            host, _, port = address.rpartition(":")
-            if not host or not 0 < int(port) < 2**16:
-                raise ValueError
+            is_whole = re.fullmatch(r"[^\s/]+:[0-9]{1,5}", address) is not None
         except (ValueError, KeyError, TypeError):
+            is_whole = False
+        if not is_whole:
             raise SettingError(
                 "an invitation must be as fedhealth coordinator init wrote it, found something else. Ask for that file."
-            ) from None
+            )
         for name in ("state", "logs"):
             (self.path / name).mkdir(exist_ok=True, mode=FOLDER_OWNER_ONLY)
         write_private(self.path / INVITATION, invitation)

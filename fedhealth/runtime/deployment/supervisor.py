@@ -177,7 +177,6 @@ def held(folder: Path) -> Iterator[None]:
                 f"one supervisor at a time may run {folder}, found one at work (process {running(folder).get('pid')}). "
                 "Stop it first."
             ) from None
-        os.set_inheritable(handle.fileno(), False)
         yield
 
 
