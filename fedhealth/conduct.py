@@ -12,7 +12,7 @@ import platform
 import re
 import resource
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder
     from fedhealth.runtime.deployment.enrolment import Enrolled
 
-#: Seconds between looks at what has come; over a network one look costs a few milliseconds on both ends.
-POLL_S = 0.1
+#: Seconds between looks at what has come, where the SuperLink did not have this process wait for it.
+POLL_S = 0.2
 #: How long the SuperLink may be away.
 PATIENCE_S = 120.0
 #: In a run's folder, what its process told whoever follows it.
@@ -69,9 +69,12 @@ def conducted(coordinator: CoordinatorFolder, file: Path) -> None:
         _conduct(coordinator, task, unpacked(str(config["fh-study"])), folder)
         tell(told, "done")
     except (FedHealthError, OSError) as error:
-        file.with_suffix(".why").write_text(_why(error), encoding="utf-8")
+        # On a disk that is full neither may fit; then the run's state says what its process ended with.
+        with suppress(OSError):
+            file.with_suffix(".why").write_text(_why(error), encoding="utf-8")
         if told is not None:
-            tell(told, "failed", said_of(error))
+            with suppress(OSError):
+                tell(told, "failed", said_of(error))
         raise
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder
 
@@ -69,6 +69,8 @@ def federation(folder: Path, overrides: Sequence[str] = ()) -> Iterator[tuple[Co
 
     coordinator = _coordinator(folder / "coordinator")
     sites = _sites(folder / "sites", overrides)
+    # A trial on a machine where a hospital of that name keeps its ledger must not be charged to it.
+    own = {"XDG_STATE_HOME": str(folder.resolve() / "state")}
     with ExitStack() as running:
         running.enter_context(place("coordinator start", coordinator.path))
         invitation = (coordinator.path / "invitation.json").read_bytes()
@@ -77,12 +79,12 @@ def federation(folder: Path, overrides: Sequence[str] = ()) -> Iterator[tuple[Co
             if name not in known:
                 request, _ = init(site, invitation)
                 enrol(coordinator, request.read_bytes(), patience_s=START_S)
-            running.enter_context(place("site start", site))
+            running.enter_context(place("site start", site, own))
         yield coordinator, sites
 
 
 @contextmanager
-def place(words: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def place(words: str, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A place's supervisor, by the command that starts it in the field; it and its processes end afterwards."""
     with _log(folder / "logs" / "supervisor.log") as out:
         process = subprocess.Popen(  # noqa: S603 - this package's own command
@@ -90,6 +92,7 @@ def place(words: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
+            env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
     try:

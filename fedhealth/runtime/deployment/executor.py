@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from fedhealth.core.errors import FedHealthError
 from fedhealth.core.private_file import write_private
 from fedhealth.runtime.deployment import flower
-from fedhealth.runtime.deployment.line import Line, NotAdmitted, RunOver, Unreachable
+from fedhealth.runtime.deployment.line import Declined, Line, NotAdmitted, RunOver, Unreachable
 from fedhealth.runtime.deployment.supervisor import command
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks for a new task, and between signs of life of those at work.
-TAKE_S, BEAT_S = 0.5, 10.0
+#: Seconds between looks at what is at work, for a new task, and between signs of life.
+LOOK_S, TAKE_S, BEAT_S = 0.1, 0.5, 10.0
 #: How often a process that was killed is started again for one run.
 MOST_STARTS = 6
 #: How long the SuperLink may be away before a call is given up; its supervisor starts it again meanwhile.
@@ -69,19 +69,25 @@ class Executor:
             Line(PATIENCE_S),
         )
         self._take_up()
-        at_once = self.folder.settings.runs_at_once
+        at_once, taken_at = self.folder.settings.runs_at_once, 0.0
         while not self._ending:
-            try:
-                if len(self._works) < at_once and (task := tasks.take()) is not None:
-                    self._begin(tasks, task)
-                for work in list(self._works.values()):
-                    self._look_after(tasks, work)
-            except (Unreachable, NotAdmitted, RunOver) as error:
-                log.warning("%s", error)
-            time.sleep(TAKE_S)
+            for work in list(self._works.values()):
+                self._look_after(tasks, work)
+            if len(self._works) < at_once and time.monotonic() - taken_at >= TAKE_S:
+                taken_at = time.monotonic()
+                self._take(tasks)
+            time.sleep(LOOK_S)
         for work in self._works.values():
             if work.process is not None:
                 work.process.terminate()
+
+    def _take(self, tasks: flower.Tasks) -> None:
+        try:
+            task = tasks.take()
+            if task is not None:
+                self._begin(tasks, task)
+        except (Unreachable, NotAdmitted, RunOver, Declined) as error:
+            log.warning("%s", error)
 
     def _end(self, _number: int, _frame: object) -> None:
         self._ending = True
@@ -129,8 +135,11 @@ class Executor:
         try:
             if tasks.beat(work.task):
                 return
-        except (NotAdmitted, RunOver):
-            pass
+        except (Unreachable, Declined) as error:
+            log.warning("%s", error)
+            return
+        except (NotAdmitted, RunOver) as error:
+            log.info("%s", error)
         log.warning("run=%d is over: it was stopped, or nobody worked on it for a minute", work.task.run_id)
         if work.process is not None:
             work.process.kill()

@@ -63,6 +63,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedhealth.runtime.deployment.line import Declined, NotAdmitted
+from fedhealth.runtime.deployment.waiting_room import WAIT
 
 if TYPE_CHECKING:
     import ssl
@@ -82,6 +83,10 @@ LOST: frozenset[int] = frozenset(
 )
 #: Its own node id at the SuperLink.
 SUPERLINK_NODE = 1
+#: Seconds that a question for messages waits at the coordinator: a hospital's, and a run's.
+NODE_WAIT_S, RUN_WAIT_S = 20.0, 0.5
+#: Pauses between tries for a part of a message that is on its way still.
+PART_FIRST_S, PART_LONGEST_S = 0.02, 0.5
 
 #: The app that Flower is given for a run: the names of installed parts, no code.
 APP = """\
@@ -149,29 +154,35 @@ def serve(
         access_log=False,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=1,
         ssl_context_factory=lambda _config, _default: context,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Bearing:
-    """Adds the caller's bearer token and Flower's version to each call."""
+class Headed:
+    """Adds to each call Flower's version, how long it may wait, and the caller's bearer token where there is one."""
 
-    token: str
+    token: str = ""
 
     def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:  # noqa: ANN401 - Flower's
         """The answer to the call with its headers."""
-        context.request.headers["authorization"] = f"Bearer {self.token}"
-        return _versioned(context, call_next)
+        headers = context.request.headers
+        headers.update(dict(RuntimeVersionMetadata.from_local_component("fedhealth").as_metadata()))
+        if context.rpc_method in _WAITS:
+            headers[WAIT] = str(_WAITS[context.rpc_method])
+        if self.token:
+            headers["authorization"] = f"Bearer {self.token}"
+        return call_next(context)
 
     def __repr__(self) -> str:
-        return "Bearing(token=…)"
+        return "Headed(token=…)"
 
 
-def _versioned(context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:  # noqa: ANN401 - Flower's
-    context.request.headers.update(dict(RuntimeVersionMetadata.from_local_component("fedhealth").as_metadata()))
-    return call_next(context)
+_WAITS = {
+    "/flwr.proto.Fleet/PullMessages": NODE_WAIT_S,
+    "/flwr.proto.Runtime/PullMessages": RUN_WAIT_S,
+}
 
 
 class Control:
@@ -181,7 +192,7 @@ class Control:
         from flwr.supercore.control import ControlHttpClient
 
         self._client = ControlHttpClient(
-            f"https://{address}", interceptors=[Bearing(token)], verify=context, retry_invoker=line
+            f"https://{address}", interceptors=[Headed(token)], verify=context, retry_invoker=line
         )
 
     def register(self, public_key: bytes, name: str) -> int:
@@ -262,7 +273,7 @@ class Tasks:
     def __init__(self, address: str, context: ssl.SSLContext, token: str, secret: bytes, line: Line) -> None:
         from flwr.supercore.interceptors import SuperExecAuthHttpInterceptor
 
-        self._bearing, self._context, self._address, self._line = Bearing(token), context, address, line
+        self._bearing, self._context, self._address, self._line = Headed(token), context, address, line
         signature = SuperExecAuthHttpInterceptor(
             master_secret=secret, protected_methods=["/flwr.proto.Runtime/AcquireTask"]
         )
@@ -317,13 +328,15 @@ def _runtime(address: str, context: ssl.SSLContext, interceptors: Sequence[Any],
 
 def grid(address: str, context: ssl.SSLContext, token: str, task: Task, line: Line) -> Grid:
     """The grid of a task's run; this process is named as its server task."""
-    from flwr.superlink.grid import HttpGrid
+    from flwr.superlink.grid import HttpGrid, http_grid
 
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = task.run_id, SUPERLINK_NODE, task.task_id
+    # Else it looks for a part that is on its way still once a second.
+    http_grid.pull_objects = partial(pull_objects, initial_backoff=PART_FIRST_S, backoff_cap=PART_LONGEST_S)
     made = HttpGrid(address, token=task.token)
     # Connected here, so that it never connects by itself: with 1.2, and ending the process where it is refused.
     made._retry_invoker = line  # noqa: SLF001 - there is no argument for it
-    made._client = _runtime(address, context, [Bearing(token), _task_token(task.token)], line)  # noqa: SLF001
+    made._client = _runtime(address, context, [Headed(token), _task_token(task.token)], line)  # noqa: SLF001
     made.set_run(Run.create_empty(run_id=task.run_id))
     return made
 
@@ -377,7 +390,7 @@ class Fleet:
         self._public_key = public_key_to_bytes(key.public_key())
         self._client = FleetHttpClient(
             f"https://{address}",
-            interceptors=[_Versioned(), NodeAuthHttpInterceptor(key, key.public_key())],
+            interceptors=[Headed(), NodeAuthHttpInterceptor(key, key.public_key())],
             verify=context,
         )
         self._node = Node()
@@ -436,7 +449,7 @@ class Fleet:
         head, tree = message_from_proto(found.messages_list[0]), found.message_object_trees[0]
         run_id = int(head.metadata.run_id)
         pull = make_pull_object_fn_protobuf(partial(self._line.invoke, self._client.PullObject), self._node, run_id)
-        contents = pull_objects([each.object_id for each in iterate_object_tree(tree)], pull)
+        contents = _parts(tree, pull)
         confirm = make_confirm_message_received_fn_protobuf(
             partial(self._line.invoke, self._client.ConfirmMessageReceived), self._node, run_id
         )
@@ -479,11 +492,11 @@ class Fleet:
         self._client.close()
 
 
-class _Versioned:
-    """Adds Flower's version to each call."""
-
-    def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:  # noqa: ANN401 - Flower's
-        return _versioned(context, call_next)
+def _parts(tree: Any, pull: Callable[[str], bytes]) -> dict[str, bytes]:  # noqa: ANN401 - Flower's
+    """The parts of a message by name; those on their way still are waited for."""
+    names = [each.object_id for each in iterate_object_tree(tree)]
+    found = pull_objects(names, pull, initial_backoff=PART_FIRST_S, backoff_cap=PART_LONGEST_S)
+    return dict(found)
 
 
 #: What a half-sent message gives, either way.

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks for a message: soon after one, and once it has been quiet for a while.
-BUSY_S, QUIET_S, QUIET_AFTER_S = 0.25, 3.0, 120.0
+#: Seconds between looks for a message, where the coordinator did not have this hospital wait for one.
+LOOK_S = 1.0
 #: Seconds until it is tried again to be let in: at first, and at most.
 FIRST_TRY_S, LONGEST_TRY_S = 1.0, 30.0
 #: For how long a call is repeated before the hospital enters anew.
@@ -164,16 +164,15 @@ class Node:
 
     def _serve(self) -> None:
         """Take messages and answer them, until the line has to be entered anew."""
-        busy_at = time.monotonic()
         while not self._is_lost.is_set():
-            broken = self._line.broken
+            broken, asked_at = self._line.broken, time.monotonic()
             try:
                 message = self._fleet.take()
                 if message is not None:
                     self._answer(message)
-                    busy_at = time.monotonic()
             except RunOver as error:
                 log.info("%s", error)
+                self._say("connected")
             except flower.HALF_SENT as error:
                 log.warning("a message came or went in part: %s", type(error).__name__)
                 return
@@ -182,7 +181,7 @@ class Node:
                 return
             if message is None:
                 self._worker.start()
-                time.sleep(BUSY_S if time.monotonic() - busy_at < QUIET_AFTER_S else QUIET_S)
+                time.sleep(max(asked_at + LOOK_S - time.monotonic(), 0.0))
 
     def _answer(self, message: Message) -> None:
         first = message.metadata.message_id

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedhealth.core.errors import SettingError
 from fedhealth.runtime.deployment.door import Door
+from fedhealth.runtime.deployment.waiting_room import WaitingRoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,6 @@ def be_superlink(folder: CoordinatorFolder, record: Callable[[dict[str, Any]], N
         chosen.port,
         folder.path / "superlink.db",
         folder.secret(),
-        lambda app: Door(app, tokens, record),
+        lambda app: Door(WaitingRoom(app), tokens, record),
         folder.server_context(),
     )

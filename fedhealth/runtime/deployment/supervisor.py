@@ -107,6 +107,8 @@ class Supervisor:
                 if now - child.since >= WELL_S:
                     child.pause_s = FIRST_PAUSE_S
                 self._log(child, f"ended with {child.process.returncode}, starts again in {child.pause_s:g} s")
+                # What it had started goes with it, also where that hangs.
+                _signal(child.process, signal.SIGKILL)
                 child.process, child.due_at = None, now + child.pause_s
                 child.pause_s, has_changed = min(2 * child.pause_s, LONGEST_PAUSE_S), True
             if child.process is None and now >= child.due_at:
@@ -169,7 +171,7 @@ def held(folder: Path) -> Iterator[None]:
     """
     if not (folder / "state").is_dir():
         raise SettingError(f"{folder} must have been made by init, found no state/ in it. Run init first.")
-    with (folder / "state" / "lock").open("w") as handle:
+    with os.fdopen(os.open(folder / "state" / "lock", os.O_RDWR | os.O_CREAT, OWNER_ONLY), "r+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

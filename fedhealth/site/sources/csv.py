@@ -74,6 +74,22 @@ class CsvSource:
                 "Correct the path or the rights."
             ) from None
 
+    def check(self, folder: Path) -> str:
+        """What is there, in words; no patient is read.
+
+        Raises:
+            DataError: the file is missing, or can't be read.
+        """
+        try:
+            with self._file(folder).open("rb") as file:
+                file.read(1)
+        except OSError as error:
+            raise DataError(
+                f"source.path of {folder.name} must name a readable file, found {error.strerror}. "
+                "Correct the path or the rights."
+            ) from None
+        return "csv, its file can be read"
+
     def _table(self, path: Path, spec: FeatureSpec, task: Task, manifest: SiteManifest) -> Table:
         follow_up = task.follow_up
         outcomes = (task.outcome,) if follow_up is None else (task.outcome, follow_up.time)
