@@ -14,6 +14,7 @@ a `Line`, and none of Flower's own retry and heartbeat helpers is used, which do
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
     ObjectPushError,
+    ObjectUnavailableError,
     inflate_object_from_contents,
     pull_objects,
     push_objects,
@@ -87,6 +89,8 @@ SUPERLINK_NODE = 1
 NODE_WAIT_S, RUN_WAIT_S = 20.0, 0.5
 #: Pauses between tries for a part of a message that is on its way still.
 PART_FIRST_S, PART_LONGEST_S = 0.02, 0.5
+#: Seconds without a new part after which a message counts as half sent: one of few parts, and any other.
+FEW_PARTS, FEW_STALL_S, STALL_S = 8, 5.0, 60.0
 
 #: The app that Flower is given for a run: the names of installed parts, no code.
 APP = """\
@@ -331,8 +335,8 @@ def grid(address: str, context: ssl.SSLContext, token: str, task: Task, line: Li
     from flwr.superlink.grid import HttpGrid, http_grid
 
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = task.run_id, SUPERLINK_NODE, task.task_id
-    # Else it looks for a part that is on its way still once a second.
-    http_grid.pull_objects = partial(pull_objects, initial_backoff=PART_FIRST_S, backoff_cap=PART_LONGEST_S)
+    # Else it looks for a part once a second, and waits three minutes for one whose sender was killed.
+    http_grid.pull_objects = parts
     made = HttpGrid(address, token=task.token)
     # Connected here, so that it never connects by itself: with 1.2, and ending the process where it is refused.
     made._retry_invoker = line  # noqa: SLF001 - there is no argument for it
@@ -449,7 +453,7 @@ class Fleet:
         head, tree = message_from_proto(found.messages_list[0]), found.message_object_trees[0]
         run_id = int(head.metadata.run_id)
         pull = make_pull_object_fn_protobuf(partial(self._line.invoke, self._client.PullObject), self._node, run_id)
-        contents = _parts(tree, pull)
+        contents = parts([each.object_id for each in iterate_object_tree(tree)], pull)
         confirm = make_confirm_message_received_fn_protobuf(
             partial(self._line.invoke, self._client.ConfirmMessageReceived), self._node, run_id
         )
@@ -492,11 +496,27 @@ class Fleet:
         self._client.close()
 
 
-def _parts(tree: Any, pull: Callable[[str], bytes]) -> dict[str, bytes]:  # noqa: ANN401 - Flower's
-    """The parts of a message by name; those on their way still are waited for."""
-    names = [each.object_id for each in iterate_object_tree(tree)]
-    found = pull_objects(names, pull, initial_backoff=PART_FIRST_S, backoff_cap=PART_LONGEST_S)
-    return dict(found)
+def parts(object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
+    """The parts of a message by name; those on their way still are waited for, as long as some arrive.
+
+    Raises:
+        ObjectPullError: none has come for a while: whoever sent them has ended.
+    """
+    patience_s = FEW_STALL_S if len(object_ids) <= FEW_PARTS else STALL_S
+    came_at = time.monotonic()
+
+    def pull(object_id: str) -> bytes:
+        nonlocal came_at
+        try:
+            content = pull_object_fn(object_id)
+        except ObjectUnavailableError:
+            if time.monotonic() - came_at > patience_s:
+                raise ObjectPullError(object_id, "its sender has ended") from None
+            raise
+        came_at = time.monotonic()
+        return content
+
+    return dict(pull_objects(object_ids, pull, initial_backoff=PART_FIRST_S, backoff_cap=PART_LONGEST_S))
 
 
 #: What a half-sent message gives, either way.
