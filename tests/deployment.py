@@ -89,14 +89,14 @@ class Federation:
         """What a hospital's node told last."""
         return SiteFolder(self.sites[name]).said()
 
-    def working(self, name: str, asked: str) -> dict:
-        """What a hospital's node tells once it has given its worker a question of that kind."""
+    def working(self, name: str) -> dict:
+        """What a hospital's node tells once it has given its worker a question."""
 
         def is_so():
             said = self.node(name)
-            return said if said.get("state") == "working" and said.get("asked") == asked else None
+            return said if said.get("state") == "working" else None
 
-        return until(is_so, f"{name} works on {asked}")
+        return until(is_so, f"{name} works")
 
     def rounds_done(self, name: str, at_least: int) -> None:
         """Wait until a run has so many checkpoints."""

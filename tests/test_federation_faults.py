@@ -26,9 +26,13 @@ from fedhealth.privacy.ledger import Ledger
 from fedhealth.runtime.deployment.site_folder import INVITATION
 from fedhealth.runtime.deployment.supervisor import running
 from fedhealth.server.store import Store
+from fedhealth.site.doctor import examined
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
+#: Places that a test started, to be ended after the last; and where these keep no ledger.
+STARTED: list = []
+OWN = {"XDG_STATE_HOME": "/nonexistent"}
 STUDY = ("rounds=4", "rules.node_timeout_s=60")
 HURT = "port-amity"
 #: Seconds from an injury to the end of a run that stands it.
@@ -93,16 +97,28 @@ def anew(there: Federation, name: str, address: str = "", env: dict[str, str] | 
     if address:
         (site / INVITATION).write_text(json.dumps({**json.loads(before), "address": address}))
     try:
-        with place("site start", site, env):
+        with place("site start", site, {**OWN, **(env or {})}):
             yield
     finally:
         (site / INVITATION).write_bytes(before)
-        STARTED.append(place("site start", site))
-        STARTED[-1].__enter__()
-        until(lambda: there.node(name).get("state") == "connected", f"{name} is back")
+        back(there, name)
 
 
-STARTED: list = []
+@contextmanager
+def away(there: Federation, name: str):
+    """A hospital that is ended, and started again afterwards."""
+    assert fedhealth("site", "stop", str(there.sites[name])).returncode == 0
+    try:
+        yield
+    finally:
+        back(there, name)
+
+
+def back(there: Federation, name: str) -> None:
+    """Start a hospital that was ended."""
+    STARTED.append(place("site start", there.sites[name], OWN))
+    STARTED[-1].__enter__()
+    until(lambda: there.node(name).get("state") == "connected", f"{name} is back")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -142,9 +158,10 @@ def test_the_whole_coordinator_is_ended_and_started_again(there, expected):
 
 @pytest.mark.parametrize("who", ["node", "worker"])
 def test_a_process_of_a_hospitals_is_killed_with_a_question_in_hand(there, expected, who):
+    name = there.begin(*STUDY)
+    there.rounds_done(name, 1)
     with halted(there, HURT) as worker:
-        name = there.begin(*STUDY)
-        node = there.working(HURT, "train")["process"]
+        node = there.working(HURT)["process"]
         kill(node if who == "node" else worker)
         stands(there, name, expected)
     assert there.node(HURT)["worker"] != worker
@@ -178,7 +195,7 @@ def test_a_straggler_is_left_out_and_what_it_says_too_late_does_not_count(there)
     with halted(there, HURT):
         name = there.begin("seed=12", "rounds=2", "rules.quorum=2", "rules.grace_s=1", "rules.node_timeout_s=5")
         rows = ended(there, name)
-    assert [[each["site"] for each in row["failed"]] for row in rows] == [[HURT], [HURT]]
+    assert [{each["site"] for each in row["failed"]} for row in rows] == [{HURT}, {HURT}]
     assert [row["answered"] for row in rows] == [2, 2]
     assert "gave no answer within" in rows[0]["failed"][0]["reason"]
     # It answers now what nobody waits for, and takes part again.
@@ -187,8 +204,7 @@ def test_a_straggler_is_left_out_and_what_it_says_too_late_does_not_count(there)
 
 
 def test_a_hospital_that_never_returns_is_gone_on_without_or_ends_the_run_with_its_name(there):
-    with anew(there, HURT):
-        assert fedhealth("site", "stop", str(there.sites[HURT])).returncode == 0
+    with away(there, HURT):
         enough = there.begin("seed=14", "rounds=2", "rules.quorum=2", "rules.node_timeout_s=3")
         assert [row["answered"] for row in ended(there, enough)] == [2, 2]
         started = time.monotonic()
@@ -228,20 +244,21 @@ def test_a_data_source_that_vanished_fails_that_hospital_and_says_no_more_than_a
     manifest.write_text(before.split("source:")[0] + "source:\n  kind: csv\n  path: of-mrs-smith.csv\n")
     try:
         rows = ended(there, there.begin("seed=16", "rounds=1", "rules.quorum=2"))
-        doctor = fedhealth("site", "doctor", str(there.sites[HURT])).stdout
+        found = {line.what: line for line in examined(there.sites[HURT])}
     finally:
         manifest.write_text(before)
     (failure,) = rows[0]["failed"]
     assert failure["reason"].startswith("failed with DataError (incident ")
-    assert "source.path of port-amity must name a readable" in " ".join(doctor.split())
+    assert found["data source"].remedy == "Correct the path or the rights"
     everything = [file for file in there.coordinator.path.rglob("*") if file.is_file()]
     assert not [file for file in everything if b"of-mrs-smith" in file.read_bytes()]
 
 
 def test_a_masked_round_stands_a_killed_node_and_gives_the_same_model(there, expected):
+    name = there.begin(*STUDY, "secagg=masked")
+    there.rounds_done(name, 1)
     with halted(there, HURT):
-        name = there.begin(*STUDY, "secagg=masked")
-        kill(there.working(HURT, "query.share")["process"])
+        kill(there.working(HURT)["process"])
         ended(there, name)
     ours, theirs = load_tensors((there.folder(name) / "model.safetensors").read_bytes()), load_tensors(expected)
     for key, array in theirs.items():
