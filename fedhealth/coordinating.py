@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PATIENCE_S = 5.0
 #: Seconds between looks at what a run told, and between questions whether it still goes on.
 LOOK_S, ASK_S = 0.1, 2.0
+#: How long a coordinator may be away while a run is followed.
+AWAY_S = 120.0
 
 
 @contextmanager
@@ -162,6 +164,7 @@ def follow(coordinator: CoordinatorFolder, name: str, watch: Callable[[dict[str,
     """
     folder = run_folder(coordinator, name)
     listener, asked_at = Listener(folder / TOLD_FILE), time.monotonic()
+    heard_at = asked_at
     while True:
         for kind, said in listener.news():
             if kind == "round":
@@ -172,7 +175,14 @@ def follow(coordinator: CoordinatorFolder, name: str, watch: Callable[[dict[str,
                 return folder
         if time.monotonic() - asked_at >= ASK_S:
             asked_at = time.monotonic()
-            run = find(coordinator, name)
+            try:
+                run = find(coordinator, name)
+                heard_at = asked_at
+            except Unreachable:
+                # Its supervisor starts it again; the run goes on meanwhile.
+                if time.monotonic() - heard_at > AWAY_S:
+                    raise
+                continue
             if str(run["state"]).startswith("finished") and not listener.news():
                 raise FedHealthError(
                     f"a run must end by its own word, found it {run['state']}: {run['why'] or 'no reason given'}. See "

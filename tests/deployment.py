@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedhealth.coordinating import find, follow, study_of, submit
+from fedhealth.coordinating import control, find, follow, study_of, submit
 from fedhealth.core.study import digest
 from fedhealth.federate import federation
 from fedhealth.governance.approved import approve
@@ -81,9 +81,16 @@ class Federation:
         return until(lambda: running(self.coordinator.path)["children"][child]["pid"], f"{child} runs")
 
     def _conducting(self) -> int:
-        found = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+        found = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
         wanted = f"fedhealth.processes conduct {self.coordinator.path.resolve()}"
         return next((int(row.split()[0]) for row in found.splitlines() if wanted in row), 0)
+
+    def settle(self) -> None:
+        """Stop whatever run is left."""
+        with control(self.coordinator, 30) as orders:
+            for run in orders.runs():
+                if not str(run["state"]).startswith("finished"):
+                    orders.stop(int(run["run_id"]))
 
     def node(self, name: str) -> dict:
         """What a hospital's node told last."""

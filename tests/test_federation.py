@@ -219,7 +219,7 @@ def test_nothing_in_either_place_is_readable_by_others_and_no_command_line_has_a
             if file.is_file() and not file.is_symlink() and file.name != "site.yaml" and "runs" not in file.parts:
                 assert not file.stat().st_mode & 0o077, file
     assert not there.coordinator.path.stat().st_mode & 0o077
-    commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    commands = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     secrets = [
         there.coordinator.token("runtime"),
         there.coordinator.token("coordinator"),

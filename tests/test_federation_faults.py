@@ -128,6 +128,12 @@ def _ends_what_was_started_again():
         STARTED.pop().__exit__(None, None, None)
 
 
+@pytest.fixture(autouse=True)
+def _leaves_no_run(there):
+    yield
+    there.settle()
+
+
 @pytest.mark.parametrize("child", ["superlink", "executor", "conduct"])
 def test_a_process_of_the_coordinators_is_killed_in_the_middle(there, expected, child):
     name = there.begin(*STUDY)
@@ -249,7 +255,7 @@ def test_a_data_source_that_vanished_fails_that_hospital_and_says_no_more_than_a
         manifest.write_text(before)
     (failure,) = rows[0]["failed"]
     assert failure["reason"].startswith("failed with DataError (incident ")
-    assert found["data source"].remedy == "Correct the path or the rights"
+    assert found["data source"].remedy == "Correct the path"
     everything = [file for file in there.coordinator.path.rglob("*") if file.is_file()]
     assert not [file for file in everything if b"of-mrs-smith" in file.read_bytes()]
 
