@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -82,10 +82,8 @@ def halted(there: Federation, name: str):
     try:
         yield worker
     finally:
-        try:
+        with suppress(ProcessLookupError):
             kill(worker, signal.SIGCONT)
-        except ProcessLookupError:
-            return
 
 
 @contextmanager
