@@ -89,6 +89,8 @@ class Worker:
             self._pipe.send_bytes(flower.to_bytes(message))
             return flower.from_bytes(self._pipe.recv_bytes())
         except (EOFError, OSError):
+            # The pipe may tell before the process is gone.
+            self.stop()
             return None
 
     @property
