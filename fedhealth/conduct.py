@@ -31,6 +31,7 @@ from fedhealth.server.app import make, policed
 from fedhealth.server.fingerprints import fingerprints
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import CONFIG, Store
+from fedhealth.study_document import check_strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,6 +91,7 @@ def run_folder(coordinator: CoordinatorFolder, name: str) -> Path:
 
 
 def _conduct(coordinator: CoordinatorFolder, task: flower.Task, document: dict[str, Any], folder: Path) -> None:
+    check_strategy(document, coordinator.settings.strategies)
     study, store = study_from(document), Store(folder)
     sites = {name: _enrolled(coordinator, name) for name in study.roster}
     with contextmanager(store.lock)():

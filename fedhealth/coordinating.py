@@ -16,7 +16,7 @@ from fedhealth.runtime.deployment import flower
 from fedhealth.runtime.deployment.enrolment import read_request
 from fedhealth.runtime.deployment.line import Line, Unreachable
 from fedhealth.runtime.told import Listener, error_in
-from fedhealth.study_document import check_keys, document_of, fitting
+from fedhealth.study_document import check_keys, check_strategy, document_of, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -98,6 +98,7 @@ def study_of(coordinator: CoordinatorFolder, overrides: Sequence[str]) -> dict[s
                 "Name others: 'sites.names=[…]'"
             )
     document = document_of(config, roster)
+    check_strategy(document, coordinator.settings.strategies)
     study = fitting(document)
     if build(study.secagg, where="secagg", room="fedhealth.secagg").is_masked:
         document = {**document, "identities": {name: enrolled[name].identity for name in sorted(roster)}}

@@ -8,10 +8,12 @@ import stat
 import pytest
 
 from fedhealth import cli
+from fedhealth.core.errors import Refused
 from fedhealth.places import builtin_sites
 from fedhealth.runtime.deployment.certificates import fingerprint, is_issued_by
 from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder
 from fedhealth.runtime.deployment.site_folder import SiteFolder
+from fedhealth.study_document import check_strategy
 
 
 @pytest.fixture
@@ -143,3 +145,18 @@ def test_a_token_is_printed_once_and_listed_without_itself(made, capsys):
     listed = capsys.readouterr().out
     assert "ann\tauditor\t" in listed
     assert token not in listed
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"_target_": "os.system", "command": "true"},
+        {"_target_": "fedhealth.federate.place"},
+        {"_target_": "flwr.serverapp.strategy.FedAvg", "evaluate": [{"_target_": "os.system"}]},
+    ],
+    ids=["a function", "of another room", "within one that may"],
+)
+def test_a_submitted_strategy_from_elsewhere_is_refused_before_it_is_built(strategy):
+    with pytest.raises(Refused, match="a submitted strategy must be from"):
+        check_strategy({"strategy": strategy})
+    check_strategy({"strategy": {"_target_": "mine.Own"}}, more=["mine"])

@@ -47,12 +47,14 @@ class CoordinatorSettings:
         port: the one port.
         names: the host names and addresses under which hospitals reach it; the first is in their invitation.
         runs_at_once: runs that are worked on at a time; the others wait.
+        strategies: packages beside FedHealth's and Flower's whose strategies may be submitted.
     """
 
     listen: str = "0.0.0.0"  # noqa: S104 - hospitals come from elsewhere
     port: int = 9443
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     runs_at_once: int = 2
+    strategies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 2**16:
@@ -98,7 +100,7 @@ class CoordinatorFolder:
         host = f"[{chosen.names[0]}]" if ":" in chosen.names[0] else chosen.names[0]
         invitation = {"fedhealth": "invitation 1", "address": f"{host}:{chosen.port}", "authority": authority.decode()}
         write_private(self.path / "invitation.json", (json.dumps(invitation, indent=1) + "\n").encode())
-        row = {name: getattr(chosen, name) for name in ("listen", "port", "names", "runs_at_once")}
+        row = {name: getattr(chosen, name) for name in ("listen", "port", "names", "runs_at_once", "strategies")}
         # Last: a folder with it in is whole.
         write_private(self.path / SETTINGS, (json.dumps(row, indent=1) + "\n").encode())
         return certificates.fingerprint(authority)
