@@ -14,7 +14,7 @@ from fedhealth.core.settings import read
 from fedhealth.core.study import digest, packed, unpacked
 from fedhealth.runtime.deployment import flower
 from fedhealth.runtime.deployment.enrolment import read_request
-from fedhealth.runtime.deployment.line import Line, Unreachable
+from fedhealth.runtime.deployment.line import Line, Unreachable, go_straight
 from fedhealth.runtime.told import Listener, error_in
 from fedhealth.study_document import check_keys, check_strategy, document_of, fitting
 
@@ -40,6 +40,7 @@ def control(coordinator: CoordinatorFolder, patience_s: float = PATIENCE_S) -> I
     Raises:
         FedHealthError: it does not run.
     """
+    go_straight(coordinator.here)
     made = flower.Control(
         coordinator.here, coordinator.client_context(), coordinator.token("coordinator"), Line(patience_s)
     )

@@ -70,7 +70,7 @@ def federation(folder: Path, overrides: Sequence[str] = ()) -> Iterator[tuple[Co
     coordinator = _coordinator(folder / "coordinator")
     sites = _sites(folder / "sites", overrides)
     # A trial on a machine where a hospital of that name keeps its ledger must not be charged to it.
-    own = {"XDG_STATE_HOME": str(folder.resolve() / "state")}
+    own = {"XDG_STATE_HOME": str(folder.resolve() / "state"), "no_proxy": "*"}
     with ExitStack() as running:
         running.enter_context(place("coordinator start", coordinator.path))
         invitation = (coordinator.path / "invitation.json").read_bytes()

@@ -37,8 +37,12 @@ def superlink(folder: Path) -> None:
 def executor(folder: Path) -> None:
     """Be a coordinator's executor."""
     from fedhealth.runtime.deployment.executor import Executor
+    from fedhealth.runtime.deployment.line import go_straight
 
-    Executor(CoordinatorFolder(folder)).run()
+    coordinator = CoordinatorFolder(folder)
+    # And so does each process of a run, which it starts.
+    go_straight(coordinator.here)
+    Executor(coordinator).run()
 
 
 def conduct(folder: Path, task: str) -> None:

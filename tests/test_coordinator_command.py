@@ -10,7 +10,7 @@ import pytest
 from fedhealth import cli
 from fedhealth.core.errors import Refused
 from fedhealth.places import builtin_sites
-from fedhealth.runtime.deployment.certificates import fingerprint, is_issued_by
+from fedhealth.runtime.deployment.certificates import fingerprint
 from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder
 from fedhealth.runtime.deployment.site_folder import SiteFolder
 from fedhealth.study_document import check_strategy
@@ -44,7 +44,6 @@ def test_what_init_makes_is_its_owners_alone_and_the_invitation_holds_no_secret(
     invitation = json.loads((folder.path / "invitation.json").read_text())
     assert (set(invitation), invitation["address"]) == ({"fedhealth", "address", "authority"}, "fed.example.org:19443")
     assert f"authority: {fingerprint(folder.authority.read_bytes())}\n" in said
-    assert is_issued_by((folder.path / "server.pem").read_bytes(), folder.authority.read_bytes())
 
 
 def test_a_second_init_changes_nothing_and_says_so(made, capsys):

@@ -68,7 +68,6 @@ def test_a_wrong_certificate_is_refused(tmp_path, authority, fault):
     signer = certificates.make_authority("test") if fault == "foreign" else authority
     names = ["127.0.0.2"] if fault == "another name" else ["127.0.0.1"]
     made = certificates.make_server(*signer, names, days=-2 if fault == "expired" else 30)
-    assert certificates.is_issued_by(made[1], authority[1]) == (fault != "foreign")
     assert (certificates.days_left(made[1]) < 0) == (fault == "expired")
     with server(tmp_path, *made) as port, pytest.raises(ssl.SSLCertVerificationError):
         shake(port, trusting(tmp_path, authority[1]))

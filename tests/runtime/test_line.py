@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.request import proxy_bypass
+
 import httpx
 import pytest
 
@@ -46,6 +48,14 @@ def test_a_refusal_is_said_once_and_the_process_goes_on(status, error):
 def test_nobody_there_is_an_error_once_patience_is_over():
     with pytest.raises(Unreachable, match="must answer within 0 s, found ConnectError refused. Check"):
         Line(0).invoke(answering(httpx.ConnectError("refused")))
+
+
+def test_a_call_within_the_machine_goes_by_no_proxy_and_others_still_do(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "intranet")
+    module.go_straight("127.0.0.1:9443")
+    assert [proxy_bypass(host) for host in ("127.0.0.1", "intranet", "far.example")] == [1, 1, 0]
 
 
 def test_a_certificate_of_somebody_elses_is_not_tried_again():

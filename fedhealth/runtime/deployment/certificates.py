@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -80,15 +79,6 @@ def fingerprint(certificate: bytes) -> str:
 def days_left(certificate: bytes) -> float:
     """Days until a PEM certificate expires; below 0 where it has."""
     return (x509.load_pem_x509_certificate(certificate).not_valid_after_utc - datetime.now(UTC)) / timedelta(days=1)
-
-
-def is_issued_by(certificate: bytes, authority: bytes) -> bool:
-    """Whether the authority signed a PEM certificate."""
-    try:
-        x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(x509.load_pem_x509_certificate(authority))
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 def client_context(authority: Path) -> ssl.SSLContext:

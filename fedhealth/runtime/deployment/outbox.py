@@ -38,11 +38,6 @@ class Outbox:
         path = self._file(first)
         return path.read_bytes() if path.is_file() else None
 
-    def clear(self) -> None:
-        """Let all go."""
-        for path in self.folder.glob("[0-9a-f]*"):
-            path.unlink(missing_ok=True)
-
     def _file(self, first: str) -> Path:
         # A message's id is somebody else's word.
         return self.folder / (first if re.fullmatch(r"[0-9a-f]{64}", first) else "0" * 64)
