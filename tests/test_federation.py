@@ -178,8 +178,11 @@ def test_a_task_is_given_to_nobody_without_the_secret(there):
         b"x" * 64,
         Line(0),
     )
-    with pytest.raises(NotAdmitted):
-        tasks.take()
+    try:
+        with pytest.raises(NotAdmitted):
+            tasks.take()
+    finally:
+        tasks.close()
 
 
 def test_a_hospital_that_was_not_enrolled_is_not_let_in_and_can_say_why(there, tmp_path):

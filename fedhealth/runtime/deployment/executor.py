@@ -77,6 +77,7 @@ class Executor:
                 taken_at = time.monotonic()
                 self._take(tasks)
             time.sleep(LOOK_S)
+        tasks.close()
         for work in self._works.values():
             if work.process is not None:
                 work.process.terminate()

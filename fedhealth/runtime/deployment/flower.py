@@ -314,6 +314,10 @@ class Tasks:
         with self._of(task) as client:
             client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=why))
 
+    def close(self) -> None:
+        """Let the connection go."""
+        self._client.close()
+
     def _of(self, task: Task) -> Any:  # noqa: ANN401 - Flower's client
         return _runtime(self._address, self._context, [self._bearing, _task_token(task.token)], self._line)
 
