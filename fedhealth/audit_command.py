@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fedhealth.core.errors import IntegrityError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fedhealth.privacy.audit import Finding
     from fedhealth.privacy.guarantee import Guarantee
@@ -49,24 +50,30 @@ def attacked(simulation: Simulation, sizes: Sequence[float]) -> Attacked | None:
         simulation: the study.
         sizes: how many training patients hospitals told of.
     """
+    from fedhealth.privacy.distributed import Distributed
     from fedhealth.privacy.dp_sgd import DpSgd
     from fedhealth.server.plan import plan_for
 
     plan = plan_for(simulation.study)
     mechanism, study = plan.mechanism, simulation.study
-    if not isinstance(mechanism, DpSgd):
+    if not isinstance(mechanism, DpSgd | Distributed):
         return None
     from fedhealth.core.preprocessor import Preprocessor
     from fedhealth.models.weights import first_network
+    from fedhealth.secagg.masked import Masked
     from fedhealth.server.private_plan import promised
-    from fedhealth.site.self_audit import audited
+    from fedhealth.site.private_engine import PrivateEngine
+    from fedhealth.site.self_audit import MaskedHospitals, audited
 
     course = mechanism.course(plan.method.private_fits(study.training), rounds=study.rounds, size=min(sizes))
     width = Preprocessor.from_spec(study.features).width
     network = first_network(plan.model, width, seed=study.seed)
+    engine: Callable[..., PrivateEngine] = PrivateEngine
+    if isinstance(plan.sealing, Masked):
+        engine = partial(MaskedHospitals, rounds=study.rounds, shares=plan.sealing.shares)
     return Attacked(
         promised(study, mechanism, plan.method, sizes),
-        audited(mechanism, course, network, width, rounds=study.rounds),
+        audited(mechanism, course, network, width, rounds=study.rounds, engine=engine),
     )
 
 
@@ -92,7 +99,8 @@ def _audit(chosen: argparse.Namespace) -> int:
     found = attacked(simulation, sizes)
     if found is None:
         raise SettingError(
-            f"an audit needs a mechanism that makes a claim, found {simulation.study.privacy['_target_']}. Use privacy=dp_sgd."
+            "an audit attacks what a hospital's own mechanism claims, found "
+            f"{simulation.study.privacy['_target_']}, which claims nothing there. Use privacy=dp_sgd."
         )
     table = Table("attack", "measured", "allowed", "", box=None)
     for one in found.found:

@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedhealth import (
     __version__,
+    approval_command,
     audit_command,
+    audit_log_command,
     coordinator_command,
     federate,
     keys_command,
     ledger_command,
+    preview_command,
+    receipts_command,
     site_command,
+    study_command,
 )
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
 
@@ -130,7 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     site_command.add_to(records)
     coordinator_command.add_to(commands)
     federate.add_to(commands)
+    approval_command.add_to(records)
+    preview_command.add_to(records)
+    receipts_command.add_to(records)
     audit_command.add_to(commands)
+    audit_log_command.add_to(commands)
+    study_command.add_to(commands)
     return parser
 
 

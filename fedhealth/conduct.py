@@ -23,11 +23,14 @@ from fedhealth import __version__
 from fedhealth.cli import log_to
 from fedhealth.core.errors import FedHealthError, SettingError, did_you_mean
 from fedhealth.core.study import digest, packed, study_from, unpacked
+from fedhealth.governance.audit import Log
+from fedhealth.governance.signing import signing_key
 from fedhealth.runtime.deployment import flower
 from fedhealth.runtime.deployment.grid import DeployedGrid
 from fedhealth.runtime.deployment.line import Line
 from fedhealth.runtime.told import said_of, tell
 from fedhealth.server.app import make, policed
+from fedhealth.server.audited_grid import AuditedGrid
 from fedhealth.server.fingerprints import fingerprints
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import CONFIG, Store
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
 POLL_S = 0.2
 #: How long the SuperLink may be away.
 PATIENCE_S = 120.0
+#: In the coordinator's folder, the key that signs its proposals and its log.
+PROPOSER = "proposer.key"
 #: In a run's folder, what its process told whoever follows it.
 TOLD_FILE = "told.jsonl"
 #: A run's folder within runs/: the study's name and the time it was submitted.
@@ -102,7 +107,14 @@ def _conduct(coordinator: CoordinatorFolder, task: flower.Task, document: dict[s
             coordinator.here, coordinator.client_context(), coordinator.token("runtime"), task, Line(PATIENCE_S)
         )
         names = {site.node_id: name for name, site in sites.items()}
-        grid = policed(DeployedGrid(inner, study.rules.node_timeout_s), names, study, digest(document), poll_s=POLL_S)
+        audited = AuditedGrid(
+            DeployedGrid(inner, study.rules.node_timeout_s),
+            names,
+            Log(coordinator.path / "audit", "fedhealth/coordinator", signing_key(coordinator.path / PROPOSER)),
+            digest(document),
+            {name: site.identity for name, site in sites.items()},
+        )
+        grid = policed(audited, names, study, digest(document), poll_s=POLL_S)
         run_config = {"fh-study": packed(document), "fh-folder": str(folder)}
         context = Context(run_id=task.run_id, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
         make(lambda row: tell(folder / TOLD_FILE, "round", row), stopwatch)(grid, context)

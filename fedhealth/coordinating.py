@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fedhealth.conduct import TOLD_FILE, run_folder
+from fedhealth.conduct import PROPOSER, TOLD_FILE, run_folder
 from fedhealth.core.errors import FedHealthError, SettingError, did_you_mean
 from fedhealth.core.parts import build
 from fedhealth.core.settings import read
 from fedhealth.core.study import digest, packed, unpacked
+from fedhealth.governance.proposal import propose
+from fedhealth.governance.signing import new_key, public, signing_key
 from fedhealth.runtime.deployment import flower
 from fedhealth.runtime.deployment.enrolment import read_request
 from fedhealth.runtime.deployment.line import Line, Unreachable, go_straight
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from fedhealth.governance.proposal import Signed
     from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder
     from fedhealth.runtime.deployment.enrolment import Enrolled
 
@@ -105,6 +108,20 @@ def study_of(coordinator: CoordinatorFolder, overrides: Sequence[str]) -> dict[s
         document = {**document, "identities": {name: enrolled[name].identity for name in sorted(roster)}}
         fitting(document)
     return document
+
+
+def proposed(coordinator: CoordinatorFolder, document: dict[str, Any], *, purpose: str, until: str) -> Signed:
+    """A study as the coordinator proposes it to hospitals, signed with its key, which is made where there is none."""
+    return propose(
+        document, purpose=purpose, expires=until, name=coordinator.settings.names[0],
+        key=signing_key(coordinator.path / PROPOSER),
+    )  # fmt: skip
+
+
+def proposer_of(coordinator: CoordinatorFolder) -> str:
+    """The public key that a hospital puts in `proposers` of its site.yaml; the private one is made where there is none."""
+    file = coordinator.path / PROPOSER
+    return public(signing_key(file)) if file.is_file() else new_key(file)
 
 
 def _check_simulated(config: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
+#: In the coordinator's folder, the key that signs its proposals (`fedhealth.conduct`).
+PROPOSER = "proposer.key"
 #: Lines of a log that are shown.
 TAIL = 200
 
@@ -46,9 +48,11 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     token.add_argument("name", nargs="?", metavar="NAME")
     token.add_argument("--role", help="coordinator, researcher, auditor or runtime")
     token.add_argument("--revoke", action="store_true", help="the token of NAME counts no more")
-    study = verb("study", _study, "write the document of a study, for hospitals to look at")
+    study = verb("study", _study, "write a study as a file, signed, for hospitals to read and approve")
     study.add_argument("overrides", nargs="*", metavar="key=value", help="as for fedhealth simulate")
-    study.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    study.add_argument("--purpose", metavar="WORDS", help="what it is for, in words for a clinician")
+    study.add_argument("--until", metavar="DATE", help="its last day, as YYYY-MM-DD")
+    study.add_argument("--out", type=Path, metavar="FILE", help="the file to send; default: show what it would hold")
     submit = verb("submit", _submit, "run a study over the hospitals")
     submit.add_argument("overrides", nargs="*", metavar="key=value", help="as for fedhealth simulate")
     submit.add_argument("--resume", metavar="RUN", help="go on with a run that ended early")
@@ -74,13 +78,16 @@ def _init(chosen: argparse.Namespace) -> None:
     from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder, CoordinatorSettings
 
     names = tuple(chosen.name or ("localhost", "127.0.0.1"))
-    shown = CoordinatorFolder(chosen.folder).init(
-        CoordinatorSettings(listen=chosen.listen, port=chosen.port, names=names)
-    )
+    folder = CoordinatorFolder(chosen.folder)
+    shown = folder.init(CoordinatorSettings(listen=chosen.listen, port=chosen.port, names=names))
+    from fedhealth.governance.signing import new_key
+
+    proposer = new_key(folder.path / PROPOSER)
     sys.stdout.write(
         f"made {chosen.folder}\n"
         f"authority: {shown}\n"
-        f"give hospitals {chosen.folder / 'invitation.json'}, and read them the line above by telephone\n"
+        f"proposers: {{{json.dumps(names[0])}: {json.dumps(proposer)}}}\n"
+        f"give hospitals {chosen.folder / 'invitation.json'}, and read them both lines above by telephone\n"
         f"start it: fedhealth coordinator start {chosen.folder}\n"
     )
 
@@ -159,15 +166,23 @@ def _token(chosen: argparse.Namespace) -> None:
 
 
 def _study(chosen: argparse.Namespace) -> None:
-    from fedhealth.coordinating import study_of
-    from fedhealth.core.study import canonical, digest
+    from fedhealth.coordinating import proposed, study_of
 
-    document = study_of(_folder(chosen), chosen.overrides)
+    folder = _folder(chosen)
+    document = study_of(folder, chosen.overrides)
     if chosen.out is None:
         sys.stdout.write(f"{json.dumps(document, indent=1, ensure_ascii=False)}\n")
         return
-    chosen.out.write_text(canonical(document), encoding="utf-8")
-    sys.stdout.write(f"study {digest(document)}: {chosen.out}\n")
+    if not chosen.purpose or not chosen.until:
+        raise SettingError(
+            "a proposal must say what it is for and until when, found it not. Give --purpose and --until."
+        )
+    signed = proposed(folder, document, purpose=chosen.purpose, until=chosen.until)
+    chosen.out.write_text(signed.text, encoding="utf-8")
+    sys.stdout.write(
+        f"study {signed.proposal.digest}: {chosen.out}\n"
+        f"each hospital reads it with: fedhealth site inspect {chosen.out} --site FOLDER\n"
+    )
 
 
 def _submit(chosen: argparse.Namespace) -> None:

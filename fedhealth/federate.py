@@ -2,24 +2,24 @@
 
 Each is a process of its own with the folder, keys and certificates it would have in the field,
 and every step is the command that is used there. What differs: one person plays all parts,
-so that nobody but they themselves approves the study.
+so that they alone propose and approve the study, with the hospitals' keys.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder
 
@@ -30,7 +30,9 @@ START_S = 60.0
 #: What a place gets to end its processes.
 LEAVE_S = 20.0
 #: Entries of a hospital's folder that are its own, and not copied.
-OWN = frozenset({"site.yaml", "keys", "state", "logs", "approved", "coordinator.json", "enrolment.json"})
+OWN = frozenset(
+    {"site.yaml", "keys", "state", "logs", "approved", "denied", "audit", "coordinator.json", "enrolment.json"}
+)
 
 
 def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -44,17 +46,29 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
 def _federate(chosen: argparse.Namespace) -> None:
     from fedhealth.coordinating import study_of, submit
     from fedhealth.coordinator_command import shown
-    from fedhealth.core.study import digest
-    from fedhealth.governance.approved import approve
 
     with federation(chosen.folder, chosen.overrides) as (coordinator, sites):
         document = study_of(coordinator, [*chosen.overrides, f"sites.names=[{','.join(sites)}]"])
-        for site in sites.values():
-            approve(site, digest(document))
+        approve_everywhere(coordinator, sites.values(), document)
         name = submit(coordinator, document)
         sys.stdout.write(f"run {name}\n")
         sys.stdout.flush()
         shown(coordinator, name, document)
+
+
+def approve_everywhere(coordinator: CoordinatorFolder, sites: Iterable[Path], document: dict[str, Any]) -> None:
+    """Propose a study and approve it at every hospital, for a week: what people do in the field, each for their own."""
+    from fedhealth.coordinating import proposed
+    from fedhealth.core.manifest import load_manifest
+    from fedhealth.site.approvals import approvals_of
+    from fedhealth.site.keys import FOLDER, Keys
+
+    until = (datetime.now(UTC) + timedelta(days=7)).date().isoformat()
+    signed = proposed(coordinator, document, purpose="A trial on this machine.", until=until)
+    for site in sites:
+        approvals_of(load_manifest(site), site).approve(
+            signed, until=until, by="fedhealth federate", key=Keys(site / FOLDER).identity
+        )
 
 
 @contextmanager
@@ -64,11 +78,11 @@ def federation(folder: Path, overrides: Sequence[str] = ()) -> Iterator[tuple[Co
     Raises:
         FedHealthError: one of them can't be made or started.
     """
-    from fedhealth.coordinating import enrol
+    from fedhealth.coordinating import enrol, proposer_of
     from fedhealth.site.enrolling import init
 
     coordinator = _coordinator(folder / "coordinator")
-    sites = _sites(folder / "sites", overrides)
+    sites = _sites(folder / "sites", overrides, proposer_of(coordinator))
     # A trial on a machine where a hospital of that name keeps its ledger must not be charged to it.
     own = {"XDG_STATE_HOME": str(folder.resolve() / "state"), "no_proxy": "*"}
     with ExitStack() as running:
@@ -123,8 +137,10 @@ def _coordinator(folder: Path) -> CoordinatorFolder:
     return found
 
 
-def _sites(folder: Path, overrides: Sequence[str]) -> dict[str, Path]:
-    """By name, each hospital's folder here: its site.yaml, and beside it links to its data."""
+def _sites(folder: Path, overrides: Sequence[str], proposer: str) -> dict[str, Path]:
+    """By name, each hospital's folder here: its site.yaml, in which it trusts `proposer`, and links to its data."""
+    import yaml
+
     from fedhealth.compose import composed, resolved
     from fedhealth.core.settings import read
     from fedhealth.places import builtin_sites, site_folder, site_names
@@ -137,7 +153,11 @@ def _sites(folder: Path, overrides: Sequence[str]) -> dict[str, Path]:
     for name in sorted(names):
         original, made[name] = site_folder(name, root), folder / name
         made[name].mkdir(parents=True, exist_ok=True, mode=0o700)
-        shutil.copyfile(original / "site.yaml", made[name] / "site.yaml")
+        manifest = yaml.safe_load((original / "site.yaml").read_text(encoding="utf-8"))
+        manifest["proposers"] = {**manifest.get("proposers", {}), "federate": proposer}
+        (made[name] / "site.yaml").write_text(
+            yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
         for entry in original.iterdir():
             link = made[name] / entry.name
             if entry.name not in OWN and not link.is_symlink():

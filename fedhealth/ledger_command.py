@@ -58,7 +58,7 @@ def _verify(chosen: argparse.Namespace) -> None:
 def _show(chosen: argparse.Namespace) -> None:
     from rich.text import Text
 
-    from fedhealth.privacy.guarantee import guarantee
+    from fedhealth.privacy.guarantee import guarantee, rounded_up
     from fedhealth.privacy.ledger import events_of
     from fedhealth.progress import console
 
@@ -79,7 +79,10 @@ def _show(chosen: argparse.Namespace) -> None:
     if chosen.plot:
         from fedhealth.report.ledger_figure import Spent, spending
 
-        lines = [Spent(cohort, *zip(*points, strict=True)) for cohort, points in drawn.items()]
+        lines = []
+        for cohort, points in drawn.items():
+            events, costs, studies = zip(*points, strict=True)
+            lines.append(Spent(cohort, events, costs, studies, f"ε = {rounded_up(costs[-1])}"))
         chosen.plot.write_text(spending(lines, delta=delta, cap=cap), encoding="utf-8")
         sys.stdout.write(f"plot: {chosen.plot}\n")
 

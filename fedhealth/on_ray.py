@@ -24,6 +24,7 @@ from fedhealth.core.study import digest, packed, study_from, unpacked
 from fedhealth.runtime.codec import METRICS, metrics_of, reason_of, write_request
 from fedhealth.runtime.told import TOLD, said_of, tell
 from fedhealth.server.app import make, policed
+from fedhealth.server.audited_grid import logged
 from fedhealth.site.app import app as site_app
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ def main(grid: Grid, context: Context) -> None:
         names = names_of(grid, _hospitals(config[HOSPITALS])["names"])
         tell(told, "started")
         document = unpacked(config["fh-study"])
-        named = policed(grid, names, study_from(document), digest(document))
+        study = study_from(document)
+        if "fh-audit" in config:
+            grid = logged(grid, names, study, digest(document), Path(config["fh-folder"]))
+        named = policed(grid, names, study, digest(document))
         make(lambda row: tell(told, "round", row))(named, context)
     except (FedHealthError, OSError) as error:
         tell(told, "failed", said_of(error))

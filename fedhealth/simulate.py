@@ -1,6 +1,6 @@
 """A simulation: every hospital on this machine or on Ray, from a resolved config to a run's folder.
 
-This file, `cli.py` and `on_ray.py` are the only ones that put the two zones, hospital and
+This file, `cli.py`, `preview.py` and `on_ray.py` are the only ones that put the two zones, hospital and
 coordinator, together.
 """
 
@@ -34,6 +34,7 @@ from fedhealth.runtime import flower
 from fedhealth.runtime.local import FIRST_NODE, Local
 from fedhealth.runtime.ray import Job, Ray
 from fedhealth.server.app import make, policed
+from fedhealth.server.audited_grid import logged
 from fedhealth.server.fingerprints import fingerprints
 from fedhealth.server.plan import plan_for
 from fedhealth.server.stopwatch import Stopwatch
@@ -64,11 +65,13 @@ class RunSettings:
         folder: where results go; None for runs/<study>/<time>.
         baselines: what to compare with, any of local, pooled and oracle.
         report: whether to write report.html.
+        audit: whether the coordinator and every hospital keep an audit log, as they do outside simulations.
     """
 
     folder: str | None = None
     baselines: tuple[str, ...] = ()
     report: bool = True
+    audit: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.baselines if name not in BASELINES]
@@ -200,6 +203,9 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
     with contextlib.contextmanager(store.lock)():
         stopwatch = Stopwatch()
         simulation = identified(simulation, store)
+        if simulation.settings.audit:
+            for name in simulation.study.roster:
+                Keys(store.folder / "keys" / name).init()
         runtime = _runtime(simulation)
         if isinstance(runtime, Ray):
             _run_on_ray(simulation, store, runtime, watch)
@@ -229,10 +235,11 @@ def _run_here(
     study, run_config = simulation.study, _run_config(simulation, store)
     inner = runtime.grid(client_app, _nodes(simulation, store.folder).values(), run_config)
     names = dict(enumerate(study.roster, start=FIRST_NODE))
+    audited = logged(inner, names, study, simulation.digest, store.folder) if simulation.settings.audit else inner
     try:
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
         # This grid waits by itself where nothing is ready.
-        make(watch, stopwatch)(policed(inner, names, study, simulation.digest, poll_s=0), context)
+        make(watch, stopwatch)(policed(audited, names, study, simulation.digest, poll_s=0), context)
     finally:
         inner.close()
 
@@ -266,7 +273,8 @@ def _runtime(simulation: Simulation) -> Local | Ray:
 
 def _run_config(simulation: Simulation, store: Store) -> dict[str, str]:
     """What both apps read of the run."""
-    return {"fh-study": packed(simulation.document), "fh-folder": str(store.folder.resolve())}
+    config = {"fh-study": packed(simulation.document), "fh-folder": str(store.folder.resolve())}
+    return config | ({"fh-audit": "on"} if simulation.settings.audit else {})
 
 
 def roster_table(simulation: Simulation) -> dict[str, dict[str, Any]]:
@@ -332,6 +340,7 @@ def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]
             "run-folder": str(run_folder.resolve()),
             "key-folder": str((run_folder / "keys" / name).resolve()),
         }
+        | ({"audit-folder": str((run_folder / "audit" / name).resolve())} if simulation.settings.audit else {})
         | ({"source": packed(sources[name])} if name in sources else {})
         | ({"attack": attack} if name in simulation.attack.sites else {})
         for name in simulation.study.roster
@@ -442,12 +451,12 @@ def _spent(simulation: Simulation, store: Store) -> str:
 
     It is more than was planned where a round was run again.
     """
-    from fedhealth.privacy.dp_sgd import DpSgd
     from fedhealth.privacy.guarantee import guarantee
     from fedhealth.privacy.ledger import events_of
+    from fedhealth.privacy.patient_level import PatientLevel
 
     mechanism = plan_for(simulation.study).mechanism
-    if not isinstance(mechanism, DpSgd):
+    if not isinstance(mechanism, PatientLevel):
         return ""
     each = []
     for name, manifest in simulation.manifests.items():

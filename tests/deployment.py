@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedhealth.coordinating import control, find, follow, study_of, submit
-from fedhealth.core.study import digest
-from fedhealth.federate import federation
-from fedhealth.governance.approved import approve
+from fedhealth.federate import approve_everywhere, federation
 from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder
 from fedhealth.runtime.deployment.site_folder import SiteFolder
 from fedhealth.runtime.deployment.supervisor import running
@@ -55,8 +53,7 @@ class Federation:
     def begin(self, *overrides: str) -> str:
         """The name of a new run, of a study that every hospital approved."""
         document = self.document(*overrides)
-        for site in self.sites.values():
-            approve(site, digest(document))
+        approve_everywhere(self.coordinator, self.sites.values(), document)
         return submit(self.coordinator, document)
 
     def end(self, name: str) -> list[dict]:

@@ -41,6 +41,7 @@ NO_PARTS = {
     "ledger",
     "ledger_head",
     "noise",
+    "patient_level",
     "sampling",
 }
 #: Groups in which several configs may set one part.

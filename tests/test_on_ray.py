@@ -19,6 +19,7 @@ import yaml
 from safetensors.numpy import load as load_tensors
 
 from fedhealth.compose import composed, resolved
+from fedhealth.privacy.ledger import Ledger
 from fedhealth.server.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -84,6 +85,19 @@ def test_a_masked_study_on_ray_gives_the_model_of_one_in_this_process(tmp_path):
         # Masks and rounding are drawn afresh.
         np.testing.assert_allclose(ours[name], array, rtol=0, atol=1e-6)
     assert Store(there).read_json("results.json")["counted"] == Store(here).read_json("results.json")["counted"]
+
+
+def test_a_private_study_on_ray_charges_every_hospital_and_gives_the_bits_of_one_in_this_process(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    private = ("privacy=dp_sgd", "privacy.epsilon=null", "privacy.noise_multiplier=1", "privacy.insecure_seed=3")
+    finished(*STUDY, *private, "rounds=1", f"run.folder={here}")
+    finished(*STUDY, *private, "rounds=1", "runtime=ray", f"run.folder={there}")
+    for name in ("model.safetensors", "results.json", "statistics.json"):
+        assert (here / name).read_bytes() == (there / name).read_bytes()
+    for folder in (here, there):
+        ledgers = sorted((folder / "ledgers").glob("*/ledger.sqlite"))
+        assert len(ledgers) == 3
+        assert all(len(Ledger(path).rows()) == 3 for path in ledgers)  # how many there are, a round, a look
 
 
 def test_a_study_on_ray_gives_the_bits_of_one_in_this_process(tmp_path):

@@ -25,10 +25,12 @@ from fedhealth.core.training import LocalTraining
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network
-from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.privacy.patient_level import Course
 from fedhealth.site.engines.plain import Plain
-from fedhealth.site.patient_gradients import Watched, clipped_sum
+from fedhealth.site.exact_network import ExactNetwork
+from fedhealth.site.patient_gradients import clipped_sum
 from fedhealth.site.private_engine import PrivateEngine
 
 HERE = Path(__file__).parent
@@ -51,7 +53,7 @@ def private(network, x, y, steps):
     mechanism = DpSgd(epsilon=None, noise_multiplier=NOISE, max_grad_norm=BOUND, sampling_rate=RATE)
     engine = PrivateEngine(
         mechanism=mechanism, course=Course(RATE, steps, NOISE), size=PATIENTS, left=steps, bound=BOUND,
-        source=NoiseSource(), scorer=Plain(),
+        source=NoiseSource(),
     )  # fmt: skip
     engine.fit(network, x, y, LocalTraining(steps=steps, learning_rate=LEARNING), np.random.default_rng(0))
 
@@ -92,7 +94,7 @@ def largest_difference(model, x, y) -> float:
     optimiser.pre_step()
     network = first_network(model, WIDTH, seed=1).double()
     names = [name for name, _ in network.named_parameters()]
-    ours, _ = clipped_sum(Watched(network).gradients(rows.double(), outcome.double(), names), BOUND)
+    ours, _ = clipped_sum(ExactNetwork(network).gradients(rows.double(), outcome.double(), names), BOUND)
     pairs = zip(ours, theirs.parameters(), strict=True)
     return max(float((one.detach() - weight.summed_grad.ravel()).abs().max()) for one, weight in pairs)
 

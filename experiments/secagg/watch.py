@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -26,3 +27,8 @@ class Cost:
     site_s: float
     server_s: float
     site_bytes: int
+
+
+def median(costs: list[Cost]) -> Cost:
+    """Of each part by itself."""
+    return Cost(*(statistics.median(getattr(cost, part) for cost in costs) for part in Cost.__dataclass_fields__))

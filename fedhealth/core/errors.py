@@ -27,7 +27,15 @@ class FedHealthError(Exception):
 
 
 class QuorumError(FedHealthError):
-    """Too few hospitals answered for the round to stand."""
+    """Too few hospitals answered for the round to stand.
+
+    Attributes:
+        is_spent: whether every other one refused since its patients' budget, or the study's own, is spent.
+    """
+
+    def __init__(self, message: str, *, is_spent: bool = False) -> None:
+        super().__init__(message)
+        self.is_spent = is_spent
 
 
 class SettingError(FedHealthError):
@@ -68,6 +76,13 @@ class Refused(FedHealthError):
 #: What a refusal code means, in words a coordinator may read. The code alone travels.
 REFUSALS: dict[str, str] = {
     "study_changed": "the study is not the one this hospital approved",
+    "not_approved": "the hospital has not approved the study",
+    "study_denied": "the hospital has denied the study",
+    "approval_expired": "the study, or the hospital's approval of it, is over",
+    "approval_broken": "the hospital's record of its approval is not as it was signed",
+    "unsigned": "the study is not signed by its proposer",
+    "proposer_unknown": "the study is not signed by a proposer whom the hospital trusts",
+    "another_code": "the hospital runs other code than the study was proposed for",
     "cohort_too_small": "fewer training patients than the hospital's min_patients floor",
     "too_few_sites": "the study has fewer hospitals than the hospital's min_cohort floor",
     "masking_required": "the hospital sends nothing without secure aggregation",
@@ -82,6 +97,9 @@ REFUSALS: dict[str, str] = {
     "malformed": "a message is not of this version of the protocol",
     "weight_out_of_range": "the hospital has no patients for this round, or more than weight_max",
     "value_out_of_range": "a value is outside the bound the study agreed on",
+    "study_spent": "the study has let this out as often as its epsilon was worked out for",
+    "weights_not_finite": "the weights have values that are not finite",
+    "weights_too_large": "the weights are so large that rounding could pass the clip",
     "not_finite": "training gave a number that is not finite",
     "wrong_shape": "what the hospital computed is not what the study's layout declares",
     "another_study": "the round is of another study",
@@ -112,13 +130,18 @@ REFUSALS: dict[str, str] = {
     "sent_twice": "a site sent a step's message twice",
     "shares_missing": "shares are not from the sites that shared",
     "share_not_authentic": "a share was changed on its way",
-    "another_view": "an upload is masked for other sites",
+    "vector_not_authentic": "a vector was changed on its way",
+    "another_view": "a site shared or masked for other sites than the others",
     "foreign_confirm": "a confirmation is of a site that did not survive",
     "reveal_mismatch": "a site revealed other shares than were due",
     "bad_share": "revealed shares do not give what their owner committed to",
     "query_repeated": "a query answered before was asked again of other sites",
     "rolled_back": "the hospital's stored session is older than the round",
 }
+
+
+#: Refusals that no later round changes.
+SPENT = frozenset({"budget_spent", "study_spent"})
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:

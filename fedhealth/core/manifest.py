@@ -27,6 +27,8 @@ class Policy:
         min_cohort: a study needs at least this many hospitals (3 or more: with two, each
             can find the other's part by subtraction).
         require_masking: send nothing unless secure aggregation is on.
+        allow_regrouping: answer a question of a masked study again in a sum over other hospitals. Who has both
+            sums knows the difference of the hospitals that are in one of them only.
         epsilon_cap: what a patient may spend over all studies, at `delta`; null for no cap.
         delta: the chance with which that bound may fail.
         ledger: the file that keeps what patients have spent (see `site.ledger_place`); by default one in
@@ -40,6 +42,7 @@ class Policy:
     min_cell: int = field(metadata={"example": 10})
     min_cohort: int = field(metadata={"example": 3})
     require_masking: bool = False
+    allow_regrouping: bool = False
     epsilon_cap: float | None = None
     delta: float = 1e-5
     ledger: str = ""
@@ -70,6 +73,8 @@ class SiteManifest:
 
     `source` is the block that chooses and sets the data source: `kind` and that source's
     own keys. `units` and `codes` name, by feature, the local unit and the local column.
+    `proposers` names those whose studies the hospital considers, each by a public Ed25519 key
+    in hex.
     """
 
     name: str
@@ -80,6 +85,7 @@ class SiteManifest:
     description: str = ""
     units: dict[str, str] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
+    proposers: dict[str, str] = field(default_factory=dict)
     schema_version: int = 1
 
     def __post_init__(self) -> None:
@@ -89,6 +95,12 @@ class SiteManifest:
             )
         if not isinstance(self.source.get("kind"), str):
             raise SettingError("source.kind must be named, found none. Write source: {kind: csv, …}.")
+        for name, key in self.proposers.items():
+            if not re.fullmatch(r"[0-9a-f]{64}", key):
+                raise SettingError(
+                    f"proposers: {name!r} must be a public key of 64 hex digits, found {len(key)} characters that are not. "
+                    "Copy the line that fedhealth study key printed, and quote the key."
+                )
         if self.schema_version != 1:
             raise SettingError(f"schema_version must be 1, found {self.schema_version}. Use a matching FedHealth.")
 

@@ -14,8 +14,13 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import read, settings
 from fedhealth.core.study import canonical
 
-#: From whom a patient is protected; `privacy.guarantee` says each in words.
-View: TypeAlias = Literal["updates", "sums"]
+#: What an accountant can work with: beyond, its arithmetic has no digits left, and no study has any use for it.
+LEAST_NOISE, MOST_NOISE = 1e-6, 1e9
+RAREST = 1e-9
+MOST_TIMES = 10**7
+
+#: From whom a patient, or a hospital, is protected; `privacy.guarantee` says each in words.
+View: TypeAlias = Literal["updates", "sums", "models"]
 
 
 @settings
@@ -34,9 +39,9 @@ class PoissonSampledGaussian:
 
     def __post_init__(self) -> None:
         _check(self.noise_multiplier, self.count)
-        if not 0 < self.sampling_rate <= 1:
+        if not RAREST <= self.sampling_rate <= 1:
             raise SettingError(
-                f"`sampling_rate` must lie in (0, 1], found {self.sampling_rate}. Use 1 where every patient takes part."
+                f"`sampling_rate` must lie in [{RAREST:g}, 1], found {self.sampling_rate}. Use 1 where every patient takes part."
             )
 
 
@@ -93,9 +98,10 @@ def event_from(text: str) -> Event:
 
 
 def _check(noise_multiplier: float, count: int) -> None:
-    if not 0 < noise_multiplier < float("inf"):
+    if not LEAST_NOISE <= noise_multiplier <= MOST_NOISE:
         raise SettingError(
-            f"`noise_multiplier` must be above 0, found {noise_multiplier}. Without noise the event is unbounded."
+            f"`noise_multiplier` must lie in [{LEAST_NOISE:g}, {MOST_NOISE:g}], found {noise_multiplier}. Without noise the "
+            "event is unbounded."
         )
-    if count < 1:
-        raise SettingError(f"`count` must be at least 1, found {count}. Leave out what did not happen.")
+    if not 1 <= count <= MOST_TIMES:
+        raise SettingError(f"`count` must lie in [1, {MOST_TIMES:g}], found {count}. Leave out what did not happen.")

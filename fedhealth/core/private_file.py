@@ -14,17 +14,27 @@ OWNER_ONLY = 0o600
 FOLDER_OWNER_ONLY = 0o700
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file for its owner alone; a crash leaves the old one or the new one, never half of it."""
+def write_private(path: Path, content: bytes, *, durably: bool = True) -> None:
+    """Write a file for its owner alone; a killed process leaves the old one or the new one, never half of it.
+
+    Durably, so does a loss of power, and from here on the new one; else that may leave none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "wb") as handle:
         handle.write(content)
         handle.flush()
-        os.fsync(handle.fileno())
+        if durably:
+            os.fsync(handle.fileno())
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    if durably:
+        flush_folder(path.parent)
+
+
+def flush_folder(path: Path) -> None:
+    """Have the disk know of the files that were made in a folder."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedhealth.core.errors import SettingError
 from fedhealth.core.features import FeatureSpec
 from fedhealth.core.settings import read, settings
+from fedhealth.core.signing_key import fault_of_key
 from fedhealth.core.split import Split
 from fedhealth.core.task import Task
 from fedhealth.core.training import LocalTraining
@@ -144,8 +146,14 @@ class Study:
 
     @property
     def score_noise(self) -> float:
-        """The standard deviation, in patients, of what `privacy` puts on each of those cells at a hospital."""
-        return float(self.privacy.get("evaluation_noise", 0.0)) if self.score_bins else 0.0
+        """The standard deviation, in patients, of what `privacy` puts on each of those cells at a hospital.
+
+        Under masks it is a hospital's share of the whole: that of min_cohort - colluders hospitals together.
+        """
+        if not self.score_bins:
+            return 0.0
+        shares = int(self.secagg.get("min_cohort", 1)) - int(self.secagg.get("colluders", 0))
+        return float(self.privacy.get("evaluation_noise", 0.0)) / math.sqrt(max(shares, 1))
 
 
 def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) -> None:
@@ -160,6 +168,12 @@ def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) ->
         if not re.fullmatch(r"[0-9a-f]{64}", key):
             raise SettingError(
                 f"`identities.{name}` must be a public key of 64 hex digits, found {len(key)} characters that are not. "
+                "Use what fedhealth site keys init printed."
+            )
+        fault = fault_of_key(bytes.fromhex(key))
+        if fault is not None:
+            raise SettingError(
+                f"`identities.{name}` must be a key that only its owner can sign for, found {fault}. "
                 "Use what fedhealth site keys init printed."
             )
     if len(set(identities.values())) < len(identities):

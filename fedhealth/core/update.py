@@ -48,10 +48,17 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class PrivateUpdate:
-    """An update that a privacy mechanism let through, and what that cost."""
+    """An update that a privacy mechanism let through, and what that cost.
+
+    Attributes:
+        update: what leaves.
+        spend: the event.
+        shares_noise: its noise is still to be added, under a mask: in the clear it may not leave.
+    """
 
     update: Update
     spend: Spend
+    shares_noise: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,6 +279,8 @@ class SummaryLayout:
 
     def spans(self) -> tuple[Span, ...]:
         """What stands in the vector."""
+        if self.is_noisy:
+            return (Span("all counts", 2 * self.bins),)
         return (
             *ScoreSums.spans("all", self.bins),
             *(span for name in self.groups for span in ScoreSums.spans(name, self.group_bins)),

@@ -18,10 +18,15 @@ def key_from(path: Path) -> bytes:
     """The key in a file, all its bytes.
 
     Raises:
-        SettingError: there is no such file, others may read it, or it is shorter than 32 bytes.
+        SettingError: there is no such file, it is another's, others may read it, or it is shorter than 32 bytes.
     """
     if not path.is_file():
         raise SettingError(f"a key must be in a file, found none at {path}. Make it: {_recipe(path)}.")
+    if os.name == "posix" and path.stat().st_uid not in (os.geteuid(), 0):
+        raise SettingError(
+            f"a key must belong to whoever runs this or to root, found user {path.stat().st_uid}'s at {path}. "
+            f"Make it anew, since others may have read it: {_recipe(path)}."
+        )
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise SettingError(
             f"a key must be for its owner alone, found rights {path.stat().st_mode & 0o777:o} at {path}. "

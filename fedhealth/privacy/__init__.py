@@ -2,12 +2,14 @@
 
 A mechanism is a `@settings` class with one verb, `privatise(update, what) ->
 PrivateUpdate`. `plain` does nothing, and says so by an event of infinite cost; `dp_sgd` bounds
-what a patient loses, at each hospital by itself.
+what a patient loses, at each hospital by itself, and `distributed` in the masked sum over hospitals; `central` leaves the noise to the coordinator, and bounds what the
+models tell of a hospital.
 
 What mechanisms are made of and judged by:
 
 | file | what it holds |
 |---|---|
+| `patient_level` | what `dp_sgd` and `distributed` share: the budget, and noise on counts and scores |
 | `noise`, `alias_table` | noise from a cryptographic source, added on a lattice |
 | `sampling` | which patients take part in a step, by secret coins |
 | `accountant`, `gaussian` | what events (`core.privacy_event`) cost together, and the noise for a target |

@@ -1,6 +1,6 @@
 """What events cost together: epsilon for a delta, by privacy loss distributions.
 
-The unit is one patient with all records, added or removed. Every value errs upwards: the
+The unit is one patient with all records, added or removed, or whatever else the events' sums are over. Every value errs upwards: the
 distribution is discretised so that it dominates the true one (Doroshenko et al. 2022,
 arXiv 2207.04380). That costs less than 0.1 % of epsilon, and more only where a step loses less
 than a thousandth, as with a noise multiplier a thousand times the sampling rate.
@@ -21,7 +21,7 @@ from dp_accounting.rdp import RdpAccountant
 from scipy.optimize import brentq
 
 from fedhealth.core.errors import SettingError
-from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian, Unbounded
+from fedhealth.core.privacy_event import MOST_TIMES, Gaussian, PoissonSampledGaussian, Unbounded
 from fedhealth.privacy.gaussian import mu_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ LARGEST_SHARE = 0.95
 def epsilon(events: Iterable[Event], delta: float) -> float:
     """The epsilon that holds with `delta` after all the events; infinite after an unbounded one, or in the thousands.
 
-    Infinite too where there are so many steps that their rounding is as large as `delta`: two million at 1e-10.
+    Infinite too where there are more than ten million steps, or so many that their rounding is as large as
+    `delta`: two million at 1e-10.
 
     Raises:
         SettingError: `delta` is out of range.
@@ -154,7 +155,7 @@ class _Total:
         self.mu = math.sqrt(math.fsum(squares))
         typical = math.fsum(n * _loss(*kind) for kind, n in self.sampled.items()) + self.mu**2 / 2
         largest = max((1 / (2 * noise**2) for noise, _ in self.sampled), default=0.0)
-        self.is_unbounded |= max(typical, largest) > MOST
+        self.is_unbounded |= max(typical, largest) > MOST or sum(self.sampled.values()) > MOST_TIMES
 
     def width(self) -> float:
         """The grid's width: a power of two, so that a history that grows keeps finding its distributions cached."""

@@ -18,27 +18,37 @@ if TYPE_CHECKING:
 VIEWS: dict[View, str] = {
     "updates": "whoever sees everything this hospital sends, the coordinator included",
     "sums": "whoever sees the masked sums over hospitals alone, as long as the masking holds",
+    "models": "whoever sees the models of all rounds, other hospitals included, but not the coordinator, who sees each update",
 }
+PATIENT = "a patient with all records at one hospital"
+ADDED = "added or removed"
 
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """What one patient is promised. `str` is the only way to print its epsilon, and it prints all of it.
+    """What one patient, or one hospital, is promised. `str` prints its epsilon with all of it; `bound` goes beside another's.
 
     Attributes:
         epsilon: the bound on the privacy loss; infinite where there is none.
         delta: the chance with which the bound may fail.
         views: against whom it holds.
         sampling: how the patients of a step were chosen.
+        unit: who is promised it.
+        adjacency: between which worlds it holds: with and without the unit, and what without means.
     """
 
     epsilon: float = field(repr=False)
     delta: float
     views: tuple[View, ...]
     sampling: str
-    unit: str = "a patient with all records at one hospital"
-    adjacency: str = "added or removed"
+    unit: str = PATIENT
+    adjacency: str = ADDED
     method: str = accountant.METHOD
+
+    @property
+    def bound(self) -> str:
+        """Epsilon alone, to stand beside a guarantee that says all the rest and differs in whom it holds against."""
+        return f"ε = {rounded_up(self.epsilon)}"
 
     def __str__(self) -> str:
         against = " and ".join(VIEWS[view] for view in self.views) or "nobody: nothing has left"
@@ -50,8 +60,10 @@ class Guarantee:
         )
 
 
-def guarantee(events: Iterable[Event], *, delta: float, views: Collection[View]) -> Guarantee:
-    """What all these events together still promise a patient whose data was in each of them.
+def guarantee(
+    events: Iterable[Event], *, delta: float, views: Collection[View], unit: str = PATIENT, adjacency: str = ADDED
+) -> Guarantee:
+    """What all these events together still promise a patient, or another unit, whose data was in each of them.
 
     Raises:
         SettingError: `delta` is out of range.
@@ -62,6 +74,8 @@ def guarantee(events: Iterable[Event], *, delta: float, views: Collection[View])
         delta=delta,
         views=tuple(sorted(set(views))),
         sampling=_sampling(events),
+        unit=unit,
+        adjacency=adjacency,
     )
 
 

@@ -106,7 +106,7 @@ class Ledger:
     key: bytes | None = field(default=None, repr=False)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def charge(self, entry: Entry, *, epsilon_cap: float, delta: float) -> Guarantee:
+    def charge(self, entry: Entry, *, epsilon_cap: float, delta: float, most: int | None = None) -> Guarantee:
         """What still holds for the cohort's patients once the entry has left; it is spent from here on.
 
         Reading, judging and writing is one transaction: of two processes at once the second
@@ -117,9 +117,10 @@ class Ledger:
             entry: what is to leave.
             epsilon_cap: the hospital's bound for a patient over all studies; infinity for none.
             delta: the delta at which the cap is meant.
+            most: how often the study may let this out; None for no limit.
 
         Raises:
-            Refused: the cap would be passed. Nothing was written.
+            Refused: the cap would be passed, or the study's own plan. Nothing was written.
             IntegrityError: the ledger is not as it was written.
             SettingError: the cap or the delta is out of range.
         """
@@ -133,6 +134,8 @@ class Ledger:
             connection.execute("BEGIN IMMEDIATE")
             rows = self._verified(connection)
             past = [row for row in rows if row.cohort == entry.cohort]
+            if most is not None and sum((row.digest, row.what) == (entry.digest, entry.what) for row in past) >= most:
+                raise _over_the_plan(entry, most)
             events = [*events_of(past), entry.event]
             after = guarantee(events, delta=delta, views=[*(row.view for row in past), entry.view])
             if after.epsilon > epsilon_cap:
@@ -279,6 +282,15 @@ def events_of(rows: Sequence[Row]) -> list[Event]:
     """The events of rows, in order."""
     known = {text: event_from(text) for text in {row.event for row in rows}}
     return [known[row.event] for row in rows]
+
+
+def _over_the_plan(entry: Entry, most: int) -> Refused:
+    return Refused(
+        "study_spent",
+        rule=f"a study must let {entry.what} out as often as its epsilon was worked out for, here {most} times",
+        found="one more",
+        remedy="End the study here; a request that was cut short counts.",
+    )
 
 
 def _over_the_cap(entry: Entry, past: list[Event], after: Guarantee, epsilon_cap: float) -> Refused:

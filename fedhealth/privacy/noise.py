@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 STRETCH = 480
 #: The parameter, and to all digits the standard deviation, of `wide` noise: about 491,521.
 WIDE_SIGMA = SIGMA * math.sqrt(1 + STRETCH**2)
+#: The largest magnitude of a `wide` draw.
+FARTHEST = (CENTRE - 1) * (1 + STRETCH)
 #: Draws at a time: what fits the processor's cache.
 _BLOCK = 1 << 15
 _ZEROS = bytes(8 * _BLOCK)
 _ALIAS = np.uint32(COLUMNS - 1)
 #: The largest sum in lattice steps for which division by the step is off by less than 2^-11 of one.
-_FARTHEST = 2.0**42
+_FARTHEST_SUM = 2.0**42
 _SLACK = 1 + 2.0**-10
 
 
@@ -122,9 +124,9 @@ def noisy(total: ArrayLike, *, noise_multiplier: float, sensitivity: float, sour
     exact = np.asarray(total, dtype=np.float64)
     step = step_of(noise_multiplier, sensitivity, exact.size)
     steps = np.rint(exact / step)
-    if not np.all(np.abs(steps) <= _FARTHEST):
+    if not np.all(np.abs(steps) <= _FARTHEST_SUM):
         raise DataError(
-            f"a sum must be finite and within {_FARTHEST:.0e} lattice steps, found one that is not. "
+            f"a sum must be finite and within {_FARTHEST_SUM:.0e} lattice steps, found one that is not. "
             "Clip every patient before summing."
         )
     drawn = steps.astype(np.int64) + wide(exact.size, source).reshape(exact.shape)

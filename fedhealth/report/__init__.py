@@ -14,8 +14,8 @@ part may be null or absent, except `schema`, `study` and `sites`.
 
     schema          1
     study           name, digest, title, task, positive_label, strategy, model, privacy, secagg,
-                    seed, rounds_planned, rounds_done, best_round, stopped_because, started,
-                    code_version
+                    seed, rounds_planned, rounds_done, best_round, is_chosen (on validation patients, or the
+                    last), stopped_because, started, code_version
     sites           [one a hospital]
         name, title, region, description
         simulated   whether its patients are made up

@@ -98,7 +98,7 @@ def findings(
     return rounded(  # type: ignore[no-any-return]
         {
             "schema": 1,
-            "study": _study(study, results, manifest),
+            "study": _study(study, results, manifest, history),
             "sites": _without_gaps(
                 [
                     _site(
@@ -215,7 +215,9 @@ def rounded(document: Any) -> Any:  # noqa: ANN401 - JSON
     return float(f"{document:.4g}") if isinstance(document, float) else document
 
 
-def _study(study: Study, results: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _study(
+    study: Study, results: Mapping[str, Any], manifest: Mapping[str, Any], history: list[dict[str, Any]]
+) -> dict[str, Any]:
     parts = {key: str(getattr(study, key)["_target_"]).rpartition(".")[2] for key in ("strategy", "model")}
     rooms = {key: str(getattr(study, key)["_target_"]).split(".")[-2] for key in ("privacy", "secagg")}
     return {
@@ -230,6 +232,7 @@ def _study(study: Study, results: Mapping[str, Any], manifest: Mapping[str, Any]
         "rounds_planned": study.rounds,
         "rounds_done": results["rounds_done"],
         "best_round": results["best_round"],
+        "is_chosen": any(row["scored_by"] for row in history),
         "stopped_because": results["stopped_because"],
         "started": manifest["started"],
         "code_version": manifest["code_version"],
@@ -731,7 +734,7 @@ def _notes(
         *_notes_on_times(study),
         "A measure that can't be estimated, such as an AUROC where one outcome never occurs, is said to be so and is never 0.",
         f"The model has {results['parameters']:,} parameters and is the one of round {results['best_round']}, "
-        f"{'the last' if is_noisy and not looked else 'chosen on validation patients'}; every result here is on test patients, who took no part in training or choosing.",
+        f"{'chosen on validation patients' if looked else 'the last'}; every result here is on test patients, who took no part in training or choosing.",
         *(
             [
                 "Each hospital was evaluated with a model of its own, which the strategy makes from the shared one; "

@@ -28,12 +28,14 @@ class Spent:
         events: how many events had been charged to it, at each point.
         epsilon: what they cost together; infinite from where there is no bound.
         studies: the study that had come to its end there.
+        said: what all of them cost, in words, rounded up.
     """
 
     cohort: str
     events: Sequence[int]
     epsilon: Sequence[float]
     studies: Sequence[str]
+    said: str
 
 
 def spending(cohorts: Sequence[Spent], *, delta: float, cap: float | None) -> str:
@@ -74,7 +76,4 @@ def _line(axes: Axes, k: int, spent: Spent) -> None:
 
 
 def _said(spent: Spent) -> str:
-    last = spent.epsilon[-1] if spent.epsilon else 0.0
-    return f"{spent.cohort}: {spent.events[-1] if spent.events else 0} events, " + (
-        f"ε = {last:.3g}" if math.isfinite(last) else "no bound"
-    )
+    return f"{spent.cohort}: {spent.events[-1] if spent.events else 0} events, {spent.said}"

@@ -2,18 +2,21 @@
 
 Towards a hospital a message carries records "arrays" (the model) and "config" (numbers
 and words). From a hospital it carries "arrays" and, where it is in the clear, "metrics", made
-from a `SealedUpdate` and from nothing else.
+from a `SealedUpdate` and from nothing else. Either way "audit" may go along: how far the
+sender's log has come (`governance.countersign`), which is no part of question or answer.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from fedhealth.core.errors import REFUSALS, Refused
+from fedhealth.core.errors import REFUSALS, SPENT, Refused
 from fedhealth.runtime import flower
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from fedhealth.core.update import SealedUpdate
 
 ARRAYS, CONFIG, METRICS, COUNT = "arrays", "config", "metrics", "num-examples"
+AUDIT = "audit"
 #: The name of the one vector of a reply that is a sum and not a model.
 SUM = "sum"
 
@@ -43,6 +47,21 @@ class Request:
     round_: int
     arrays: dict[str, NDArray[np.generic]]
     config: dict[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a message, told without its values.
+
+    Attributes:
+        parts: of each value its place and name, its type, its shape and its bytes.
+        size_bytes: of all values and their names; an error's reason, where the message carries one.
+        sha256: of all of it, in hex: whoever has the message can work it out and nobody the other way.
+    """
+
+    parts: list[tuple[str, str, list[int], int]]
+    size_bytes: int
+    sha256: str
 
 
 def read_request(message: Message) -> Request:
@@ -100,6 +119,47 @@ def reason_of(reply: Message) -> str:
         error, _, incident = rest.partition(":")
         return f"failed with {error}" + (f" (incident {incident} in the hospital's log)" if incident else "")
     return found
+
+
+def is_spent(reply: Message) -> bool:
+    """Whether an error reply says that a budget is spent."""
+    kind, _, code = (reply.error.reason or "").partition(":")
+    return kind == "refused" and code in SPENT
+
+
+def say_along(message: Message, said: Mapping[str, str | int]) -> None:
+    """Put into a message how far its sender's log has come."""
+    message.content[AUDIT] = ConfigRecord(dict(said))
+
+
+def said_along(message: Message, *, take: bool = False) -> dict[str, str | int | float | bool] | None:
+    """What came along of its sender's log, None where nothing did; taken out of the message where that is asked."""
+    if not message.has_content() or AUDIT not in message.content:
+        return None
+    said = {**message.content[AUDIT]}
+    if take:
+        del message.content[AUDIT]
+    return said
+
+
+def contents_of(message: Message) -> Contents:
+    """What is in a message, the same for who sends and who receives it."""
+    if not message.has_content():
+        reason = str(message.error.reason or "").encode()
+        return Contents([], len(reason), hashlib.sha256(reason).hexdigest())
+    parts, size, whole = [], 0, hashlib.sha256()
+    for record_name, record in sorted(message.content.items()):
+        for name, value in sorted(record.items()):
+            place = f"{record_name}/{name}"
+            if isinstance(value, Array):
+                kind, shape, content = str(value.dtype), [int(n) for n in value.shape], bytes(value.data)
+            else:
+                kind, shape = type(value).__name__, []
+                content = value if isinstance(value, bytes) else json.dumps(value).encode()
+            parts.append((place, kind, shape, len(content)))
+            size += len(place.encode()) + len(content)
+            whole.update(json.dumps([place, kind, shape]).encode() + b"\n" + hashlib.sha256(content).digest())
+    return Contents(parts, size, whole.hexdigest())
 
 
 def arrays_of(reply: Message) -> dict[str, NDArray[np.generic]]:

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from fedhealth.core.errors import QuorumError
 from fedhealth.runtime import flower
-from fedhealth.runtime.codec import ARRAYS, COUNT, METRICS, reason_of, size_bytes
+from fedhealth.runtime.codec import ARRAYS, COUNT, METRICS, is_spent, reason_of, size_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -303,7 +303,8 @@ class PolicyGrid(Grid):
         if len(answered) < quorum:
             raise QuorumError(
                 f"at least {quorum} of {len(exchange.sent)} hospitals must answer, found {len(answered)}. "
-                f"{'; '.join(str(failure) for failure in failed)}. {self.remedy}"
+                f"{'; '.join(str(failure) for failure in failed)}. {self.remedy}",
+                is_spent=bool(failed) and all(is_spent(reply) for reply in replies if reply.has_error()),
             )
         return replies
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Literal
+import math
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -11,26 +11,40 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
 from fedhealth.core.update import SealedUpdate
 from fedhealth.secagg.content.averages import Averages
-from fedhealth.secagg.content.sums import Sums
+from fedhealth.secagg.content.noised import Noised
+from fedhealth.secagg.content.question import task_of
+from fedhealth.secagg.content.sums import SUM, Sums
 from fedhealth.secagg.protocol.layout import Reals
 from fedhealth.secagg.protocol.terms import Terms, check_floor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
+    from fedhealth.core.lattice import Lattice
     from fedhealth.core.span import Span
+    from fedhealth.core.study import Study
+    from fedhealth.secagg.content import Content
+    from fedhealth.secagg.content.question import Question
     from fedhealth.secagg.protocol.layout import Layout
     from fedhealth.secagg.protocol.messages import FromSite
 
 #: The name of the one array of a message of the protocol: its bytes.
 MESSAGE = "message"
-#: How the questions about the patients themselves begin; the others are about a model.
-STATISTIC = "query."
 #: How finely a training value times one patient must be held at least: a mean over a hundred
 #: patients a hospital is then right to 1e-4.
 LEAST_LEVELS = 100.0
+
+
+class Averaged(Protocol):
+    """What a round's training gives, of a method."""
+
+    @property
+    def told(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def is_by_patients(self) -> bool: ...  # noqa: D102
+    def replies(self, arrays: dict[str, NDArray[np.generic]], /) -> dict[str, tuple[int, ...]]: ...  # noqa: D102
 
 
 @settings
@@ -79,6 +93,11 @@ class Masked:
         """Always."""
         return True
 
+    @property
+    def shares(self) -> int:
+        """How many hospitals of a sum keep to themselves, at least, what they added to it."""
+        return self.min_cohort - self.colluders
+
     def check(self, sites: int) -> None:
         """Refuse a study that can't be masked.
 
@@ -117,6 +136,48 @@ class Masked:
         """What an answer that is a sum already puts in it."""
         return Sums(spans, self.weight_max)
 
+    def asked(
+        self,
+        question: Question,
+        study: Study,
+        digest: str,
+        *,
+        method: Averaged,
+        spans: Callable[..., tuple[Span, ...]],
+        lattice: Callable[[str, int], Lattice] | None = None,
+    ) -> tuple[Content, Terms]:
+        """How an answer lies in the summed vector, and what every hospital signs for it.
+
+        Each hospital and the coordinator work it out alike, or their signatures don't fit.
+
+        Args:
+            question: what is asked.
+            study: of which.
+            digest: of the study.
+            method: the study's.
+            spans: `evaluation.spans.spans_of`.
+            lattice: by purpose and size, where hospitals share noise (`privacy.distributed.lattices`).
+
+        Raises:
+            Refused: `min_cohort_unsafe`, or the question has no private form.
+            SettingError: no such question, or the keys are not one for each hospital.
+        """
+        content: Content
+        if lattice is not None:
+            shapes = (
+                method.replies(question.arrays)
+                if question.purpose == "train"
+                else {SUM: (sum(span.size for span in spans(study, question.purpose)),)}
+            )
+            content = Noised(shapes, lattice(question.purpose, sum(map(math.prod, shapes.values()))))
+        elif question.purpose == "train":
+            content = self.averages(method.replies(question.arrays), method.told, is_by_patients=method.is_by_patients)
+        else:
+            content = self.sums(spans(study, question.purpose, grouped=bool(question.config.get("grouped", False))))
+        task = task_of(question, study)
+        terms = self.terms(digest, study.identities, question.round_, task, content.layout(len(study.roster)))
+        return content, terms
+
     def terms(self, study: str, identities: Mapping[str, str], round_: int, task: bytes, layout: Layout) -> Terms:
         """What every hospital signs for one question.
 
@@ -148,24 +209,3 @@ class Masked:
             f"Secure aggregation: the coordinator sees sums over at least {self.min_cohort} hospitals and no hospital's "
             f"own part, also where it lies{helped}."
         )
-
-
-def task_of(
-    question: str, arrays: Mapping[str, NDArray[np.generic]], config: Mapping[str, str | int | float | bool]
-) -> bytes:
-    """SHA-256 over a question as a hospital gets it: the model's bytes and the instruction.
-
-    A statistic is one question whatever comes along with it. Its answer hardly depends on
-    that, so a word more would have it asked again of one hospital fewer, and the difference
-    is that hospital's own.
-    """
-    if question.startswith(STATISTIC):
-        arrays, config = {}, {}
-    found = hashlib.sha256()
-    for part in (question, repr(sorted(config.items()))):
-        found.update(hashlib.sha256(part.encode()).digest())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        found.update(hashlib.sha256(repr((name, array.dtype.str, np.shape(arrays[name]))).encode()).digest())
-        found.update(hashlib.sha256(array.tobytes()).digest())
-    return found.digest()

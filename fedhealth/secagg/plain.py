@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedhealth.core.errors import Refused
 from fedhealth.core.settings import settings
 from fedhealth.core.update import SealedUpdate
 
@@ -21,7 +22,18 @@ class Plain:
         return False
 
     def seal(self, private: PrivateUpdate) -> SealedUpdate:
-        """The update in the clear."""
+        """The update in the clear.
+
+        Raises:
+            Refused: its noise is still to be added under a mask.
+        """
+        if private.shares_noise:
+            raise Refused(
+                "not_private",
+                rule="what shares its noise with other hospitals may leave under masks only",
+                found="secagg=plain",
+                remedy="Use secagg=masked.",
+            )
         update = private.update
         return SealedUpdate(weight=update.weight, arrays=update.arrays, metrics=update.metrics, is_masked=False)
 

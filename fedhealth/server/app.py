@@ -19,7 +19,9 @@ from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import canonical, digest, study_from, unpacked
 from fedhealth.core.update import ALL
 from fedhealth.models.weights import first_network, names_of, weights_of
-from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.privacy.central import Central
+from fedhealth.privacy.distributed import Distributed
+from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.runtime.policy import Patience, PolicyGrid
 from fedhealth.secagg.masked import Masked
 from fedhealth.server.plan import Plan, plan_for
@@ -29,6 +31,7 @@ from fedhealth.server.secure_grid import MaskedStudy, SecureGrid
 from fedhealth.server.statistics import Statistics, counted, gather
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import MODEL, Store, write_bytes
+from fedhealth.strategies.fedsgd import FedSgdServer
 from fedhealth.strategies.method import SumServer
 
 if TYPE_CHECKING:
@@ -109,10 +112,12 @@ def conduct(
     statistics = _statistics(plan, study_digest, grid, store)
     # Before training: a cohort that a batch does not fit ends the study here.
     privacy = _privacy(plan, statistics)
+    patients = float(sum(shape.train for shape in statistics.shapes.values()))
     if isinstance(plan.strategy, SumServer):
-        patients = float(sum(shape.train for shape in statistics.shapes.values()))
         grain = plan.sealing.grain(len(study.roster), patients) if isinstance(plan.sealing, Masked) else 0.0
         plan.strategy.begin(patients, grain)
+    if isinstance(plan.mechanism, Distributed) and isinstance(plan.strategy, FedSgdServer):
+        plan.strategy.divisor = max(plan.mechanism.course(rounds=study.rounds).rate * patients, 1.0)
     checkpoint = store.load()
     if checkpoint is None:
         network = first_network(plan.model, statistics.preprocessor.width, seed=study.seed)
@@ -166,13 +171,25 @@ def artefact(study: Study, study_digest: str, preprocessor: Preprocessor, model:
 
 
 def _privacy(plan: Plan, statistics: Statistics) -> str:
-    """What holds for a patient, with all that the number depends on."""
+    """What holds for a patient, or for a hospital, with all that the number depends on."""
     statement = plan.mechanism.statement()
-    if not isinstance(plan.mechanism, DpSgd) or not plan.mechanism.is_private:
+    mechanism, rounds = plan.mechanism, plan.study.rounds
+    if isinstance(mechanism, Distributed) and isinstance(plan.sealing, Masked) and mechanism.is_private:
+        course, shares, least = mechanism.course(rounds=rounds), plan.sealing.shares, plan.sealing.min_cohort
+        n = plan.sealing.colluders
+        helped = f" with up to {n} hospital{'s' * (n > 1)} on its side" if n else ""
+        return (
+            f"{statement} Over the study as planned, against the coordinator{helped}: {mechanism.planned(course, rounds)}. "
+            "Worked out alike, of the same patient and at the same δ: against the coordinator alone, and all who see what it "
+            f"makes public, {mechanism.alone(course, rounds, min_cohort=least, shares=shares).bound}; against whoever opens a "
+            f"hospital's masks, with its own share of the noise alone, {mechanism.opened(course, rounds, shares=shares).bound}."
+        )
+    if not isinstance(mechanism, PatientLevel | Central) or not mechanism.is_private:
         return statement
+    if isinstance(mechanism, Central):
+        return f"{statement} Over the study as planned: {mechanism.planned(plan.study.rounds)}."
     sizes = [shape.train for shape in statistics.shapes.values()]
-    found = promised(plan.study, plan.mechanism, plan.method, sizes)
-    return f"{statement} Over the study as planned: {found}."
+    return f"{statement} Over the study as planned: {promised(plan.study, mechanism, plan.method, sizes)}."
 
 
 def _statistics(plan: Plan, study_digest: str, grid: PolicyGrid, store: Store) -> Statistics:
@@ -191,7 +208,8 @@ def _statistics(plan: Plan, study_digest: str, grid: PolicyGrid, store: Store) -
             second={site: np.array(vector) for site, vector in found["second"].items()},
             preprocessor=Preprocessor.from_json(found["preprocessor"]),
         )
-    private = isinstance(plan.mechanism, DpSgd)
+    # Means and deviations would stand in the model's file, without noise.
+    private = isinstance(plan.mechanism, PatientLevel | Central)
     statistics = counted(plan.study, grid) if private else gather(plan.study, grid)
     store.write_json(
         path.name,

@@ -10,10 +10,13 @@ from flwr.serverapp.strategy import Strategy
 from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import build
 from fedhealth.models.weights import names_of
+from fedhealth.privacy.central import Central
 from fedhealth.runtime.codec import ARRAYS, CONFIG, COUNT
 from fedhealth.secagg.masked import Masked
+from fedhealth.server.central_plan import check_central, refuse_flowers_own
+from fedhealth.server.noised_mean import NoisedMean
 from fedhealth.server.optimisers.plain import Plain
-from fedhealth.server.private_plan import check_private
+from fedhealth.server.private_plan import check_lattices, check_private
 from fedhealth.strategies.method import method_of, strategy_of
 from fedhealth.strategies.needs import MORE_THAN_MEAN, least_sites, needs_of, tolerated
 
@@ -55,18 +58,7 @@ def plan_for(study: Study) -> Plan:
         SettingError: a part can't be built, or two parts exclude each other.
         Refused: a part comes from outside its room.
     """
-    strategy: Any = strategy_of(study.strategy)
-    if not isinstance(strategy, Strategy):
-        raise SettingError(
-            f"strategy must be a flwr.serverapp.strategy.Strategy, found {type(strategy).__name__}. Name one of those."
-        )
-    for key in ("fraction_train", "fraction_evaluate"):
-        fraction = getattr(strategy, key, 1.0)
-        if fraction != 1.0:
-            raise SettingError(
-                f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
-                "use rules.fraction, which chooses them by hash."
-            )
+    strategy = _strategy(study)
     sealing: Sealing = build(study.secagg, where="secagg", room="fedhealth.secagg", does="seal")
     least = least_sites(strategy)
     if isinstance(sealing, Masked):
@@ -96,6 +88,7 @@ def plan_for(study: Study) -> Plan:
     method.check(names, study.training)
     mechanism: Mechanism = build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise")
     check_private(study, mechanism, method, names, type(strategy).__name__, is_masked=sealing.is_masked)
+    check_lattices(study, mechanism, model, sealing)
     optimiser: ServerOptimiser = build(
         study.server_optimiser, where="server_optimiser", room="fedhealth.server.optimisers", does="step"
     )
@@ -107,6 +100,9 @@ def plan_for(study: Study) -> Plan:
         )
     if method.shared(names) - frozenset(names.trained):
         _check_statistics(type(strategy).__name__, optimiser)
+    if isinstance(mechanism, Central):
+        check_central(study, mechanism, strategy, method, model, is_masked=sealing.is_masked)
+        strategy = NoisedMean(strategy, mechanism, hospitals=len(study.roster), rounds=study.rounds)
     return Plan(
         study=study,
         strategy=strategy,
@@ -117,6 +113,29 @@ def plan_for(study: Study) -> Plan:
         sealing=sealing,
         least=least,
     )
+
+
+def _strategy(study: Study) -> Any:  # noqa: ANN401 - Flower's, or whatever a user's own has beside
+    """The study's strategy, which leaves to the study who is asked and what protects them.
+
+    Raises:
+        SettingError: it is none, or is one of Flower's wrappers for privacy.
+    """
+    refuse_flowers_own(study)
+    strategy: Any = strategy_of(study.strategy)
+    refuse_flowers_own(study, strategy)
+    if not isinstance(strategy, Strategy):
+        raise SettingError(
+            f"strategy must be a flwr.serverapp.strategy.Strategy, found {type(strategy).__name__}. Name one of those."
+        )
+    for key in ("fraction_train", "fraction_evaluate"):
+        fraction = getattr(strategy, key, 1.0)
+        if fraction != 1.0:
+            raise SettingError(
+                f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
+                "use rules.fraction, which chooses them by hash."
+            )
+    return strategy
 
 
 def _check_masked(masked: Masked, strategy: Strategy, sites: int) -> None:

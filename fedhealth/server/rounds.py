@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from flwr.app import ConfigRecord
 
-from fedhealth.core.errors import DataError, FedHealthError
+from fedhealth.core.errors import DataError, FedHealthError, QuorumError
 from fedhealth.core.seeds import chosen
 from fedhealth.core.study import packed
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import SummaryLayout
-from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.privacy.central import Central
+from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.runtime import flower
 from fedhealth.runtime.codec import CONFIG, COUNT, SUM, array_record, arrays_of, metrics_of
 from fedhealth.server.store import Checkpoint
@@ -97,7 +98,13 @@ def run_rounds(
     """
     study = plan.study
     while progress.done < study.rounds and not progress.stopped_because:
-        row, model, memory = _round(plan, grid, preprocessor, progress)
+        try:
+            row, model, memory = _round(plan, grid, preprocessor, progress)
+        except QuorumError as error:
+            if not progress.done or not error.is_spent:
+                raise
+            progress.stopped_because = "the hospitals' privacy budget for training is spent"
+            break
         progress = Progress(model=model, optimiser=memory, done=row["round"], history=[*progress.history, row])
         progress.stopped_because = _stop_reason(study, progress)
         arrays, values = strategy_state.dump(plan.strategy)
@@ -189,7 +196,8 @@ def _round(
             plan, grid, preprocessor, model, number, of_round=number, part="validation", grouped=False
         )
     exchanges = grid.exchanges()
-    row = _row(study, number, vectors, losses, exchanges)
+    scorers = sum(len(whose[name]) for name in vectors)
+    row = _row(study, number, vectors, losses, exchanges, scorers)
     row["scored_by"] = sorted(site for name in row["scored_by"] for site in whose[name])
     if grid.is_masked:
         row |= {"answered": len(trained_by), "exchanges": masked_rows(exchanges)}
@@ -197,8 +205,14 @@ def _round(
 
 
 def _is_looked_at(mechanism: Mechanism, round_: int) -> bool:
-    """Whether the round's model is scored on validation patients: always, but where each look costs privacy."""
-    if not isinstance(mechanism, DpSgd):
+    """Whether the round's model is scored on validation patients: always, but where each look costs privacy.
+
+    Nor where it would choose a model without noise, and send one out before it is stored: of a round
+    that a crash repeats, hospitals would see two.
+    """
+    if isinstance(mechanism, Central):
+        return False
+    if not isinstance(mechanism, PatientLevel):
         return True
     return mechanism.evaluate_every is not None and round_ % mechanism.evaluate_every == 0
 
@@ -272,6 +286,7 @@ def _row(
     vectors: dict[str, NDArray[np.float64]],
     losses: list[dict[str, float]],
     exchanges: list[Exchange],
+    scorers: int,
 ) -> dict[str, Any]:
     layout = SummaryLayout.of(study, grouped=False)
     sums, _ = layout.unpack(np.sum([vectors[site] for site in sorted(vectors)] or [np.zeros(layout.width)], axis=0))
@@ -279,7 +294,7 @@ def _row(
     # A private hospital tells no loss.
     is_told = all("loss" in loss for loss in losses)
     train_loss = sum(loss["loss"] * loss[COUNT] for loss in losses) / patients if is_told else None
-    noise = study.score_noise * math.sqrt(len(vectors))
+    noise = study.score_noise * math.sqrt(scorers)
     auroc, log_loss = measures.auroc(sums, noise=noise), measures.log_loss(sums)
     return {
         "round": number,

@@ -11,6 +11,7 @@ joins three rooms that know nothing of one another.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,16 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedhealth.core.errors import IntegrityError, QuorumError, Refused, SettingError
+from fedhealth.core.parts import build
 from fedhealth.core.update import ALL
 from fedhealth.evaluation.spans import spans_of
+from fedhealth.privacy.distributed import lattices
 from fedhealth.runtime import flower
 from fedhealth.runtime.codec import ARRAYS, read_request, write_average, write_request
 from fedhealth.runtime.policy import PolicyGrid
-from fedhealth.secagg.masked import MESSAGE, task_of
+from fedhealth.secagg.masked import MESSAGE
 from fedhealth.secagg.protocol.codec import decode
+from fedhealth.secagg.protocol.keys import SEED_BYTES
 from fedhealth.secagg.protocol.messages import FromSite, unpack
 from fedhealth.secagg.protocol.server import ServerSession
-from fedhealth.strategies.method import Received, method_of
+from fedhealth.strategies.method import method_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,7 +43,6 @@ if TYPE_CHECKING:
     from fedhealth.core.update import Update
     from fedhealth.runtime.codec import Request
     from fedhealth.runtime.policy import Fault, Patience
-    from fedhealth.secagg.content import Content
     from fedhealth.secagg.masked import Masked
 
 #: The node that stands for all hospitals; no true node's id is so small.
@@ -117,8 +120,7 @@ class SecureGrid(PolicyGrid):
         if not pending:
             return []
         request = read_request(pending[0])
-        content = self._content(request)
-        update = self._sum(pending, request, content, timeout)
+        update = self._sum(pending, request, timeout)
         fault = fault_of(update.arrays) if fault_of is not None else None
         if fault is not None:
             raise IntegrityError(
@@ -129,13 +131,17 @@ class SecureGrid(PolicyGrid):
         flower.set_sender(reply, EVERYBODY)
         return [reply]
 
-    def _sum(self, pending: list[Message], request: Request, content: Content, timeout: float | None) -> Update:
+    def _sum(self, pending: list[Message], request: Request, timeout: float | None) -> Update:
         """What the hospitals that stay say together."""
         asked = self._study
-        layout = content.layout(len(asked.study.roster))
-        task = task_of(request.purpose, request.arrays, request.config)
-        terms = asked.masked.terms(asked.digest, asked.study.identities, request.round_, task, layout)
-        session = self._session = ServerSession(terms)
+        method = method_of(asked.study.strategy)
+        mechanism = build(asked.study.privacy, where="privacy", room="fedhealth.privacy")
+        content, terms = asked.masked.asked(
+            request, asked.study, asked.digest, method=method, spans=spans_of,
+            lattice=lattices(mechanism, rounds=asked.study.rounds, shares=asked.masked.shares),
+        )  # fmt: skip
+        session = ServerSession(terms, seed=os.urandom(SEED_BYTES), threads=os.cpu_count() or 1)
+        self._session = session
         self._counted, self._least = (), terms.min_cohort
         try:
             self._exchange(pending, timeout)
@@ -158,7 +164,7 @@ class SecureGrid(PolicyGrid):
             ) from refused
         finally:
             self._session, self._least = None, 0
-        update = content.read(decode(layout, words, len(counted)))
+        update = content.read(decode(terms.layout, words, len(counted)))
         self._since[-1] = replace(self._since[-1], took_s=self._since[-1].took_s + time.monotonic() - started)
         self._counted = counted
         return update
@@ -200,12 +206,3 @@ class SecureGrid(PolicyGrid):
         except Refused as refused:
             return f"a message that is refused: {refused.rule}"
         return None
-
-    def _content(self, request: Request) -> Content:
-        """How the answer lies in the vector; each hospital works out the same (`site.client`)."""
-        study, masked = self._study.study, self._study.masked
-        if request.purpose == "train":
-            method = method_of(study.strategy)
-            shapes = method.server().replies(Received(request.arrays).weights)
-            return masked.averages(shapes, method.told, is_by_patients=method.is_by_patients)
-        return masked.sums(spans_of(study, request.purpose, grouped=bool(request.config.get("grouped", False))))

@@ -41,7 +41,7 @@ class Statistics:
 
 
 def counted(study: Study, grid: PolicyGrid) -> Statistics:
-    """The noisy numbers of patients of the hospitals that answer, and the scaling that needs none.
+    """The numbers of patients of the hospitals that answer, noisy where these made them so, and the scaling that needs none.
 
     Raises:
         QuorumError: too few answer.
@@ -75,8 +75,8 @@ def gather(study: Study, grid: PolicyGrid) -> Statistics:
             # Asked again without the one that left, the first pass would give it away by the difference.
             raise QuorumError(
                 f"both passes of the statistics must be sums over the same hospitals, found "
-                f"{', '.join(sorted(whose - whose_second))} lost in between. Resume the run when they are there, or start "
-                "a study without them."
+                f"{', '.join(sorted(whose - whose_second))} lost in between. Resume the run when they are there, or have "
+                "each hospital set policy.allow_regrouping and start a study without them."
             )
         both = sorted(shapes.keys() & first.keys() & second.keys())
         if both == sorted(first):

@@ -10,11 +10,15 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedhealth.core.errors import Refused
+from fedhealth.core.errors import FedHealthError, Refused
+from fedhealth.core.manifest import load_manifest
+from fedhealth.governance.countersign import Countersigner
 from fedhealth.runtime.codec import read_request, write_failure, write_refusal, write_reply
 from fedhealth.site.client import Client
 from fedhealth.site.keys import FOLDER, Keys
+from fedhealth.site.log_place import log_of
 from fedhealth.site.memory import Memory
+from fedhealth.site.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -79,27 +83,76 @@ def reveal(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, context: Context) -> Message:
+    """The reply, with its receipt in the hospital's log where it keeps one: always, but in some simulations."""
+    try:
+        trail = _trail(context)
+        if trail is None:
+            return _worked(message, context)
+        asked = trail.heard(message, _study_of(context))
+        return trail.left(_worked(message, context), asked)
+    except Exception as error:  # noqa: BLE001 - what has no receipt does not leave, and the round goes on
+        return _failed(error, message, context)
+
+
+def _worked(message: Message, context: Context) -> Message:
     """The reply; a refusal or failure leaves as a code, its text stays in this hospital's log."""
     try:
-        client = client_of(
-            str(context.node_config["site-folder"]),
-            str(context.run_config["fh-study"]),
-            str(context.node_config["approved"]),
-            str(context.node_config.get("source", "")),
-            str(context.node_config.get("attack", "")),
-            str(context.node_config.get("run-folder", "")),
-        )
+        client = _client(context)
         memory = Memory(Path(str(context.node_config["memory-folder"])) / client.digest)
-        own = Path(str(context.node_config["site-folder"]))
-        keys = Keys(Path(str(context.node_config.get("key-folder", own / FOLDER))))
-        return write_reply(client.answer(read_request(message), memory, keys), to=message)
+        return write_reply(client.answer(read_request(message), memory, Keys(_key_folder(context))), to=message)
     except Refused as refused:
         log.warning("refused code=%s: %s", refused.code, refused)
         return write_refusal(refused, to=message)
     except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
-        incident = incident_of(str(context.node_config.get("site-folder", "")), type(error).__name__, str(error))
-        log.error("failed incident=%s %s: %s", incident, type(error).__name__, error)  # noqa: TRY400 - a trace may hold rows
-        return write_failure(error, incident, to=message)
+        return _failed(error, message, context)
+
+
+def _failed(error: Exception, message: Message, context: Context) -> Message:
+    """The reply of a hospital that could not answer."""
+    incident = incident_of(str(context.node_config.get("site-folder", "")), type(error).__name__, str(error))
+    log.error("failed incident=%s %s: %s", incident, type(error).__name__, error)
+    return write_failure(error, incident, to=message)
+
+
+def _client(context: Context) -> Client:
+    config = context.node_config
+    return client_of(
+        str(config["site-folder"]),
+        str(context.run_config["fh-study"]),
+        # The node's own config, never the run's: who asks does not say what is approved. Without it the records decide.
+        str(config.get("approved", "")),
+        str(config.get("source", "")),
+        str(config.get("attack", "")),
+        str(config.get("run-folder", "")),
+    )
+
+
+def _study_of(context: Context) -> str:
+    """The digest of the study that came, for the log; of one that can't be read there is none."""
+    try:
+        return _client(context).digest
+    except FedHealthError:
+        return "unreadable"
+
+
+def _key_folder(context: Context) -> Path:
+    return Path(str(context.node_config.get("key-folder", Path(str(context.node_config["site-folder"])) / FOLDER)))
+
+
+def _trail(context: Context) -> Trail | None:
+    """The hospital's trail; a simulated hospital has one where the simulation says so, a real one always."""
+    place = str(context.node_config.get("audit-folder", ""))
+    if not place and "run-folder" in context.node_config:
+        return None
+    return trail_of(str(context.node_config["site-folder"]), place, str(_key_folder(context)))
+
+
+@lru_cache(maxsize=MOST_CLIENTS)
+def trail_of(folder: str, place: str, keys: str) -> Trail:
+    """The trail of a hospital's folder, its log read once."""
+    name = load_manifest(Path(folder)).name
+    own = log_of(name, Path(folder), place=Path(place) if place else None, keys=Path(keys))
+    return Trail(Countersigner(own))
 
 
 @lru_cache(maxsize=MOST_CLIENTS)

@@ -1,11 +1,14 @@
 """The budget: what a request costs the hospital's patients, charged to its ledger before anything is done for it.
 
 The account is the hospital's name, whatever the study, since studies draw on the same patients.
-A request that comes again is charged again: fresh noise over the same patients is one more look
-at them, and a seed that repeats the old noise is not private.
+A request that comes again gets the answer it got (`site.answers`). Where there is none, since it was
+cut short, it is charged again: fresh noise over the same patients is one more look at them,
+and a seed that repeats the old noise is not private. What a study lets out it lets out no more
+often than its own epsilon was worked out for.
 
-`privacy=plain` has no bound. A hospital with a cap refuses it; one that keeps a ledger of its own
-has it in there, once a study.
+`privacy=plain` has no bound, and `central` none towards the coordinator. A hospital with a cap
+refuses both; any other has it in its ledger once a study, but for simulations, whose ledgers
+would say it of made-up patients.
 """
 
 from __future__ import annotations
@@ -15,16 +18,16 @@ from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import Refused
 from fedhealth.core.privacy_event import Unbounded, as_json
-from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.ledger import Entry
+from fedhealth.privacy.patient_level import PatientLevel
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.privacy_event import Event
     from fedhealth.core.study import Study
     from fedhealth.privacy import Mechanism
-    from fedhealth.privacy.dp_sgd import Course
     from fedhealth.privacy.ledger import Ledger
+    from fedhealth.privacy.patient_level import Course
 
 
 def charge(
@@ -37,6 +40,7 @@ def charge(
     purpose: str,
     patients: int,
     course: Course | None,
+    is_simulated: bool = False,
 ) -> None:
     """Charge what a request for `purpose` costs; it is spent from here on.
 
@@ -49,21 +53,26 @@ def charge(
         purpose: what is asked for.
         patients: how many the hospital has for the study.
         course: how it would train; None where nothing is trained.
+        is_simulated: whether the hospital is one of a simulation.
 
     Raises:
-        Refused: the cap would be passed, delta is no small chance here, or what is asked has no private form.
+        Refused: the cap would be passed or the study's plan, delta is no small chance here, or what is asked has no private form.
         IntegrityError: the ledger is not as it was written.
     """
     event: Event = Unbounded()
-    if isinstance(mechanism, DpSgd):
+    most = None
+    if isinstance(mechanism, PatientLevel):
         for name, delta in (("privacy.delta", mechanism.delta), ("policy.delta", manifest.policy.delta)):
             _check_delta(name, delta, patients)
-        event = mechanism.event(purpose, course)
-    elif manifest.policy.epsilon_cap is None and (not manifest.policy.ledger or _stands(ledger, digest)):
+        event, most = mechanism.event(purpose, course), mechanism.planned_times(purpose, study.rounds)
+    elif manifest.policy.epsilon_cap is None and (
+        (is_simulated and not manifest.policy.ledger) or _stands(ledger, digest)
+    ):
         return
     cap = manifest.policy.epsilon_cap
-    entry = Entry(study=study.name, digest=digest, what=purpose, event=event, view="updates", cohort=manifest.name)
-    ledger.charge(entry, epsilon_cap=math.inf if cap is None else cap, delta=manifest.policy.delta)
+    view = mechanism.view if isinstance(mechanism, PatientLevel) else "updates"
+    entry = Entry(study=study.name, digest=digest, what=purpose, event=event, view=view, cohort=manifest.name)
+    ledger.charge(entry, epsilon_cap=math.inf if cap is None else cap, delta=manifest.policy.delta, most=most)
 
 
 def _check_delta(name: str, delta: float, patients: int) -> None:

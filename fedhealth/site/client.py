@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,14 @@ from fedhealth.core.manifest import load_manifest
 from fedhealth.core.parts import build
 from fedhealth.core.study import digest, study_from, unpacked
 from fedhealth.evaluation.spans import spans_of
+from fedhealth.governance.approval import OneStudy
+from fedhealth.privacy.distributed import Distributed, lattices
 from fedhealth.privacy.dp_sgd import DpSgd
-from fedhealth.secagg.masked import task_of
+from fedhealth.privacy.noise import wide
 from fedhealth.secagg.plain import Plain
 from fedhealth.secagg.protocol.refusals import refused
+from fedhealth.site.answers import Answers
+from fedhealth.site.approvals import approvals_of
 from fedhealth.site.attacks import ROOM
 from fedhealth.site.attacks.plain import Plain as Honest
 from fedhealth.site.cohort import load_cohort
@@ -32,16 +36,16 @@ from fedhealth.site.ledger_place import ledger_of
 from fedhealth.site.masked_round import STEPS, MaskedRound
 from fedhealth.site.private_round import keep_size
 from fedhealth.site.work import work_for
-from fedhealth.strategies.method import Received, method_of
+from fedhealth.strategies.method import method_of
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
     from fedhealth.core.update import PrivateUpdate, SealedUpdate
+    from fedhealth.governance.approval import Approved
     from fedhealth.privacy import Mechanism
     from fedhealth.privacy.ledger import Ledger
     from fedhealth.runtime.codec import Request
-    from fedhealth.secagg.content import Content
     from fedhealth.secagg.masked import Masked
     from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
@@ -59,7 +63,8 @@ class Client:
     Attributes:
         folder: the hospital's own, with its site.yaml.
         packed_study: the study as it came (`core.study.packed`).
-        approved: the digest of the study this hospital approved.
+        approved: in a simulation, the digest of the one study there is; empty where the hospital's own
+            records say what it approved.
         packed_source: in a simulation, the source that stands in for the manifest's.
         packed_attack: in a simulation, what this hospital does in place of honest training.
         run_folder: in a simulation, the run's, where the ledger lies that the hospital does not name.
@@ -84,27 +89,44 @@ class Client:
             Refused: a rule of the hospital's does not hold.
             DataError: the hospital's data can't become a cohort.
         """
+        # Before the study is built from or a patient's row is read: it may be anybody's.
+        go_on(self.manifest, digest=self.digest, approved=self.approvals)
         if request.purpose in STEPS:
-            go_on(self.manifest, digest=self.digest, approved=self.approved)
             return self._round(memory, keys).step(request)
+        return self._sealed(request, self.computed(request, memory, self.ledger), memory, keys)
+
+    def computed(self, request: Request, memory: Memory, ledger: Ledger) -> PrivateUpdate:
+        """What the hospital has to say to a request, charged to `ledger`; errors as of `answer`."""
+        answers = Answers(memory.folder / "answers")
+        told = answers.find(request) if isinstance(self.mechanism, DpSgd) else None
         permit = open_round(
             self.manifest,
             self.study,
             self.cohort,
             memory,
             digest=self.digest,
-            approved=self.approved,
+            approved=self.approvals,
             is_masked=self.sealing.is_masked,
             round_=request.round_,
             purpose=request.purpose,
             mechanism=self.mechanism,
-            ledger=self.ledger,
+            ledger=ledger,
+            is_known=told is not None,
+            is_simulated=bool(self.run_folder),
         )
+        if told is not None and isinstance(self.mechanism, DpSgd):
+            return self.mechanism.told_before(told, what=request.purpose)
         update = work_for(request.purpose)(replace(permit, attack=self.attack), request)
         stream = f"{self.manifest.name} {request.round_}"
         private = self.mechanism.privatise(update, what=request.purpose, stream=stream)
-        if isinstance(self.mechanism, DpSgd) and request.purpose == "query.shape":
-            keep_size(memory, private)
+        if isinstance(self.mechanism, DpSgd):
+            if request.purpose == "query.shape":
+                keep_size(memory, private)
+            answers.keep(request, private.update)
+        return private
+
+    def _sealed(self, request: Request, private: PrivateUpdate, memory: Memory, keys: Keys | None) -> SealedUpdate:
+        """What leaves: the update, or the first message of a masked round."""
         log.info("leaves site=%s spend=%s", self.manifest.name, private.spend)
         if isinstance(self.sealing, Plain):
             return self.sealing.seal(private)
@@ -112,20 +134,17 @@ class Client:
 
     def _begun(self, request: Request, private: PrivateUpdate, masked: Masked, opened: MaskedRound) -> SealedUpdate:
         """The first message of a masked round, on terms that this hospital worked out itself."""
-        content = self._content(request, masked)
-        task = task_of(request.purpose, request.arrays, request.config)
-        layout = content.layout(len(self.study.roster))
-        terms = masked.terms(self.digest, self.study.identities, request.round_, task, layout)
-        return opened.begin(private, content, terms, self.manifest.name, floor=self.manifest.policy.min_cohort)
-
-    def _content(self, request: Request, masked: Masked) -> Content:
-        """How the answer lies in the masked vector; the coordinator works out the same (`server.secure_grid`)."""
-        if request.purpose == "train":
-            method = method_of(self.study.strategy)
-            shapes = method.server().replies(Received(dict(request.arrays)).weights)
-            return masked.averages(shapes, method.told, is_by_patients=method.is_by_patients)
-        grouped = bool(request.config.get("grouped", False))
-        return masked.sums(spans_of(self.study, request.purpose, grouped=grouped))
+        method = method_of(self.study.strategy)
+        mechanism = self.mechanism
+        content, terms = masked.asked(
+            request, self.study, self.digest, method=method, spans=spans_of,
+            lattice=lattices(mechanism, rounds=self.study.rounds, shares=masked.shares),
+        )  # fmt: skip
+        stream = f"{self.manifest.name} {request.round_} {request.purpose} share"
+        noise = partial(wide, source=mechanism.source(stream)) if isinstance(mechanism, Distributed) else None
+        return opened.begin(
+            private, content, terms, self.manifest.name, floor=self.manifest.policy.min_cohort, noise=noise
+        )
 
     def _round(self, memory: Memory, keys: Keys | None) -> MaskedRound:
         """The masked round that may be open.
@@ -138,7 +157,13 @@ class Client:
             raise refused("out_of_order", "a study without masking")
         if keys is None:
             raise SettingError("a masked study needs the hospital's keys, found none. Run fedhealth site keys init.")
-        return MaskedRound(self.sealing, keys, self.digest, memory.folder / "masked-round")
+        return MaskedRound(
+            self.sealing,
+            keys,
+            self.digest,
+            memory.folder / "masked-round",
+            may_regroup=self.manifest.policy.allow_regrouping,
+        )
 
     @cached_property
     def manifest(self) -> SiteManifest:
@@ -155,6 +180,11 @@ class Client:
     def digest(self) -> str:
         """The digest of the study as it came."""
         return digest(unpacked(self.packed_study))
+
+    @cached_property
+    def approvals(self) -> Approved:
+        """Who says whether the study is approved."""
+        return OneStudy(self.approved) if self.approved else approvals_of(self.manifest, self.folder)
 
     @cached_property
     def cohort(self) -> Cohort:

@@ -1,7 +1,7 @@
 """The gate: what must hold before a hospital does anything for a study.
 
-Every request passes here, and nothing leaves that did not. The order is: the study is the
-approved one; the hospital is not paused; masking is on where the hospital demands it;
+Every request passes here, and nothing leaves that did not. The order is: the study is
+approved (`governance.approval`); the hospital is not paused; masking is on where the hospital demands it;
 the floors hold; the patients' budget allows it, and is charged. Rows without consent are already
 out of the cohort (`site.cohort`). What comes later (quarantine, receipts) is one more rule in
 `open_round`, before the charge: a refusal after it would cost without giving.
@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import Refused
+from fedhealth.privacy.distributed import Distributed
 from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.budget import charge
 from fedhealth.site.private_round import course_of
@@ -24,9 +26,10 @@ from fedhealth.site.private_round import course_of
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
+    from fedhealth.governance.approval import Approved
     from fedhealth.privacy import Mechanism
-    from fedhealth.privacy.dp_sgd import Course
     from fedhealth.privacy.ledger import Ledger
+    from fedhealth.privacy.patient_level import Course
     from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
     from fedhealth.site.memory import Memory
@@ -48,7 +51,7 @@ class Permit:
     memory: Memory
     round_: int
     attack: Attack = field(default_factory=Plain)
-    private: tuple[DpSgd, Course] | None = None
+    private: tuple[PatientLevel, Course] | None = None
 
 
 def open_round(
@@ -58,12 +61,14 @@ def open_round(
     memory: Memory,
     *,
     digest: str,
-    approved: str,
+    approved: Approved,
     is_masked: bool,
     round_: int,
     purpose: str,
     mechanism: Mechanism,
     ledger: Ledger,
+    is_known: bool = False,
+    is_simulated: bool = False,
 ) -> Permit:
     """The permit for one request.
 
@@ -73,12 +78,14 @@ def open_round(
         cohort: the hospital's cohort for that study.
         memory: what the hospital kept of that study's earlier rounds.
         digest: the digest of the study as it came.
-        approved: the digest this hospital approved.
+        approved: says which studies this hospital approved.
         is_masked: whether what leaves is masked.
         round_: the round asked for.
         purpose: what is asked for.
         mechanism: the study's privacy.
         ledger: the hospital's, which is charged.
+        is_known: whether the answer is one that left before, which costs nothing.
+        is_simulated: whether the hospital is one of a simulation.
 
     Raises:
         Refused: a rule of the hospital's does not hold.
@@ -111,35 +118,37 @@ def open_round(
     if isinstance(mechanism, DpSgd) and is_masked:
         raise Refused(
             "not_private",
-            rule="a private study must be without masks, which count whole patients",
+            rule="a study with privacy=dp_sgd must be without masks, which count whole patients",
             found="both",
-            remedy="Use secagg=plain.",
+            remedy="Use privacy=distributed under masks, or secagg=plain.",
+        )
+    if isinstance(mechanism, Distributed) and not is_masked:
+        raise Refused(
+            "not_private",
+            rule="a study with privacy=distributed must be masked, since each hospital adds a share of the noise only",
+            found="secagg=plain",
+            remedy="Use secagg=masked.",
         )
     course = None
-    if isinstance(mechanism, DpSgd) and purpose in ("train", "evaluate"):
+    if isinstance(mechanism, PatientLevel) and purpose in ("train", "evaluate"):
         course = course_of(study, mechanism, memory)
-    charge(
-        ledger, manifest, study, mechanism,
-        digest=digest, purpose=purpose, patients=len(cohort.patients), course=course,
-    )  # fmt: skip
+    if not is_known:
+        charge(
+            ledger, manifest, study, mechanism, digest=digest, purpose=purpose,
+            patients=len(cohort.patients), course=course, is_simulated=is_simulated,
+        )  # fmt: skip
     log.info("opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose)
-    private = (mechanism, course) if isinstance(mechanism, DpSgd) and course is not None else None
+    private = (mechanism, course) if isinstance(mechanism, PatientLevel) and course is not None else None
     return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, private=private)
 
 
-def go_on(manifest: SiteManifest, *, digest: str, approved: str) -> None:
-    """Do nothing where the study is the approved one and the hospital is not paused: what each message needs.
+def go_on(manifest: SiteManifest, *, digest: str, approved: Approved) -> None:
+    """Do nothing where the study is approved and the hospital is not paused: what each message needs.
 
     Raises:
         Refused: one of them does not hold.
     """
-    if digest != approved:
-        raise Refused(
-            "study_changed",
-            rule="the study must be the approved one",
-            found=digest[:12],
-            remedy=f"Approve it anew; {approved[:12]} is approved.",
-        )
+    approved.require(digest)
     if manifest.policy.paused:
         raise Refused(
             "paused",

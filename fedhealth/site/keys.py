@@ -2,7 +2,8 @@
 
     <keys>/identity     Ed25519, 32 bytes in hex: signs for this hospital
     <keys>/seal         32 bytes in hex: opens what this hospital keeps of a round
-    <keys>/<study>/     how far a study's rounds have come, and what was answered
+    <keys>/<study>/     how far a study's rounds have come
+    <keys>/answered/    by question, over all studies, for which hospitals it was answered
 
 Each file is for its owner alone (0600). What lies here is kept apart from what it seals, so
 that a copy of the one put back from a backup is noticed by the other.

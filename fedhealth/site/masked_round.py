@@ -3,14 +3,22 @@
     train, evaluate, query.*  ─begin→ advert        the words and the session go to the disk
     query.share … reveal      ─step→  its message   the session is read, moved on, written, then answered
 
-Nothing is kept in memory between two messages, so a process that ends in between costs
-nothing. One round is open at a time: a new question ends the one before. One message is
-worked on at a time, whatever the processes: of two at once, both would find the round as
-it was before either, and a coordinator could have two lists of survivors signed.
+Nothing is kept in memory between two messages, so a process that ends in between, also
+between confirming and revealing, costs nothing. One that ends while it works on a message
+has not answered it; whether it can still, nobody asks, so it is lost to the round there.
+One round is open at a time: a new question ends the one before. One message is worked on
+at a time, whatever the processes: of two at once, both would find the round as it was
+before either, and a coordinator could have two lists of survivors signed.
 
 The file is sealed by AES-256-GCM for one study, round, stage and count. The count only
 grows and lies with the keys, so a file put back from a backup does not open. Both copies
 put back together can't be told from the truth (SECURITY.md).
+
+What a loss of power must not take back, before a message leaves: the count of each of the
+four steps, or the step could be taken again and otherwise; and for whom a question was
+answered. The sealed file may be lost, since without the one that fits its count the round
+is over for this hospital. So may a round that has only begun: nobody has acted on its keys,
+and whatever round was open before is no further than it was.
 """
 
 from __future__ import annotations
@@ -26,6 +34,7 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from fedhealth.core.errors import Refused
 from fedhealth.core.private_file import OWNER_ONLY, write_private
 from fedhealth.secagg.masked import MESSAGE
 from fedhealth.secagg.protocol.codec import encode, word_type
@@ -33,10 +42,13 @@ from fedhealth.secagg.protocol.messages import Cohort, Inbox, Quorum, Survivors,
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.site import SiteSession
 from fedhealth.secagg.protocol.site_state import Stage
+from fedhealth.site.step_count import StepCount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from fedhealth.core.update import PrivateUpdate, SealedUpdate
     from fedhealth.runtime.codec import Request
@@ -67,14 +79,25 @@ class MaskedRound:
         keys: the hospital's.
         study: the digest of the study.
         file: where the round waits.
+        may_regroup: answer a question again for other hospitals than before.
     """
 
     masked: Masked
     keys: Keys
     study: str
     file: Path
+    may_regroup: bool = False
 
-    def begin(self, private: PrivateUpdate, content: Content, terms: Terms, site: str, *, floor: int) -> SealedUpdate:
+    def begin(
+        self,
+        private: PrivateUpdate,
+        content: Content,
+        terms: Terms,
+        site: str,
+        *,
+        floor: int,
+        noise: Callable[[int], NDArray[np.int64]] | None = None,
+    ) -> SealedUpdate:
         """The advert for an update, which itself stays.
 
         Args:
@@ -83,16 +106,26 @@ class MaskedRound:
             terms: of the question, made by this hospital.
             site: its name.
             floor: the fewest hospitals it accepts in a sum.
+            noise: draws this hospital's share of the noise for so many words, where the update needs one.
 
         Raises:
-            Refused: the update does not fit the vector, or the terms not the hospital.
+            Refused: its noise is not what the vector has room for, the update does not fit the vector, or the terms not the hospital.
         """
         session = SiteSession.start(terms, site, self.keys.identity, floor=floor, seed=os.urandom(32))
         weight, values = content.values(private.update)
         words = encode(terms.layout, weight, values, session.rounding_key)
+        if not private.shares_noise == bool(terms.layout.noise_margin) == (noise is not None):
+            raise Refused(
+                "not_private",
+                rule="what shares its noise must have it, and room for it, in a masked sum",
+                found="one of them missing",
+                remedy="Use privacy=distributed with secagg=masked.",
+            )
+        if noise is not None:
+            words = with_noise(words, noise)
         message = session.advertise()
         with self._alone():
-            self._write(session, words)
+            self._write(session, words, durably=False)
         return self.masked.seal(message)
 
     def step(self, request: Request) -> SealedUpdate:
@@ -107,13 +140,13 @@ class MaskedRound:
                 message = self._moved(session, words, request)
             finally:
                 # Before anything leaves; a session that refused is dead, and that is kept as well.
-                self._write(session, words if session.stage < Stage.MASKED else words[:0])
+                self._write(session, words if session.stage < Stage.MASKED else words[:0], durably=True)
         return self.masked.seal(message)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Wait until no other process or thread works on this hospital's round; a lock ends with its holder."""
-        place = self._counter.with_name("lock")
+        place = self._count.path.with_name("lock")
         place.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT, OWNER_ONLY), "w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -128,43 +161,37 @@ class MaskedRound:
         if isinstance(received, Inbox):
             return session.mask(received, words)
         if isinstance(received, Survivors):
-            confirm = session.confirm(received, answered=self._answered(session.terms))
-            write_private(self._answer(session.terms), json.dumps(sorted(session.survivors)).encode())
+            answered = self._answered(session.terms)
+            confirm = session.confirm(received, answered=None if self.may_regroup else answered)
+            if answered is None:
+                write_private(self._answer(session.terms), json.dumps(sorted(session.survivors)).encode())
             return confirm
         if isinstance(received, Quorum):
             return session.reveal(received)
         raise refused("out_of_order", type(received).__name__)
 
     def _answered(self, terms: Terms) -> frozenset[str] | None:
-        """The hospitals whose sum this one confirmed for the same task before."""
+        """The hospitals whose sum this one confirmed when it first answered the same task, in any study."""
         path = self._answer(terms)
         return frozenset(json.loads(path.read_bytes())) if path.is_file() else None
 
     def _answer(self, terms: Terms) -> Path:
-        return self.keys.folder / self.study / "answered" / terms.task.hex()
+        return self.keys.folder / "answered" / terms.task.hex()
 
     @property
-    def _counter(self) -> Path:
-        return self.keys.folder / self.study / "counter"
-
-    def _count(self) -> tuple[int, int, int]:
-        """How often the file was written, and at which round and stage it stands."""
-        if not self._counter.is_file():
-            return 0, 0, 0
-        found = json.loads(self._counter.read_bytes())
-        return int(found["count"]), int(found["round"]), int(found["stage"])
+    def _count(self) -> StepCount:
+        return StepCount(self.keys.folder / self.study / "counter")
 
     def _bound(self, count: int, round_: int, stage: int) -> bytes:
         return f"{self.study}|{round_}|{stage}|{count}".encode()
 
-    def _write(self, session: SiteSession, words: Words) -> None:
-        count, round_, stage = self._count()[0] + 1, session.terms.round, int(session.stage)
+    def _write(self, session: SiteSession, words: Words, *, durably: bool) -> None:
+        count, round_, stage = self._count.read()[0] + 1, session.terms.round, int(session.stage)
         dumped, nonce = session.dump(), os.urandom(NONCE_BYTES)
         plain = len(dumped).to_bytes(LENGTH_BYTES, "big") + dumped + words.tobytes()
-        write_private(
-            self.file, nonce + AESGCM(self.keys.seal).encrypt(nonce, plain, self._bound(count, round_, stage))
-        )
-        write_private(self._counter, json.dumps({"count": count, "round": round_, "stage": stage}).encode())
+        sealed = AESGCM(self.keys.seal).encrypt(nonce, plain, self._bound(count, round_, stage))
+        write_private(self.file, nonce + sealed, durably=False)
+        self._count.write(count, round_, stage, durably=durably)
 
     def _read(self) -> tuple[SiteSession, Words]:
         """The session and its words.
@@ -174,7 +201,7 @@ class MaskedRound:
         """
         if not self.file.is_file():
             raise refused("out_of_order", "no round open")
-        count, round_, stage = self._count()
+        count, round_, stage = self._count.read()
         sealed = self.file.read_bytes()
         try:
             plain = AESGCM(self.keys.seal).decrypt(
@@ -185,3 +212,10 @@ class MaskedRound:
         end = LENGTH_BYTES + int.from_bytes(plain[:LENGTH_BYTES], "big")
         session = SiteSession.load(plain[LENGTH_BYTES:end], self.keys.identity, at_least=Stage(stage))
         return session, np.frombuffer(plain[end:], dtype=word_type(session.terms.layout))
+
+
+def with_noise(words: Words, noise: Callable[[int], NDArray[np.int64]]) -> Words:
+    """The words with a hospital's share of the noise on each but the first, which says that it is there and no more."""
+    found = words.copy()
+    found[1:] += noise(len(words) - 1).astype("<i8").view(words.dtype)
+    return found

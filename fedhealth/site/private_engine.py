@@ -15,10 +15,13 @@ import numpy as np
 import torch
 
 from fedhealth.core.errors import Refused
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import noisy
+from fedhealth.privacy.patient_level import SLACK
 from fedhealth.privacy.sampling import drawn
 from fedhealth.site.engines.plain import use_one_thread
-from fedhealth.site.patient_gradients import Watched, clipped_sum
+from fedhealth.site.exact_network import ExactNetwork
+from fedhealth.site.patient_gradients import clipped_sum
 from fedhealth.site.steps import STEPS, Force
 
 if TYPE_CHECKING:
@@ -30,21 +33,23 @@ if TYPE_CHECKING:
     from fedhealth.core.pull import Pull
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
-    from fedhealth.privacy.dp_sgd import Course, DpSgd
     from fedhealth.privacy.noise import NoiseSource, Words
-    from fedhealth.site.engines import Engine
+    from fedhealth.privacy.patient_level import Course, PatientLevel
 
-#: By how much more than the bound a clipped gradient may be, as a share: float64's rounding, with room.
-ROUNDING = 1e-9
+#: How near the bound a norm counts as half inside where clipping is adaptive, as a share of it.
+RAMP = 0.05
 
 
 @dataclass(slots=True)
 class PrivateEngine:
     """DP-SGD (Abadi et al. 2016, arXiv 1607.00133, algorithm 1), sampling by Poisson's way.
 
-    All is in float64, on the processor: in float32 a row's rounding depends on which rows are
-    beside it, by more than the noise is made for. The sum is divided by the expected number of
-    patients in a step, never by the drawn one.
+    The sum is divided by the expected number of patients in a step, never by the drawn one.
+
+    One patient moves a step's sum by the bound and by how the others' gradients round without
+    that patient. Weights are not trusted to keep that small: what goes forward is exact
+    (`site.exact_network`), what goes back is bounded, and a step at whose weights the bound is
+    not within `SLACK` of the clip is refused. Scores are exact too, so nobody's bin in a histogram depends on others.
 
     Attributes:
         mechanism: the study's settings.
@@ -53,17 +58,15 @@ class PrivateEngine:
         left: the steps that were charged and not yet taken.
         bound: the norm to clip to, which moves where clipping is adaptive.
         source: where coins and noise come from.
-        scorer: the study's own engine, for what leaves by another way.
         patients: [n] whose row each is, numbered from 0; None for one row a patient.
     """
 
-    mechanism: DpSgd
+    mechanism: PatientLevel
     course: Course
     size: int
     left: int
     bound: float
     source: NoiseSource
-    scorer: Engine
     patients: NDArray[np.int64] | None = None
 
     def fit(
@@ -95,15 +98,15 @@ class PrivateEngine:
             )
         self.left -= steps
         use_one_thread()
-        twin = copy.deepcopy(network).cpu().double().train()
+        twin = copied(network).train()
         moving = {name: weight for name, weight in twin.named_parameters() if only is None or name in only}
         weights, names = list(moving.values()), list(moving)
-        optimiser, watched = STEPS[training.optimiser](weights, training), Watched(twin)
+        optimiser, exact = STEPS[training.optimiser](weights, training), ExactNetwork(twin)
         force = Force(moving, pull) if pull else None
         coins = self.source.words()
         rows = Rows(torch.from_numpy(x).double(), torch.from_numpy(y).double(), self.patients)
         for _ in range(steps):
-            gradients = self._noisy_mean(watched, names, weights, rows, coins)
+            gradients = self._noisy_mean(exact, names, weights, rows, coins)
             with torch.no_grad():
                 optimiser.take(force.added(gradients) if force else gradients)
         with torch.no_grad():
@@ -127,54 +130,63 @@ class PrivateEngine:
         )
 
     def score(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """As the study's engine; the histogram of it gets its noise where it leaves."""
-        return self.scorer.score(network, x)
+        """[n] what the network gives, each row's bit for bit the same whatever is beside it.
+
+        The histogram of it gets its noise where it leaves.
+
+        Raises:
+            Refused: a weight is not finite.
+        """
+        return exact_scores(network, x)
 
     def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """As the study's engine; the histogram of it gets its noise where it leaves."""
-        return self.scorer.predict(network, x)
+        """[n] probabilities of the outcome, as exact as scores.
+
+        Raises:
+            Refused: a weight is not finite.
+        """
+        return exact_risks(network, x)
 
     def clipped_sum(
-        self, watched: Watched, names: list[str], rows: Rows, taken: NDArray[np.int64]
+        self, exact: ExactNetwork, names: list[str], rows: Rows, taken: NDArray[np.int64]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """[d] the sum of the clipped gradients of the patients `taken`, without noise, and their norms before clipping.
 
         It is for a step and for an audit; it never leaves.
         """
-        if not len(taken):
-            return torch.zeros(watched.size(names), dtype=torch.float64), torch.zeros(1, 0)
-        x, y, whose = rows.of(taken)
-        found = watched.gradients(x, y, names)
-        if whose is not None:
-            found = [each.by_patient(whose, len(taken)) for each in found]
-        sums, norms = clipped_sum(found, self.bound, per_layer=self.mechanism.clipping == "per_layer")
-        return torch.cat(sums), norms
+        return clipped_total(exact, names, rows, taken, self.bound, per_layer=self.mechanism.clipping == "per_layer")
 
     def _noisy_mean(
-        self, watched: Watched, names: list[str], weights: list[torch.nn.Parameter], rows: Rows, coins: Words
+        self, exact: ExactNetwork, names: list[str], weights: list[torch.nn.Parameter], rows: Rows, coins: Words
     ) -> list[torch.Tensor]:
         """The gradient of a step, array by array."""
         sizes = [weight.numel() for weight in weights]
+        check_rounding(exact, patients=2 * self.size + 1000, bound=self.bound)
         taken = drawn(rows.patients, self.course.rate, coins)
-        summed, norms = self.clipped_sum(watched, names, rows, taken)
+        summed, norms = self.clipped_sum(exact, names, rows, taken)
         total = noisy(
             summed.numpy(),
             noise_multiplier=self.mechanism.sum_noise(self.course, self.size),
-            sensitivity=self.bound * (1 + ROUNDING),
+            sensitivity=self.bound * (1 + SLACK),
             source=self.source,
         )
-        if self.mechanism.clipping == "adaptive":
-            self._follow(int((norms <= self.bound).sum()), len(taken))
-        expected = self.course.rate * self.size
-        parts = torch.split(torch.from_numpy(total / expected), sizes)
+        if isinstance(self.mechanism, DpSgd) and self.mechanism.clipping == "adaptive":
+            inside = (((1 + RAMP) * self.bound - norms) / (2 * RAMP * self.bound)).clamp(0, 1)
+            self._follow(self.mechanism, float(inside.sum()), len(taken))
+        parts = torch.split(torch.from_numpy(total / (self.course.rate * self.size)), sizes)
         return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
-    def _follow(self, inside: int, taken: int) -> None:
-        """Move the bound towards the quantile (Andrew et al. 2021, arXiv 1905.03871, algorithm 1)."""
-        spread, expected = self.mechanism.count_noise(self.course, self.size), self.course.rate * self.size
-        told = noisy([inside - taken / 2], noise_multiplier=2 * spread, sensitivity=0.5, source=self.source)
+    def _follow(self, mechanism: DpSgd, inside: float, taken: int) -> None:
+        """Move the bound towards the quantile (Andrew et al. 2021, arXiv 1905.03871, algorithm 1).
+
+        A norm within `RAMP` of the bound counts in part: counted whole, it would jump with how it rounds.
+        """
+        spread, expected = mechanism.count_noise(self.course, self.size), self.course.rate * self.size
+        told = noisy(
+            [inside - taken / 2], noise_multiplier=2 * spread, sensitivity=0.5 * (1 + SLACK / RAMP), source=self.source
+        )
         share = float(told[0]) / expected + 0.5
-        self.bound *= math.exp(-self.mechanism.clip_rate * (min(max(share, 0.0), 1.0) - self.mechanism.quantile))
+        self.bound *= math.exp(-mechanism.clip_rate * (min(max(share, 0.0), 1.0) - mechanism.quantile))
 
 
 class Rows:
@@ -191,3 +203,65 @@ class Rows:
             return self._x.index_select(0, rows), self._y.index_select(0, rows), None
         kept = np.flatnonzero(np.isin(self._whose, taken))
         return self._x[kept], self._y[kept], torch.from_numpy(np.searchsorted(taken, self._whose[kept]))
+
+
+def clipped_total(
+    exact: ExactNetwork, names: list[str], rows: Rows, taken: NDArray[np.int64], bound: float, *, per_layer: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[d] the sum of the clipped gradients of the patients `taken`, and their norms before clipping."""
+    if not len(taken):
+        return torch.zeros(exact.size(names), dtype=torch.float64), torch.zeros(1, 0)
+    x, y, whose = rows.of(taken)
+    found = exact.gradients(x, y, names)
+    if whose is not None:
+        found = [each.by_patient(whose, len(taken)) for each in found]
+    sums, norms = clipped_sum(found, bound, per_layer=per_layer)
+    return torch.cat(sums), norms
+
+
+def check_rounding(exact: ExactNetwork, *, patients: float, bound: float) -> None:
+    """Refuse weights at which rounding alone could make one patient's part too large.
+
+    It goes by what is known outside, so a refusal tells nothing: the weights, and how many `patients` there
+    can be in a step.
+
+    Raises:
+        Refused: so they are.
+    """
+    allowed = SLACK * bound / 2
+    if patients * exact.rounding() <= allowed:
+        return
+    most = patients * exact.rounding(closely=True)
+    if not most <= allowed:
+        raise Refused(
+            "weights_too_large",
+            rule=f"rounding must move a private sum by at most {SLACK / 2:.1e} of the clip",
+            found=f"weights at which it could by {most / bound:.1e}",
+            remedy="Lower the learning rate, or use a smaller model.",
+        )
+
+
+def exact_scores(network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[n] what the network gives, each row's bit for bit the same whatever is beside it.
+
+    Raises:
+        Refused: a weight is not finite.
+    """
+    use_one_thread()
+    found: NDArray[np.float64] = ExactNetwork(copied(network)).scores(torch.from_numpy(x).double()).numpy()
+    return found
+
+
+def exact_risks(network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[n] probabilities of the outcome, as exact as scores.
+
+    Raises:
+        Refused: a weight is not finite.
+    """
+    # One by one: an array's exponentials differ in the last bit with their place in it.
+    return np.array([1 / (1 + math.exp(-max(score, -700.0))) for score in exact_scores(network, x).tolist()])
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """The network in float64, on the processor."""
+    return copy.deepcopy(network).cpu().double()

@@ -19,16 +19,27 @@ if TYPE_CHECKING:
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.study import Study
     from fedhealth.site.cohort import Cohort, Part
+    from fedhealth.site.engines import Engine
 
 
 def summarised(
-    study: Study, cohort: Cohort, preprocessor: Preprocessor, network: nn.Module, part: str, *, grouped: bool = False
+    study: Study,
+    cohort: Cohort,
+    preprocessor: Preprocessor,
+    network: nn.Module,
+    part: str,
+    *,
+    grouped: bool = False,
+    engine: Engine | None = None,
 ) -> NDArray[np.float64]:
-    """[width] the sums of a network's predictions for one part of a hospital's patients (`SummaryLayout`)."""
+    """[width] the sums of a network's predictions for one part of a hospital's patients (`SummaryLayout`).
+
+    The predictions are those of `engine`, or of the study's where none is given.
+    """
     own = cohort.part(part)
     x = own.matrix(preprocessor)
     if study.task.follow_up is None:
-        return told(study, own, risk=engine_of(study).predict(network, x), grouped=grouped)
+        return told(study, own, risk=(engine or engine_of(study)).predict(network, x), grouped=grouped)
     train = cohort.part("train")
     score = engine_of(study).score(network, x)
     risk = risks(study, network, x, own.outcome, train.matrix(preprocessor), train.outcome)

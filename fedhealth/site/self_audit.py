@@ -7,17 +7,24 @@ study's epsilon was worked out for. `privacy.audit` says what each test sees and
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from fedhealth.core.privacy_event import PoissonSampledGaussian
 from fedhealth.core.training import LocalTraining
+from fedhealth.core.update import Update
 from fedhealth.privacy import accountant, audit
-from fedhealth.privacy.noise import NoiseSource
-from fedhealth.site.engines.plain import Plain
-from fedhealth.site.patient_gradients import Watched
+from fedhealth.privacy.noise import NoiseSource, wide
+from fedhealth.privacy.sampling import drawn
+from fedhealth.secagg.content.noised import Noised
+from fedhealth.secagg.protocol.codec import decode, encode
+from fedhealth.site.exact_network import ExactNetwork
+from fedhealth.site.masked_round import with_noise
 from fedhealth.site.private_engine import PrivateEngine, Rows
 
 if TYPE_CHECKING:
@@ -26,8 +33,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from fedhealth.core.lattice import Lattice
     from fedhealth.privacy.audit import Finding
-    from fedhealth.privacy.dp_sgd import Course, DpSgd
+    from fedhealth.privacy.distributed import Distributed
+    from fedhealth.privacy.noise import Words
+    from fedhealth.privacy.patient_level import Course, PatientLevel
+    from fedhealth.secagg.protocol.codec import Words as Ring
 
 #: Patients made up to be told apart, each in or out by a coin; a weight of the model for each.
 CANARIES = 1000
@@ -46,13 +57,13 @@ MOST_STEPS = 2000
 
 
 def audited(
-    mechanism: DpSgd,
+    mechanism: PatientLevel,
     course: Course,
     network: nn.Module,
     width: int,
     *,
     rounds: int,
-    engine: type[PrivateEngine] = PrivateEngine,
+    engine: Callable[..., PrivateEngine] = PrivateEngine,
 ) -> list[Finding]:
     """What each attack found on the engine of a study; some 1 s.
 
@@ -69,7 +80,7 @@ def audited(
     def made(patients: NDArray[np.int64] | None = None) -> PrivateEngine:
         return engine(
             mechanism=mechanism, course=course, size=CANARIES, left=steps, bound=mechanism.max_grad_norm,
-            source=NoiseSource(), scorer=Plain(), patients=patients,
+            source=NoiseSource(), patients=patients,
         )  # fmt: skip
 
     noise = np.array([_moved(made(), np.zeros((0, CANARIES)), 1) for _ in range(DRAWS)])
@@ -90,6 +101,47 @@ def audited(
     ]
 
 
+@dataclass(slots=True)
+class MaskedHospitals(PrivateEngine):
+    """The fewest honest hospitals of a masked study as one engine, to be attacked like one.
+
+    Patients are dealt out; each hospital adds up its own, rounds and adds its share of the noise as in a masked
+    round; the ring adds up the hospitals. Masks are left out, since they cancel to the last bit.
+
+    Attributes:
+        rounds: of the study.
+        shares: how many hospitals.
+    """
+
+    rounds: int = 1
+    shares: int = 2
+
+    def _noisy_mean(
+        self, exact: ExactNetwork, names: list[str], weights: list[torch.nn.Parameter], rows: Rows, coins: Words
+    ) -> list[torch.Tensor]:
+        """The gradient of a step, array by array."""
+        taken, sizes = drawn(rows.patients, self.course.rate, coins), [weight.numel() for weight in weights]
+        content = Noised({"gradient": (sum(sizes),)}, self._lattice(sum(sizes)))
+        sums = [self.clipped_sum(exact, names, rows, taken[taken % self.shares == k])[0] for k in range(self.shares)]
+        words = [self._words(content, total.numpy()) for total in sums]
+        ring: Ring = np.sum(words, axis=0, dtype=words[0].dtype)
+        found = np.asarray(
+            content.read(decode(content.layout(self.shares), ring, self.shares)).arrays["gradient"], dtype=np.float64
+        )
+        parts = torch.split(torch.from_numpy(found / (self.course.rate * self.size)), sizes)
+        return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
+
+    def _lattice(self, size: int) -> Lattice:
+        mechanism = cast("Distributed", self.mechanism)
+        return mechanism.lattice("train", size, rounds=self.rounds, shares=self.shares)
+
+    def _words(self, content: Noised, total: NDArray[np.float64]) -> Ring:
+        """One hospital's words, unmasked."""
+        layout = content.layout(self.shares)
+        weight, values = content.values(Update(1, {"gradient": total}))
+        return with_noise(encode(layout, weight, values, os.urandom(32)), partial(wide, source=self.source))
+
+
 def _moved(engine: PrivateEngine, x: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
     """[CANARIES] how far training on these patients, who all had the event, moves each weight of a linear model, per rate."""
     network = torch.nn.Linear(CANARIES, 1)
@@ -105,7 +157,7 @@ def _sensitivity(
     made: Callable[[NDArray[np.int64]], PrivateEngine], network: nn.Module, width: int, rng: np.random.Generator
 ) -> Finding:
     """How far the worst patients there can be move the clipped sum of the study's own network."""
-    watched, names = Watched(copy.deepcopy(network).double()), [name for name, _ in network.named_parameters()]
+    exact, names = ExactNetwork(copy.deepcopy(network).double()), [name for name, _ in network.named_parameters()]
     others = rng.standard_normal((OTHERS, width))
     pairs = []
     for records in audit.worst_patients(width, rng):
@@ -113,6 +165,6 @@ def _sensitivity(
         whose = np.append(np.arange(OTHERS), np.full(len(records), OTHERS))
         engine, y = made(whose), np.append(rng.random(OTHERS) < 0.5, np.ones(len(records)))
         rows = Rows(torch.from_numpy(x), torch.from_numpy(y), whose)
-        pairs.append([engine.clipped_sum(watched, names, rows, np.arange(n))[0].numpy() for n in (OTHERS + 1, OTHERS)])
+        pairs.append([engine.clipped_sum(exact, names, rows, np.arange(n))[0].numpy() for n in (OTHERS + 1, OTHERS)])
     with_patient, without = np.array(pairs).swapaxes(0, 1)
     return audit.sensitivity(with_patient, without, bound=made(np.arange(1)).mechanism.max_grad_norm)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fedhealth.site.cohort import Part
     from fedhealth.site.engines import Engine
     from fedhealth.site.private_engine import PrivateEngine
+    from fedhealth.site.summing_engine import SummingEngine
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class SiteTrainer:
     preprocessor: Preprocessor
     site: str
     round_: int
-    private: PrivateEngine | None = None
+    private: PrivateEngine | SummingEngine | None = None
 
     @cached_property
     def training(self) -> LocalTraining:

@@ -13,9 +13,11 @@ from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
 from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
 from fedhealth.models.weights import load_weights
-from fedhealth.site.private_round import engine_for, keep_bound
+from fedhealth.privacy.distributed import Distributed
+from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.site.private_round import engine_for, keep_bound, summing_engine
 from fedhealth.site.scoring import summarised
-from fedhealth.site.trainer import SiteTrainer, engine_of
+from fedhealth.site.trainer import SiteTrainer
 from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from fedhealth.runtime.codec import Request
     from fedhealth.site.gate import Permit
     from fedhealth.site.private_engine import PrivateEngine
+    from fedhealth.site.summing_engine import SummingEngine
 
 #: The name under which a vector to be summed travels.
 SUM = "sum"
@@ -82,7 +85,9 @@ def evaluate(permit: Permit, request: Request) -> Update:
     received = Received(_arrays(request), request.config)
     load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
     grouped = bool(request.config.get("grouped", False))
-    vector = summarised(study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped)
+    vector = summarised(
+        study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=trainer.engine
+    )
     shared = float(permit.manifest.policy.share_site_results)
     patients = int((permit.cohort.split == name).sum())
     return Update(patients, {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
@@ -108,7 +113,9 @@ def work_for(purpose: str) -> Callable[[Permit, Request], Update]:
     return WORK[purpose]
 
 
-def _trainer(permit: Permit, request: Request, round_: int, *, private: PrivateEngine | None) -> SiteTrainer:
+def _trainer(
+    permit: Permit, request: Request, round_: int, *, private: PrivateEngine | SummingEngine | None
+) -> SiteTrainer:
     return SiteTrainer(
         study=permit.study,
         patients=permit.cohort.part("train"),
@@ -119,14 +126,20 @@ def _trainer(permit: Permit, request: Request, round_: int, *, private: PrivateE
     )
 
 
-def _private(permit: Permit, *, steps: int | None) -> PrivateEngine | None:
+def _private(permit: Permit, *, steps: int | None) -> PrivateEngine | SummingEngine | None:
     """The engine of a request that must be private, for the steps of a round where none are given."""
     if permit.private is None:
         return None
     mechanism, course = permit.private
-    scorer, site = engine_of(permit.study), permit.manifest.name
     charged = course.steps if steps is None else steps
-    return engine_for(mechanism, course, permit.memory, scorer, site=site, round_=permit.round_, steps=charged)
+    if isinstance(mechanism, Distributed):
+        return summing_engine(
+            mechanism, course, site=permit.manifest.name, round_=permit.round_, steps=charged,
+            most=int(permit.study.secagg["weight_max"]),
+        )  # fmt: skip
+    if not isinstance(mechanism, DpSgd):
+        raise SettingError(f"training must have a private engine, found none for {type(mechanism).__name__}. Add one.")
+    return engine_for(mechanism, course, permit.memory, site=permit.manifest.name, round_=permit.round_, steps=charged)
 
 
 @lru_cache(maxsize=16)

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, RecordDict
 
 from fedhealth.core.errors import Refused
-from fedhealth.core.study import digest, unpacked
-from fedhealth.governance.approved import approved_digests
 from fedhealth.runtime.codec import write_failure, write_refusal
 from fedhealth.runtime.deployment import flower
 from fedhealth.runtime.deployment.site_folder import SiteFolder
@@ -43,7 +41,7 @@ def answer(folder: SiteFolder, message: Message, run_config: Mapping[str, str]) 
         context = Context(
             run_id=message.metadata.run_id,
             node_id=message.metadata.dst_node_id,
-            node_config=_node_config(folder.path, str(run_config.get("fh-study", ""))),
+            node_config=_node_config(folder.path),
             state=RecordDict(),
             run_config={"fh-study": str(run_config.get("fh-study", ""))},
         )
@@ -67,12 +65,10 @@ def _check_awake(folder: SiteFolder) -> None:
         )
 
 
-def _node_config(folder: Path, packed_study: str) -> dict[str, str]:
-    """What the client app knows from the hospital itself; a study that is not approved is named as none."""
-    found = digest(unpacked(packed_study))
+def _node_config(folder: Path) -> dict[str, str]:
+    """What the client app knows from the hospital itself; what it approved stands in its own signed records."""
     return {
         "site-folder": str(folder),
-        "approved": found if found in approved_digests(folder) else "none",
         "memory-folder": str(folder / "state" / "memory"),
         "key-folder": str(folder / FOLDER),
     }

@@ -163,6 +163,10 @@ class Method:
         """The coordinator's half, fresh."""
         return Averaged()
 
+    def replies(self, arrays: Arrays) -> dict[str, tuple[int, ...]]:
+        """The shapes of the arrays that a hospital replies with to a round's arrays."""
+        return self.server().replies(Received(arrays).weights)
+
     def shared(self, names: NetworkNames) -> frozenset[str]:
         """The weights that travel; the others never leave a hospital."""
         return frozenset(names.all)

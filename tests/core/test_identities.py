@@ -15,6 +15,9 @@ GOOD = {"galen-heart": "a" * 64, "harrow-fen": "b" * 64, "port-amity": "c" * 64}
     ("change", "rule"),
     [
         ({"port-amity": "a" * 64}, "must be keys of their own, found one twice"),
+        ({"port-amity": "01" + 31 * "00"}, "`identities.port-amity` must be a key.*found a key of small order"),
+        ({"port-amity": "02" + 31 * "00"}, "`identities.port-amity` must be a key.*found no point of the curve"),
+        ({"port-amity": 32 * "ff"}, "`identities.port-amity` must be a key.*found a second way to write a key"),
         ({"port-amity": "c" * 63}, "`identities.port-amity` must be a public key of 64 hex digits"),
         ({"port-amity": "C" * 64}, "must be a public key of 64 hex digits"),
         ({"norrvik": "d" * 64}, "one key for each hospital of the roster, found 'norrvik' in one of them only"),

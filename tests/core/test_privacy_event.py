@@ -34,18 +34,19 @@ def test_what_no_accountant_knows_is_refused(text):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("noise", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("noise", [0.0, -1.0, float("inf"), float("nan"), 1e-7, 1e10])
 def test_no_noise_is_not_an_event_with_noise(noise):
     with pytest.raises(SettingError, match="noise_multiplier"):
         Gaussian(noise_multiplier=noise)
 
 
-@pytest.mark.parametrize("rate", [0.0, -0.1, 1.01, float("nan")])
+@pytest.mark.parametrize("rate", [0.0, -0.1, 1.01, float("nan"), 1e-10])
 def test_a_sampling_rate_is_a_chance(rate):
     with pytest.raises(SettingError, match="sampling_rate"):
         PoissonSampledGaussian(noise_multiplier=1.0, sampling_rate=rate)
 
 
-def test_an_event_happened_at_least_once():
+@pytest.mark.parametrize("count", [0, 10**7 + 1])
+def test_an_event_happened_at_least_once_and_not_without_end(count):
     with pytest.raises(SettingError, match="count"):
-        Gaussian(noise_multiplier=1.0, count=0)
+        Gaussian(noise_multiplier=1.0, count=count)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from fedhealth.core.errors import SettingError
@@ -33,3 +35,11 @@ def test_a_short_key_is_refused_without_being_told(tmp_path):
 def test_a_missing_key_is_refused_with_how_to_make_one(tmp_path):
     with pytest.raises(SettingError, match="urandom"):
         key_from(tmp_path / "key")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_of_another_user_is_refused(tmp_path):
+    path = written(tmp_path / "key", bytes(32))
+    os.chown(path, 65534, 65534)
+    with pytest.raises(SettingError, match="found user 65534's"):
+        key_from(path)

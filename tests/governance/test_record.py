@@ -1,10 +1,6 @@
 import json
 import multiprocessing
 
-import pytest
-
-from fedhealth.core.errors import SettingError
-from fedhealth.governance.approved import approve, approved_digests
 from fedhealth.governance.record import append
 
 
@@ -30,12 +26,3 @@ def test_a_value_can_not_forge_a_line(tmp_path):
     path = tmp_path / "audit.jsonl"
     append(path, {"who": 'x"}\n{"who":"coordinator\u2028'})
     assert len(path.read_text().splitlines()) == 1
-
-
-def test_a_study_is_approved_by_its_digest_and_nothing_else_is(tmp_path):
-    assert approved_digests(tmp_path) == frozenset()
-    approve(tmp_path, "a" * 64)
-    (tmp_path / "approved" / "notes.json").write_text("{}")
-    assert approved_digests(tmp_path) == {"a" * 64}
-    with pytest.raises(SettingError, match="64 hex digits"):
-        approve(tmp_path, "../" * 3)

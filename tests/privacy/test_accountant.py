@@ -196,3 +196,20 @@ def test_a_target_must_be_a_bound(target):
 def test_delta_must_be_a_small_chance(delta):
     with pytest.raises(SettingError, match="`delta`"):
         epsilon([], delta)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [1e-6, 0.3, 1e9])
+@pytest.mark.parametrize("rate", [1e-9, 0.01, 1.0])
+@pytest.mark.parametrize("count", [1, 10**7])
+@pytest.mark.parametrize("delta", [1e-10, 0.5])
+def test_every_event_there_can_be_has_a_price(noise, rate, count, delta):
+    events = [PoissonSampledGaussian(noise_multiplier=noise, sampling_rate=rate, count=count)]
+    assert 0 <= epsilon(events, delta) <= math.inf
+    events = [Gaussian(noise_multiplier=noise, count=count)]
+    assert 0 <= epsilon(events, delta) <= math.inf
+
+
+def test_more_steps_than_can_be_composed_have_no_bound():
+    event = PoissonSampledGaussian(noise_multiplier=100.0, sampling_rate=0.01, count=10**7)
+    assert epsilon([event, event], 1e-5) == math.inf

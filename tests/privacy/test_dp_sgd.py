@@ -12,8 +12,9 @@ from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian, Unbou
 from fedhealth.core.training import LocalTraining
 from fedhealth.core.update import Update
 from fedhealth.privacy import accountant
-from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.gaussian import epsilon_of
+from fedhealth.privacy.patient_level import Course
 
 TEN = LocalTraining(steps=10)
 

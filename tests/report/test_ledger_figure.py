@@ -14,8 +14,8 @@ def words(svg):
 
 def test_it_names_cohorts_studies_and_the_cap():
     two = [
-        Spent("inpatients", [20, 40], [1.5, 2.5], ["mortality", "readmission"]),
-        Spent("births", [5], [0.3], ["growth"]),
+        Spent("inpatients", [20, 40], [1.5, 2.5], ["mortality", "readmission"], "ε = 2.5"),
+        Spent("births", [5], [0.3], ["growth"], "ε = 0.3"),
     ]
     found = words(spending(two, delta=1e-5, cap=4.0))
     assert {"inpatients", "births", "mortality", "readmission", "growth", "cap, ε = 4"} <= set(found)
@@ -23,7 +23,7 @@ def test_it_names_cohorts_studies_and_the_cap():
 
 
 def test_where_no_bound_holds_it_says_so():
-    found = words(spending([Spent("inpatients", [20, 21], [1.5, math.inf], ["a", "b"])], delta=1e-5, cap=None))
+    found = words(spending([Spent("inpatients", [20, 21], [1.5, math.inf], ["a", "b"], "ε = ∞")], delta=1e-5, cap=None))
     assert "inpatients: no bound from here on" in found
     assert not any("inf" in word.lower().replace("inpatients", "") for word in found)
 

@@ -95,7 +95,7 @@ class MaskedRound:
 
     def __init__(self, terms: Terms, *, seed: int = 0, threads: int = 1) -> None:
         self.terms, self.threads = terms, threads
-        self.server = ServerSession(terms, threads=threads)
+        self.server = ServerSession(terms, seed=seed_of("coordinator", seed), threads=threads)
         self.sites = {name: session(terms, name, seed=seed) for name in terms.names}
         self.asked: dict[str, tuple] = dict.fromkeys(terms.names, ())
         self.total: np.ndarray | None = None

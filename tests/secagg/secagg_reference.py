@@ -66,11 +66,13 @@ class Reference:
         seeds: what each site drew for the round.
         words: [sites][d] whole numbers.
         bits: of a word.
+        seed: what the coordinator drew.
     """
 
     PRIME = 2**256 + 297
 
-    def __init__(self, terms: dict, names, identities, seeds, words, bits: int) -> None:
+    def __init__(self, terms: dict, names, identities, seeds, words, bits: int, seed: bytes) -> None:
+        self.seed = seed
         self.names, self.seeds, self.words, self.bits = names, seeds, words, bits
         self.n = len(names)
         self.identities = [ECC.construct(curve="Ed25519", seed=seed) for seed in identities]
@@ -101,7 +103,9 @@ class Reference:
         return hashlib.sha256(self.label(*parts)).digest()
 
     def signed(self, site: int, *parts: bytes) -> bytes:
-        return eddsa.new(self.identities[site], "rfc8032").sign(self.digest(*parts))
+        return eddsa.new(self.identities[site], "rfc8032").sign(
+            b"fedhealth " + parts[0] + b" v1\n" + self.digest(*parts)
+        )
 
     @staticmethod
     def places(sites) -> bytes:
@@ -132,7 +136,8 @@ class Reference:
             body = struct.pack(">H", site) + share_publics[site] + mask_publics[site] + commitment
             adverts.append(body + self.signed(site, b"advert", self.terms, body))
             messages.append(b"fhs1A" + adverts[-1])
-        cohort = self.digest(b"cohort", self.terms, *adverts)
+        coordinator = self.derived(self.seed, b"coordinator")
+        cohort = self.digest(b"cohort", self.terms, x25519(coordinator, BASE), *adverts)
         for site in everyone:
             sealed = b""
             for to in everyone:
@@ -143,15 +148,18 @@ class Reference:
                     aes.update(cohort)
                     text, tag = aes.encrypt_and_digest(self.share(site, to, 0) + self.share(site, to, 1))
                     sealed += way[1] + text + tag
-            messages.append(b"fhs1C" + struct.pack(">HH", site, self.n - 1) + sealed)
+            messages.append(b"fhs1C" + struct.pack(">H", site) + cohort + struct.pack(">H", self.n - 1) + sealed)
         agreed = self.digest(b"agreed", cohort, self.places(everyone))
         survivors = [site for site in everyone if site not in lost_before_mask]
         for site in survivors:
             masked = self.masked(site, mask_keys, mask_publics, agreed)
             content = b"".join(word.to_bytes(self.bits // 8, "little") for word in masked)
-            signature = self.signed(site, b"masked", agreed, hashlib.sha256(content).digest())
-            size = struct.pack(">BI", self.bits // 8, len(masked))
-            messages.append(b"fhs1E" + struct.pack(">H", site) + agreed + signature + size + content)
+            place = struct.pack(">H", site)
+            key = self.derived(x25519(coordinator, share_publics[site]), b"vector", agreed, place)
+            tagging = AES.new(key, AES.MODE_GCM, nonce=bytes(12))
+            tagging.update(content)
+            size = struct.pack(">BQ", self.bits // 8, len(masked))
+            messages.append(b"fhs1E" + place + agreed + tagging.digest() + size + content)
         for site in survivors:
             signature = self.signed(site, b"confirm", agreed, self.places(survivors))
             messages.append(b"fhs1G" + struct.pack(">H", site) + signature)

@@ -14,7 +14,7 @@ from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
 from fedhealth.evaluation.scores import SummaryLayout
 from fedhealth.evaluation.spans import spans_of
 from fedhealth.evaluation.survival import SurvivalSums
-from fedhealth.secagg.masked import Masked, task_of
+from fedhealth.secagg.masked import Masked
 from fedhealth.secagg.protocol.codec import decode, encode
 
 KEY = bytes(32)
@@ -153,19 +153,3 @@ def test_more_patients_than_the_study_allows_are_refused_in_any_sum():
 def test_an_unknown_question_has_no_sum(smoke_study):
     with pytest.raises(SettingError, match="query.moment.*Did you mean query.moments"):
         spans_of(smoke_study, "query.moment")
-
-
-def test_a_task_changes_with_the_model_and_the_instruction_and_with_nothing_else():
-    model = {"w": np.arange(4, dtype=np.float32).reshape(2, 2), "b": np.zeros((), dtype=np.int64)}
-    task = task_of("train", model, {"server-round": 1, "lr": 0.1})
-    assert task == task_of("train", dict(reversed(model.items())), {"lr": 0.1, "server-round": 1})
-    others = [
-        task_of("evaluate", model, {"server-round": 1, "lr": 0.1}),
-        task_of("train", model, {"server-round": 2, "lr": 0.1}),
-        task_of("train", model, {"server-round": "1", "lr": 0.1}),
-        task_of("train", {**model, "w": model["w"].T}, {"server-round": 1, "lr": 0.1}),
-        task_of("train", {**model, "w": model["w"].reshape(4)}, {"server-round": 1, "lr": 0.1}),
-        task_of("train", {**model, "w": model["w"].astype(np.float64)}, {"server-round": 1, "lr": 0.1}),
-        task_of("train", {"w": model["w"]}, {"server-round": 1, "lr": 0.1}),
-    ]
-    assert len({task, *others}) == 8

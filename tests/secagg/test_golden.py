@@ -31,6 +31,7 @@ def test_a_round_is_byte_for_byte_the_one_written_a_second_time(n, colluders, bi
         [seed_of(name) for name in terms.names],
         [words_of(terms, name).tolist() for name in terms.names],
         bits,
+        seed_of("coordinator"),
     )
     expected, total = reference.run(before_mask, before_reveal)
     masked = MaskedRound(terms)

@@ -66,7 +66,7 @@ def test_sites_out_of_order_or_twice_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "head", "size"), [("Cohort", 7, 162), ("Shares", 9, 84), ("Quorum", 7, 66), ("Reveal", 9, 35)]
+    ("name", "head", "size"), [("Cohort", 39, 162), ("Shares", 41, 84), ("Quorum", 7, 66), ("Reveal", 9, 35)]
 )
 def test_entries_of_sites_in_another_order_are_refused(name, head, size):
     packed = MESSAGES[name]

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from masked_round import (
     STEPS,
     MaskedRound,
@@ -22,9 +23,18 @@ from masked_round import (
 
 from fedhealth.core.errors import Refused
 from fedhealth.secagg.protocol.graph import plan
-from fedhealth.secagg.protocol.keys import open_share, own_mask_key, pair_mask, round_keys, sign
+from fedhealth.secagg.protocol.keys import (
+    derive,
+    open_share,
+    own_mask_key,
+    pair_mask,
+    public_bytes,
+    round_keys,
+    sign,
+    vector_tag,
+)
 from fedhealth.secagg.protocol.layout import Layout, Reals
-from fedhealth.secagg.protocol.messages import Advert, Cohort, Confirm, Inbox, Quorum, Shares, Survivors
+from fedhealth.secagg.protocol.messages import Advert, Cohort, Confirm, Inbox, Quorum, Survivors
 from fedhealth.secagg.protocol.session import round_of
 from fedhealth.secagg.protocol.shamir import combine, weights_at_zero
 from fedhealth.secagg.protocol.site import SiteSession
@@ -33,12 +43,14 @@ from fedhealth.secagg.protocol.streams import add_streams
 from fedhealth.secagg.protocol.terms import agree
 
 A, B, C, D, E = (f"site-{i:03d}" for i in range(5))
+#: The coordinator's key for the round.
+KEY = public_bytes(X25519PrivateKey.from_private_bytes(derive(seed_of("coordinator"), b"coordinator")))
 
 
 def with_advert(cohort: Cohort, place: int, **change) -> Cohort:
     adverts = list(cohort.adverts)
     adverts[place] = dataclasses.replace(adverts[place], **change)
-    return Cohort(tuple(adverts))
+    return Cohort(KEY, tuple(adverts))
 
 
 def resigned(masked: MaskedRound, name: str, advert: Advert, **change) -> Advert:
@@ -70,7 +82,7 @@ def test_an_advert_of_a_sites_own_session_before_a_restart_is_not_taken_for_this
     masked = round_at("share")
     (cohort,) = masked.asked[A]
     before = session(masked.terms, A, seed=9).advertise()  # of the same terms, so well signed
-    assert refusal(masked.sites[A].share, Cohort((before, *cohort.adverts[1:]))) == "own_advert_changed"
+    assert refusal(masked.sites[A].share, Cohort(KEY, (before, *cohort.adverts[1:]))) == "own_advert_changed"
 
 
 OTHER_TERMS = {
@@ -91,7 +103,7 @@ def test_an_advert_for_other_terms_is_taken_by_nobody(change):
     elsewhere = session(dataclasses.replace(masked.terms, **change), B, seed=3).advertise()
     (cohort,) = masked.asked[A]
     adverts = (cohort.adverts[0], elsewhere, *cohort.adverts[2:])
-    assert refusal(masked.sites[A].share, Cohort(adverts)) == "bad_signature"
+    assert refusal(masked.sites[A].share, Cohort(KEY, adverts)) == "bad_signature"
     assert refusal(MaskedRound(masked.terms).server.take, B, elsewhere) == "bad_signature"
 
 
@@ -119,7 +131,7 @@ def test_a_key_of_another_site_or_purpose_can_not_be_used_again(place, of, key):
     (cohort,) = masked.asked[A]
     copied = resigned(masked, C, cohort.adverts[2], **{key: getattr(cohort.adverts[place], of)})
     adverts = (*cohort.adverts[:2], copied, *cohort.adverts[3:])
-    assert refusal(masked.sites[A].share, Cohort(adverts)) == "key_reused"
+    assert refusal(masked.sites[A].share, Cohort(KEY, adverts)) == "key_reused"
     server = MaskedRound(masked.terms).server
     server.take(B, cohort.adverts[1])
     assert refusal(server.take, C, copied) == "key_reused"
@@ -129,7 +141,7 @@ def test_a_public_key_of_small_order_is_refused():
     masked = round_at("share")
     (cohort,) = masked.asked[A]
     weak = resigned(masked, B, cohort.adverts[1], share_key=bytes(32))
-    assert refusal(masked.sites[A].share, Cohort((cohort.adverts[0], weak, *cohort.adverts[2:]))) == "key_unsound"
+    assert refusal(masked.sites[A].share, Cohort(KEY, (cohort.adverts[0], weak, *cohort.adverts[2:]))) == "key_unsound"
 
 
 # The points of order 1, 2, 4 and 8 of the curve and its twist, below 2^255 - 19 (https://cr.yp.to/ecdh.html#validate).
@@ -161,7 +173,9 @@ def test_a_key_of_another_site_written_otherwise_is_not_taken_for_a_fresh_one():
     (cohort,) = masked.asked[A]
     key = cohort.adverts[1].mask_key
     twin = resigned(masked, C, cohort.adverts[2], mask_key=key[:31] + bytes([key[31] | 128]))
-    assert refusal(masked.sites[A].share, Cohort((*cohort.adverts[:2], twin, *cohort.adverts[3:]))) == "key_unsound"
+    assert (
+        refusal(masked.sites[A].share, Cohort(KEY, (*cohort.adverts[:2], twin, *cohort.adverts[3:]))) == "key_unsound"
+    )
     assert refusal(MaskedRound(masked.terms).server.take, C, twin) == "key_unsound"
 
 
@@ -169,7 +183,7 @@ def test_made_up_sites_are_not_on_the_roster():
     masked = round_at("share")
     (cohort,) = masked.asked[A]
     made_up = [dataclasses.replace(cohort.adverts[1], site=place) for place in (5, 6, 7)]
-    assert refusal(masked.sites[A].share, Cohort((*cohort.adverts[:2], *made_up))) == "not_on_roster"
+    assert refusal(masked.sites[A].share, Cohort(KEY, (*cohort.adverts[:2], *made_up))) == "not_on_roster"
     assert refusal(MaskedRound(masked.terms).server.take, "made-up", made_up[0]) == "sender_differs"
 
 
@@ -177,7 +191,7 @@ def test_one_sites_signature_is_no_other_sites():
     masked = round_at("share")
     (cohort,) = masked.asked[A]
     named = [dataclasses.replace(cohort.adverts[1], site=place) for place in (1, 2, 3, 4)]
-    assert refusal(masked.sites[A].share, Cohort((cohort.adverts[0], *named))) == "bad_signature"
+    assert refusal(masked.sites[A].share, Cohort(KEY, (cohort.adverts[0], *named))) == "bad_signature"
     assert refusal(MaskedRound(masked.terms).server.take, C, named[1]) == "bad_signature"
 
 
@@ -192,7 +206,7 @@ def test_a_site_works_under_its_own_key_only(identity):
 def test_a_site_named_twice_counts_once():
     masked = round_at("share")
     (cohort,) = masked.asked[A]
-    assert refusal(masked.sites[A].share, Cohort((*cohort.adverts, cohort.adverts[1]))) == "sent_twice"
+    assert refusal(masked.sites[A].share, Cohort(KEY, (*cohort.adverts, cohort.adverts[1]))) == "sent_twice"
 
 
 # Who is in the sum
@@ -210,13 +224,13 @@ def test_a_site_signs_no_terms_under_its_floor(min_cohort, colluders, floor, cod
 def test_a_cohort_below_min_cohort_is_refused():
     masked = MaskedRound(terms_of(5, min_cohort=4))
     adverts = masked.messages("advertise")
-    assert refusal(masked.sites[A].share, Cohort((adverts[A], adverts[B], adverts[C]))) == "too_few_adverts"
+    assert refusal(masked.sites[A].share, Cohort(KEY, (adverts[A], adverts[B], adverts[C]))) == "too_few_adverts"
 
 
 def test_a_cohort_above_cohort_max_is_refused_because_its_sum_could_wrap():
     masked = MaskedRound(terms_of(6, cohort_max=5))
     adverts = masked.messages("advertise")
-    assert refusal(masked.sites[A].share, Cohort(tuple(adverts.values()))) == "cohort_over_max"
+    assert refusal(masked.sites[A].share, Cohort(KEY, tuple(adverts.values()))) == "cohort_over_max"
     for name, advert in adverts.items():
         masked.server.take(name, advert)
     assert refusal(masked.server.cohort) == "cohort_over_max"
@@ -270,7 +284,7 @@ def test_on_a_sparse_graph_a_survivor_who_lost_its_neighbours_is_not_confirmed()
     terms = terms_of(102, d=1, losses_percent=10)
     degree, threshold = plan(102, 0, 10)
     adverts = tuple(session(terms, name).advertise() for name in terms.names)
-    now = round_of(terms, Cohort(adverts))
+    now = round_of(terms, Cohort(KEY, adverts))
     cut = sorted(now.graph.neighbours[50])[: degree - threshold + 1]
     with pytest.raises(Refused) as refused:
         now.enough([place for place in range(102) if place not in cut], "too_few_survivors")
@@ -398,7 +412,7 @@ def test_a_refusal_is_final_and_leaves_no_secret_behind(step):
     masked = round_at(step)
     site = masked.sites[A]
     wrong = {
-        "share": (Cohort(()),),
+        "share": (Cohort(KEY, ()),),
         "mask": (Inbox((), {}), words_of(masked.terms, A)),
         "confirm": (Survivors(()),),
         "reveal": (Quorum(()),),
@@ -417,7 +431,7 @@ def test_a_refusal_is_final_and_leaves_no_secret_behind(step):
 def test_on_a_sparse_graph_one_neighbour_fewer_than_the_threshold_opens_no_secret():
     terms = terms_of(102, d=1, losses_percent=10, colluders=1)
     sessions = [session(terms, name) for name in terms.names]
-    cohort = Cohort(tuple(each.advertise() for each in sessions))
+    cohort = Cohort(KEY, tuple(each.advertise() for each in sessions))
     now, (_, threshold) = round_of(terms, cohort), plan(102, 1, 10)
     sealed = sessions[0].share(cohort).sealed
     own, mask = {}, {}
@@ -476,9 +490,75 @@ def test_a_mask_is_used_for_one_vector():
 def test_a_vector_changed_on_its_way_is_not_added():
     masked = round_at("mask")
     message = masked.messages("mask")[A]
-    words = message.words.copy()
-    words[0] += np.uint32(1)
-    assert refusal(masked.server.take, A, dataclasses.replace(message, words=words)) == "bad_signature"
+    for place in (0, len(message.words) - 1):
+        words = message.words.copy()
+        words[place] ^= np.uint32(1)
+        changed = dataclasses.replace(message, words=words)
+        assert refusal(masked.server.take, A, changed) == "vector_not_authentic"
+    assert refusal(masked.server.take, A, dataclasses.replace(message, tag=bytes(16))) == "vector_not_authentic"
+    assert refusal(masked.server.take, A, message) == ""
+
+
+def test_no_other_site_makes_the_tag_of_a_sites_vector():
+    masked = round_at("mask")
+    messages = masked.messages("mask")
+    renamed = dataclasses.replace(messages[B], site=0)
+    assert refusal(masked.server.take, A, renamed) == "vector_not_authentic"
+    # Nor does it in A's place, from all that it knows.
+    own, (cohort,) = round_keys(seed_of(B)).share_key, round_at("share").asked[A]
+    for theirs in (KEY, cohort.adverts[0].share_key):
+        tag = vector_tag(own, theirs, messages[A].agreed, 0, messages[B].words)
+        forged = dataclasses.replace(messages[A], words=messages[B].words, tag=tag)
+        assert refusal(masked.server.take, A, forged) == "vector_not_authentic"
+
+
+def test_a_tag_is_of_one_round():
+    masked, other = round_at("mask"), MaskedRound(terms_of(5), seed=1)
+    other.until("mask")
+    replayed = dataclasses.replace(other.messages("mask")[A], agreed=masked.messages("mask")[A].agreed)
+    assert refusal(masked.server.take, A, replayed) == "vector_not_authentic"
+
+
+def test_who_puts_its_own_key_in_the_coordinators_place_is_believed_by_nobody():
+    (cohort,) = round_at("share").asked[A]
+    theirs = Cohort(public_bytes(X25519PrivateKey.from_private_bytes(bytes([7]) * 32)), cohort.adverts)
+    on_one_wire, on_every_wire = round_at("share"), round_at("share")
+    on_one_wire.asked[A] = (theirs,)
+    messages = on_one_wire.messages("share")
+    assert refusal(on_one_wire.server.take, A, messages.pop(A)) == "another_view"
+    for name, message in messages.items():
+        on_one_wire.server.take(name, message)
+    on_one_wire.close()
+    on_one_wire.until(None)
+    assert on_one_wire.total.tolist() == plain_sum(on_one_wire.terms, {B, C, D, E})
+    on_every_wire.asked = dict.fromkeys(on_every_wire.asked, (theirs,))
+    for name, message in on_every_wire.messages("share").items():
+        assert refusal(on_every_wire.server.take, name, message) == "another_view"
+
+
+def test_shares_for_another_cohort_open_nowhere_whatever_they_say():
+    masked = round_at("share")
+    (cohort,) = masked.asked[A]
+    theirs = Cohort(public_bytes(X25519PrivateKey.from_private_bytes(bytes([7]) * 32)), cohort.adverts)
+    masked.asked[A] = (theirs,)
+    messages = masked.messages("share")
+    for name, message in messages.items():
+        masked.server.take(name, dataclasses.replace(message, cohort=messages[B].cohort))
+    masked.close()
+    assert masked.messages("mask") == {}
+    assert masked.refusals == dict.fromkeys((A, B, C, D, E), "share_not_authentic")
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("of", ["share_key", "mask_key"])
+def test_the_coordinators_key_is_no_sites_and_gives_a_secret(place, of):
+    masked = round_at("share")
+    (cohort,) = masked.asked[A]
+    copied = Cohort(getattr(cohort.adverts[place], of), cohort.adverts)
+    assert refusal(masked.fork().sites[A].share, copied) == "key_reused"
+    for point in (*SMALL, 2**255 - 19):
+        weak = Cohort(point.to_bytes(32, "little"), cohort.adverts)
+        assert refusal(masked.fork().sites[A].share, weak) == "key_unsound"
 
 
 def test_a_late_vector_is_not_taken_and_its_own_mask_still_covers_it():
@@ -492,7 +572,9 @@ def test_a_late_vector_is_not_taken_and_its_own_mask_still_covers_it():
     # The coordinator now knows E's mask key. It takes off every mask between pairs, and what is left is
     # not E's words but those under E's own mask, of which nobody revealed a share.
     keys = round_keys(seed_of(E))
-    now = round_of(masked.terms, Cohort(tuple(session(masked.terms, name).advertise() for name in masked.terms.names)))
+    now = round_of(
+        masked.terms, Cohort(KEY, tuple(session(masked.terms, name).advertise() for name in masked.terms.names))
+    )
     agreed = now.agreed(range(5))
     pairs = [pair_mask(keys.mask_key, now.adverts[site].mask_key, agreed, (4, site)) for site in range(4)]
     left = late.words.copy()
@@ -537,7 +619,7 @@ def test_shares_are_for_each_neighbour_and_for_no_other():
     assert refusal(masked.sites[A].mask, more, words_of(masked.terms, A)) == "shares_missing"
     masked = round_at("share")
     shares = masked.messages("share")[A]
-    assert refusal(masked.server.take, A, Shares(0, {1: shares.sealed[1]})) == "shares_missing"
+    assert refusal(masked.server.take, A, dataclasses.replace(shares, sealed={1: shares.sealed[1]})) == "shares_missing"
 
 
 def revealed_falsely(kind: str, liars) -> MaskedRound:

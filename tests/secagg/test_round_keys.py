@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+import numpy as np
 import pytest
 import secagg_reference as reference
+from Crypto.Cipher import AES
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -31,6 +34,49 @@ def test_a_key_is_hkdf_of_its_secret_and_of_what_it_is_for():
     info = b"fedhealth secure sum 1 " + b"\0\0\0\4pair" + b"\0\0\0\2ij"
     prk = hmac.new(bytes(32), b"secret", hashlib.sha256).digest()
     assert keys.derive(b"secret", b"pair", b"ij") == hmac.new(prk, info + b"\1", hashlib.sha256).digest()
+
+
+def test_a_signature_says_in_clear_what_it_is_for_and_holds_for_nothing_else():
+    identity = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    public, parts = identity.public_key(), (b"agreed", b"places")
+    signature = keys.sign(identity, b"confirm", parts)
+    content = hashlib.sha256(
+        b"fedhealth secure sum 1 " + b"\0\0\0\7confirm" + b"\0\0\0\6agreed" + b"\0\0\0\6places"
+    ).digest()
+    public.verify(signature, b"fedhealth confirm v1\n" + content)
+    with pytest.raises(InvalidSignature):
+        public.verify(signature, content)
+    with pytest.raises(Refused) as refused_:
+        keys.verify(public.public_bytes_raw(), signature, b"advert", parts, of="a site")
+    assert refused_.value.code == "bad_signature"
+    # Nor would the signature of a bare digest, as another program might sign it, be one of these.
+    with pytest.raises(Refused):
+        keys.verify(public.public_bytes_raw(), identity.sign(content), b"confirm", parts, of="a site")
+
+
+def test_a_vectors_tag_is_gmac_and_both_ends_make_it():
+    words = np.arange(7, dtype="<u4")
+    tag = keys.vector_tag(ALICE, keys.public_bytes(BOB), COHORT, 3, words)
+    assert tag == keys.vector_tag(BOB, keys.public_bytes(ALICE), COHORT, 3, words)
+    secret = reference.x25519(bytes([1]) * 32, keys.public_bytes(BOB))
+    info = b"fedhealth secure sum 1 " + b"\0\0\0\6vector" + b"\0\0\0\x20" + COHORT + b"\0\0\0\2\0\3"
+    tagging = AES.new(reference.hkdf(secret, info), AES.MODE_GCM, nonce=bytes(12))
+    tagging.update(words.tobytes())
+    assert tag == tagging.digest()
+    others = {
+        keys.vector_tag(ALICE, keys.public_bytes(BOB), COHORT, 4, words),
+        keys.vector_tag(ALICE, keys.public_bytes(BOB), bytes(32), 3, words),
+        keys.vector_tag(ALICE, keys.public_bytes(CAROL), COHORT, 3, words),
+        keys.vector_tag(ALICE, keys.public_bytes(BOB), COHORT, 3, words[:6]),
+    }
+    assert len(others | {tag}) == 5
+
+
+def test_a_vector_tagged_in_pieces_has_the_same_tag(monkeypatch):
+    words = np.arange(1000, dtype="<u8")
+    whole = keys.vector_tag(ALICE, keys.public_bytes(BOB), COHORT, 3, words)
+    monkeypatch.setattr(keys, "PIECE_BYTES", 48)
+    assert keys.vector_tag(ALICE, keys.public_bytes(BOB), COHORT, 3, words) == whole
 
 
 def test_two_sites_agree_on_a_mask_and_a_third_on_none_of_theirs():

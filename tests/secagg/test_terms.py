@@ -7,12 +7,13 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from masked_round import roster_of
 
 from fedhealth.core.errors import Refused, SettingError
 from fedhealth.secagg.protocol.layout import Layout, Reals
 from fedhealth.secagg.protocol.terms import Terms, agree, check_floor, unpack_terms
 
-ROSTER = {f"site-{i}": bytes([i]) * 32 for i in range(6)}
+ROSTER = roster_of([f"site-{i}" for i in range(6)])
 LAYOUT = Layout((Reals("model", 4, 1.0),), 100, 10)
 TERMS = Terms("study", 3, ROSTER, 3, 1, LAYOUT, bytes(32))
 
@@ -20,7 +21,7 @@ TERMS = Terms("study", 3, ROSTER, 3, 1, LAYOUT, bytes(32))
 OTHERS = {
     "study": ("another", "another_study"),
     "round": (4, "another_round"),
-    "roster": ({**ROSTER, "site-5": bytes(32)[:-1] + b"\x09"}, "roster_changed"),
+    "roster": ({**ROSTER, "site-5": roster_of(["other"])["other"]}, "roster_changed"),
     "min_cohort": (4, "another_threshold"),
     "colluders": (0, "another_threshold"),
     "layout": (dataclasses.replace(LAYOUT, weight_max=101), "another_layout"),
@@ -90,6 +91,9 @@ def test_a_cohort_at_its_floor_is_enough(min_cohort, colluders, floor):
         {"task": bytes(31)},
         {"roster": {**ROSTER, "twin": ROSTER["site-0"]}},
         {"roster": {**ROSTER, "short": bytes(31)}},
+        {"roster": {**ROSTER, "small": b"\1" + bytes(31)}},
+        {"roster": {**ROSTER, "twice written": b"\xff" * 32}},
+        {"roster": {**ROSTER, "no point": b"\2" + bytes(31)}},
         {"colluders": -1},
         {"losses_percent": 46},
         {"min_cohort": 7},

@@ -9,8 +9,9 @@ from fedhealth.core.errors import IntegrityError, Refused
 from fedhealth.core.manifest import Policy, SiteManifest
 from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian, Unbounded, event_from
 from fedhealth.privacy import accountant
-from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.ledger import Ledger
+from fedhealth.privacy.patient_level import Course
 from fedhealth.privacy.plain import Plain
 from fedhealth.site.budget import charge
 
@@ -21,14 +22,16 @@ COURSE = Course(rate=0.1, steps=10, noise_multiplier=1.0)
 def ask(smoke_study, tmp_path):
     """Ask for a purpose, under a policy; its ledger is `ask.ledger`."""
 
-    def asked(purpose="train", *, mechanism=None, course=COURSE, patients=300, digest="a" * 64, **policy):
+    def asked(
+        purpose="train", *, mechanism=None, course=COURSE, patients=300, digest="a" * 64, is_simulated=False, **policy
+    ):
         manifest = SiteManifest(
             name="a-hospital", title="A", source={"kind": "csv"},
             policy=Policy(min_patients=1, min_cell=1, min_cohort=3, **policy),
         )  # fmt: skip
         charge(
             asked.ledger, manifest, smoke_study, mechanism or DpSgd(epsilon=None, noise_multiplier=1.0),
-            digest=digest, purpose=purpose, patients=patients, course=course,
+            digest=digest, purpose=purpose, patients=patients, course=course, is_simulated=is_simulated,
         )  # fmt: skip
 
     asked.ledger = Ledger(tmp_path / "ledger.sqlite")
@@ -102,16 +105,28 @@ def test_a_study_without_privacy_is_refused_by_a_hospital_with_a_cap(ask):
     assert refused.value.code == "budget_spent"
 
 
-def test_a_study_without_privacy_stands_once_in_the_ledger_that_a_hospital_keeps(ask):
+def test_a_study_without_privacy_stands_once_in_every_hospitals_ledger(ask):
     for digest in ("a" * 64, "a" * 64, "b" * 64):
-        ask(mechanism=Plain(), digest=digest, ledger="own.sqlite")
+        ask(mechanism=Plain(), digest=digest)
     assert events(ask.ledger) == [Unbounded()] * 2
     assert [row.digest[0] for row in ask.ledger.rows()] == ["a", "b"]
 
 
-def test_a_study_without_privacy_makes_no_ledger_where_none_is_kept(ask):
-    ask(mechanism=Plain())
+def test_a_simulation_without_privacy_makes_no_ledger_but_that_which_the_hospital_names(ask):
+    ask(mechanism=Plain(), is_simulated=True)
     assert not ask.ledger.path.exists()
+    ask(mechanism=Plain(), is_simulated=True, ledger="own.sqlite")
+    assert events(ask.ledger) == [Unbounded()]
+
+
+def test_a_study_gets_no_more_than_its_own_plan_whatever_the_cap(ask, smoke_study):
+    for _ in range(smoke_study.rounds):
+        ask()
+    with pytest.raises(Refused, match=f"here {smoke_study.rounds} times") as refused:
+        ask()
+    assert refused.value.code == "study_spent"
+    assert len(ask.ledger.rows()) == smoke_study.rounds
+    ask(digest="b" * 64)  # another study has a plan of its own
 
 
 def test_a_broken_ledger_lets_nothing_be_done_and_says_how_to_restore_it(ask):

@@ -4,6 +4,7 @@ import pytest
 
 from fedhealth.core.errors import REFUSALS, Refused
 from fedhealth.core.manifest import load_manifest
+from fedhealth.governance.approval import OneStudy
 from fedhealth.places import builtin_sites
 from fedhealth.privacy.ledger import Ledger
 from fedhealth.privacy.plain import Plain
@@ -25,7 +26,7 @@ def ask(smoke_study, tmp_path):
         changed = replace(manifest, policy=replace(manifest.policy, **policy))
         return open_round(
             changed, study, cohort, Memory(tmp_path),
-            digest=digest, approved="a" * 64, is_masked=False, round_=1, purpose="train",
+            digest=digest, approved=OneStudy("a" * 64), is_masked=False, round_=1, purpose="train",
             mechanism=Plain(), ledger=Ledger(tmp_path / "ledger.sqlite"),
         )  # fmt: skip
 

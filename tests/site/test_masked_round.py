@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fedhealth.core.errors import Refused
+from fedhealth.core.errors import IntegrityError, Refused
 from fedhealth.core.parts import build
 from fedhealth.core.study import packed, unpacked
 from fedhealth.core.update import PrivateUpdate, Update
 from fedhealth.evaluation.spans import spans_of
 from fedhealth.runtime.codec import Request
-from fedhealth.secagg.masked import MESSAGE, task_of
+from fedhealth.secagg.masked import MESSAGE
 from fedhealth.secagg.protocol.codec import decode
 from fedhealth.secagg.protocol.messages import unpack
 from fedhealth.secagg.protocol.server import ServerSession
@@ -26,7 +29,10 @@ from fedhealth.server.store import Store
 from fedhealth.simulate import checked, clients, identified
 from fedhealth.site.client import Client
 from fedhealth.site.keys import Keys
+from fedhealth.site.masked_round import STEPS
 from fedhealth.site.memory import Memory
+from fedhealth.site.step_count import StepCount
+from fedhealth.strategies.method import method_of
 
 QUESTION = "query.shape"
 OWN = "harrow-fen"
@@ -40,12 +46,14 @@ class Federation:
         self.simulation = identified(simulation, Store(folder))
         self.study = self.simulation.study
         self.clients = clients(self.simulation)
-        masked = build(self.study.secagg, where="secagg")
-        content = masked.sums(spans_of(self.study, QUESTION))
-        self.terms = masked.terms(
-            self.simulation.digest, self.study.identities, 0, task_of(QUESTION, {}, {}), content.layout(3)
+        _, self.terms = build(self.study.secagg, where="secagg").asked(
+            Request(QUESTION, 0, {}, {}),
+            self.study,
+            self.simulation.digest,
+            method=method_of(self.study.strategy),
+            spans=spans_of,
         )
-        self.server = ServerSession(self.terms)
+        self.server = ServerSession(self.terms, seed=os.urandom(32))
 
     def memory(self, name):
         return Memory(self.folder / "memory" / name)
@@ -189,28 +197,196 @@ def test_a_new_question_ends_the_open_round(federation):
     assert refused.value.code == "out_of_order"
 
 
+def answered_at(federation, name):
+    return federation.keys(name).folder / "answered" / federation.terms.task.hex()
+
+
 def test_a_question_answered_once_is_answered_for_the_same_hospitals_only(federation):
     federation.through("query.reveal")
-    answered = federation.keys(OWN).folder / federation.simulation.digest / "answered" / federation.terms.task.hex()
-    assert json.loads(answered.read_text()) == sorted(federation.study.roster)
-    answered.write_text(json.dumps(sorted(federation.study.roster)[:2]))
-    federation.server = ServerSession(federation.terms)
+    assert json.loads(answered_at(federation, OWN).read_text()) == sorted(federation.study.roster)
+    answered_at(federation, OWN).write_text(json.dumps(sorted(federation.study.roster)[:2]))
+    federation.server = ServerSession(federation.terms, seed=os.urandom(32))
     with pytest.raises(Refused) as refused:
         federation.through("query.reveal")
     assert refused.value.code == "query_repeated"
 
 
 def test_a_statistic_asked_with_anything_more_is_the_same_question(federation):
-    plain = task_of(QUESTION, {}, {})
-    assert task_of(QUESTION, {}, {"again": 1}) == task_of(QUESTION, {"more": np.zeros(1)}, {}) == plain
-    means = [{"means": np.array([0.5, value])} for value in (1.0, np.nextafter(1.0, 2.0))]
-    assert task_of("query.spread", means[0], {}) == task_of("query.spread", means[1], {}) != plain
-    assert task_of("evaluate", means[0], {}) != task_of("evaluate", means[1], {})
     federation.through("query.reveal")
     again = Request(QUESTION, 0, {}, {"again": 1})
     federation.clients[OWN].answer(again, federation.memory(OWN), federation.keys(OWN))
     stored, _ = federation.clients[OWN]._round(federation.memory(OWN), federation.keys(OWN))._read()
     assert stored.terms.task == federation.terms.task
+
+
+FOUR = "sites.names=[galen-heart,harrow-fen,millbrook,port-amity]"
+
+
+def test_another_study_does_not_get_a_statistic_again_of_one_hospital_fewer(smoke, tmp_path):
+    first = Federation(checked(smoke("secagg=masked", FOUR)), tmp_path)
+    first.through("query.reveal")
+    # Another name, seed and model: the difference of both sums would be millbrook's patients all the same.
+    words = ("secagg=masked", "name=another", "seed=8", "model=mlp", "rounds=9")
+    without = Federation(checked(smoke(*words)), tmp_path)
+    assert set(first.study.roster) - set(without.study.roster) == {"millbrook"}
+    assert without.terms.study != first.terms.study
+    with pytest.raises(Refused) as refused:
+        without.through("query.reveal")
+    assert refused.value.code == "query_repeated"
+    assert "allow_regrouping" in str(refused.value)
+    same = Federation(checked(smoke(*words, FOUR)), tmp_path)
+    assert same.through("query.reveal").sites == 4
+    other_shares = Federation(checked(smoke(*words, "split.train=0.5", "split.test=0.3")), tmp_path)
+    assert other_shares.through("query.reveal").sites == 3
+
+
+def test_a_hospital_may_allow_it_to_be_summed_otherwise(smoke, tmp_path):
+    Federation(checked(smoke("secagg=masked", FOUR)), tmp_path).through("query.reveal")
+    without = Federation(checked(smoke("secagg=masked")), tmp_path)
+    for client in without.clients.values():
+        object.__setattr__(client.manifest, "policy", replace(client.manifest.policy, allow_regrouping=True))
+    assert without.through("query.reveal").sites == 3
+    assert json.loads(answered_at(without, OWN).read_text()) == sorted(["millbrook", *without.study.roster])
+
+
+NEXT = {
+    "advert": "query.share",
+    "query.share": "query.mask",
+    "query.mask": "query.confirm",
+    "query.confirm": "query.reveal",
+}
+
+
+#: Where a question's hospitals are kept, whatever its task.
+ANSWERED = "the answer"
+
+
+class KilledError(BaseException):
+    pass
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """What is done to the disk, in order; the `stop`-th of it is not done, as if the process was killed before it."""
+    done = SimpleNamespace(steps=[], stop=None)
+
+    def watched(name, real):
+        def step(target, *rest):
+            if done.stop is not None and len(done.steps) == done.stop:
+                raise KilledError
+            where = target if isinstance(target, (str, Path)) else Path(f"/proc/self/fd/{target}").readlink()
+            done.steps.append((name, Path(where).name))
+            return real(target, *rest)
+
+        return step
+
+    for name in ("fsync", "pwrite"):
+        monkeypatch.setattr(os, name, watched(name, getattr(os, name)))
+    monkeypatch.setattr("fedhealth.site.step_count._flush", watched("flush", os.fdatasync))
+    monkeypatch.setattr(Path, "replace", watched("replace", Path.replace))
+    return done
+
+
+@pytest.mark.parametrize(
+    ("last", "flushed"),
+    [
+        ("advert", [("flush", "counter")]),
+        ("query.share", [("flush", "counter")]),
+        ("query.mask", [("fsync", ANSWERED), ("fsync", "answered"), ("flush", "counter")]),
+        ("query.confirm", [("flush", "counter")]),
+    ],
+)
+def test_what_a_loss_of_power_must_not_take_back_is_flushed_before_the_message_leaves(federation, last, flushed, disk):
+    sent = federation.through(last)[OWN]
+    disk.steps.clear()
+    federation.answer(OWN, NEXT[last], sent)
+    draft = f".{federation.terms.task.hex()}.draft"
+    found = [(what, ANSWERED if where == draft else where) for what, where in disk.steps if what in ("fsync", "flush")]
+    assert found == flushed
+
+
+def test_a_question_asked_again_of_the_same_costs_one_flush_a_step(federation, disk):
+    federation.through("query.reveal")
+    federation.server = ServerSession(federation.terms, seed=os.urandom(32))
+    disk.steps.clear()
+    federation.through("query.reveal")
+    assert [what for what, _ in disk.steps if what in ("fsync", "flush")] == ["flush"] * 4 * 3
+
+
+@pytest.mark.parametrize("last", NEXT)
+def test_a_step_cut_off_anywhere_is_answered_once_at_most_and_never_twice(federation, last, disk, tmp_path):
+    sent = federation.through(last)[OWN]
+    folders = federation.folder / "memory", federation.folder / "keys"
+    for folder in folders:
+        shutil.copytree(folder, tmp_path / "before" / folder.name)
+    disk.steps.clear()
+    federation.answer(OWN, NEXT[last], sent)
+    for stop in range(len(disk.steps)):
+        for folder in folders:
+            shutil.rmtree(folder)
+            shutil.copytree(tmp_path / "before" / folder.name, folder)
+        disk.steps.clear()
+        disk.stop = stop
+        with pytest.raises(KilledError):
+            federation.answer(OWN, NEXT[last], sent)
+        disk.stop = None
+        answers = 0
+        for _ in range(2):
+            try:
+                federation.answer(OWN, NEXT[last], sent)
+                answers += 1
+            except Refused as refused:
+                assert refused.code in ("rolled_back", "out_of_order")  # noqa: PT017
+        assert answers <= 1
+
+
+@pytest.mark.parametrize("last", NEXT)
+def test_a_sealed_file_that_a_loss_of_power_took_ends_the_round(federation, last):
+    sent = federation.through(last)[OWN]
+    federation.file(OWN).write_bytes(b"")
+    with pytest.raises(Refused) as refused:
+        federation.answer(OWN, NEXT[last], sent)
+    assert refused.value.code == "rolled_back"
+
+
+def test_a_beginning_that_a_loss_of_power_took_leaves_no_step_to_take_again(federation, tmp_path):
+    federation.through("query.reveal")
+    own = federation.folder / "memory" / OWN, federation.folder / "keys" / OWN
+    for folder in own:
+        shutil.copytree(folder, tmp_path / "before" / folder.parent.name)
+    federation.server = ServerSession(federation.terms, seed=os.urandom(32))
+    sent = federation.through("advert")[OWN]
+    for folder in own:
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "before" / folder.parent.name, folder)
+    for purpose in STEPS:
+        with pytest.raises(Refused) as refused:
+            federation.answer(OWN, purpose, sent)
+        assert refused.value.code == "out_of_order"
+
+
+def test_a_hospital_that_starts_anew_after_it_confirmed_reveals_once(federation):
+    # A new client from the same folders is all that a new process has; `ALONE`, below, is one.
+    sent = federation.through("query.confirm")
+    federation.clients = clients(federation.simulation)
+    federation.step("query.reveal", sent)
+    assert decode(federation.terms.layout, federation.server.total(), 3).sites == 3
+    federation.clients = clients(federation.simulation)
+    with pytest.raises(Refused) as refused:
+        federation.answer(OWN, "query.reveal", sent[OWN])
+    assert refused.value.code == "out_of_order"
+
+
+@pytest.mark.parametrize("content", [b"", b"1 1 1\n", b"x" * 35, b"0" * 34 + b"\n"])
+def test_a_count_that_was_changed_is_not_read(tmp_path, content):
+    count = StepCount(tmp_path / "count")
+    assert count.read() == (0, 0, 0)
+    count.write(2**60, 2**32, 6, durably=True)
+    assert count.read() == (2**60, 2**32, 6)
+    assert count.path.stat().st_mode & 0o777 == 0o600
+    count.path.write_bytes(content)
+    with pytest.raises(IntegrityError, match="must be a count of steps"):
+        count.read()
 
 
 def test_a_key_that_is_not_the_studys_takes_no_part(federation):
@@ -265,7 +441,7 @@ def test_a_masked_study_once_approved_is_not_asked_in_clear(federation):
 ALONE = """
 import sys, numpy as np
 from pathlib import Path
-from fedhealth.core.errors import Refused
+from fedhealth.core.errors import IntegrityError, Refused
 from fedhealth.runtime.codec import Request
 from fedhealth.site.client import Client
 from fedhealth.site.keys import Keys

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedhealth.compose import composed, resolved
-from fedhealth.core.errors import Refused
+from fedhealth.core.errors import IntegrityError, Refused
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import digest, packed
 from fedhealth.models.logistic import Logistic
@@ -113,8 +113,56 @@ def test_groups_are_not_told_and_a_histogram_is_of_the_asked_cells(hospital):
     assert scored.arrays["sum"].shape == (16,)
 
 
-def test_two_answers_to_one_question_differ_and_both_are_charged(hospital):
+def test_a_question_that_comes_again_gets_the_answer_it_got_and_costs_nothing(hospital):
     client, ask, _ = hospital()
-    one, other = ask("query.shape"), ask("query.shape")
-    assert not np.array_equal(one.arrays["sum"], other.arrays["sum"])
-    assert whats(client) == ["query.shape"] * 2
+    ask("query.shape")
+    for purpose, round_, said in (
+        ("query.shape", 0, {}), ("train", 1, {}), ("evaluate", 2, {"part": "test", "of-round": 1})
+    ):  # fmt: skip
+        one, other = ask(purpose, round_, **said), ask(purpose, round_, **said)
+        assert one.weight == other.weight
+        assert one.metrics == other.metrics
+        assert all(np.array_equal(array, other.arrays[name]) for name, array in one.arrays.items())
+    assert whats(client) == ["query.shape", "train", "evaluate"]
+
+
+def test_another_question_gets_another_answer_and_is_charged(hospital):
+    client, ask, _ = hospital()
+    ask("query.shape")
+    one, other = ask("train", 1), ask("train", 1, more=1)
+    assert not np.array_equal(one.arrays["weight"], other.arrays["weight"])
+    assert whats(client) == ["query.shape", "train", "train"]
+
+
+@pytest.mark.parametrize(("purpose", "said"), [
+    ("query.shape", {}), ("train", {}), ("evaluate", {"part": "test", "of-round": 1}), ("evaluate", {"part": "train", "of-round": 1}),
+])  # fmt: skip
+def test_a_study_asks_no_more_often_than_its_epsilon_was_worked_out_for(hospital, purpose, said):
+    """Whatever the hospital's cap: the coordinator varies the question, and means to average the noise away."""
+    client, ask, _ = hospital("rounds=2", "privacy.evaluate_every=2")
+    ask("query.shape")
+    planned = {"query.shape": 1, "train": 2, "evaluate": 2}[purpose]
+    for again in range(planned - whats(client).count(purpose)):
+        ask(purpose, 1, again=again, **said)
+    with pytest.raises(Refused, match="as often as its epsilon") as refused:
+        ask(purpose, 1, again=99, **said)
+    assert refused.value.code == "study_spent"
+    assert whats(client).count(purpose) == planned
+
+
+def test_an_answer_that_was_spoilt_on_the_disk_is_not_sent(hospital):
+    _, ask, memory = hospital()
+    ask("query.shape")
+    (path,) = (memory.folder / "answers").glob("*.safetensors")
+    path.write_bytes(b"")
+    with pytest.raises(IntegrityError, match="Remove it"):
+        ask("query.shape")
+
+
+def test_a_paused_hospital_does_not_repeat_an_answer_either(hospital):
+    client, ask, _ = hospital()
+    ask("query.shape")
+    manifest = client.manifest
+    client.__dict__["manifest"] = replace(manifest, policy=replace(manifest.policy, paused=True))
+    with pytest.raises(Refused, match="paused"):
+        ask("query.shape")

@@ -15,8 +15,9 @@ from fedhealth.core.training import LocalTraining
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network, weights_of
-from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.privacy.patient_level import Course
 from fedhealth.site.engines.plain import Plain
 from fedhealth.site.private_engine import PrivateEngine
 
@@ -30,7 +31,7 @@ def engine(course=SILENT, *, size=20, left=1000, patients=None, **settings):
     mechanism = DpSgd(**{"epsilon": None, "noise_multiplier": course.noise_multiplier, **settings})
     return PrivateEngine(
         mechanism=mechanism, course=course, size=size, left=left, bound=mechanism.max_grad_norm,
-        source=NoiseSource(insecure_seed=4), scorer=Plain(), patients=patients,
+        source=NoiseSource(insecure_seed=4), patients=patients,
     )  # fmt: skip
 
 
@@ -169,3 +170,41 @@ def test_a_patient_more_moves_the_sum_by_no_more_than_the_bound_rounding_include
     # Float32 weights leave, and a sum of 300 patients' is as long as 30.
     assert moved <= 0.1 + 1e-4
     assert torch.get_num_threads() == 1
+
+
+def test_weights_at_which_rounding_could_pass_the_clip_are_refused_by_what_is_known_outside():
+    x, y = people()
+    network = first_network(Mlp(hidden=(8, 8)), 3, seed=1)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.mul_(1e6)
+    with pytest.raises(Refused, match="rounding must move a private sum") as refused:
+        engine().fit(network, x, y, ONE, np.random.default_rng(0))
+    assert refused.value.code == "weights_too_large"
+    with pytest.raises(Refused, match="rounding"):  # nobody's row has any part in it
+        engine().fit(network, x[:0], y[:0], ONE, np.random.default_rng(0))
+
+
+def test_a_patients_risk_is_the_same_to_the_last_bit_whoever_is_scored_beside():
+    x, _ = people(101, 20)
+    network = first_network(Mlp(hidden=(40, 30)), 20, seed=1)
+    together = engine().predict(network, x)
+    assert [engine().predict(network, x[i : i + 1])[0] for i in range(101)] == together.tolist()
+    np.testing.assert_allclose(together, Plain().predict(network, x), rtol=1e-5)
+
+
+def test_risks_have_no_number_out_of_range():
+    network = first_network(Logistic(), 1, seed=1)
+    with torch.no_grad():
+        network.bias.fill_(-1e30)
+    assert engine().predict(network, np.zeros((1, 1), dtype=np.float32))[0] == pytest.approx(0, abs=1e-300)
+
+
+def test_a_norm_near_the_bound_counts_in_part():
+    """At weights of 0 all these patients' norms are the bound: half of them count as inside."""
+    x, y = np.zeros((400, 2), dtype=np.float32), np.zeros(400, dtype=np.float32)
+    made = engine(Course(1.0, 1, 1e-3), size=400, clipping="adaptive", max_grad_norm=0.5, quantile=0.3, clip_rate=1.0)
+    step(made, x, y, training=LocalTraining(steps=1, learning_rate=1e-9))
+    # The noise on the count is a twentieth of the patients; counted whole they would give a share of 0 or 1.
+    share = 0.3 - math.log(made.bound / 0.5)
+    assert share == pytest.approx(0.5, abs=4 * 0.05)

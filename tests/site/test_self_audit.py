@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network
-from fedhealth.privacy.dp_sgd import Course, DpSgd
+from fedhealth.privacy.distributed import Distributed
+from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import NoiseSource
+from fedhealth.privacy.patient_level import Course
 from fedhealth.site.private_engine import PrivateEngine
-from fedhealth.site.self_audit import audited
+from fedhealth.site.self_audit import MaskedHospitals, audited
 
 COURSE = Course(rate=0.2, steps=20, noise_multiplier=1.0)
 NETWORK = first_network(Mlp(hidden=(6,), normalisation="layer"), 5, seed=1)
@@ -58,10 +62,8 @@ class TwiceTheBound(PrivateEngine):
 
 @dataclass(slots=True)
 class ByRecord(PrivateEngine):
-    def clipped_sum(self, watched, names, rows, taken):
-        return PrivateEngine.clipped_sum(
-            self, watched, names, Single(rows), np.flatnonzero(np.isin(rows._whose, taken))
-        )
+    def clipped_sum(self, exact, names, rows, taken):
+        return PrivateEngine.clipped_sum(self, exact, names, Single(rows), np.flatnonzero(np.isin(rows._whose, taken)))
 
 
 class Single:
@@ -103,6 +105,84 @@ class TheSameNoise(PrivateEngine):
 )
 def test_a_broken_engine_alarms(mutation, seen_by):
     assert seen_by in alarms(mutation)
+
+
+def shared(engine=MaskedHospitals, *, noise_multiplier=1.0, **how):
+    """The tests that alarm on hospitals which share the noise."""
+    course = replace(COURSE, steps=1, noise_multiplier=noise_multiplier)
+    mechanism = Distributed(epsilon=None, noise_multiplier=noise_multiplier, max_grad_norm=0.7, sampling_rate=0.2)
+    made = partial(engine, rounds=100, shares=4)
+    found = audited(mechanism, course, NETWORK, 5, rounds=100, engine=made, **how)
+    return {one.test for one in found if one.is_alarm}
+
+
+def test_hospitals_that_share_their_noise_pass():
+    assert shared() == set()
+
+
+@dataclass(slots=True)
+class OneIsSilent(MaskedHospitals):
+    """A hospital more than may collude leaves its share out: as where noise is divided by all and not by the fewest."""
+
+    def _lattice(self, size):
+        lattice = MaskedHospitals._lattice(self, size)
+        return replace(lattice, levels=lattice.levels * math.sqrt(4 / 3))
+
+
+@dataclass(slots=True)
+class SharesBySites(MaskedHospitals):
+    """Each hospital's share is the whole over the number of hospitals, not its root."""
+
+    def _lattice(self, size):
+        lattice = MaskedHospitals._lattice(self, size)
+        return replace(lattice, levels=lattice.levels * 2)
+
+
+@dataclass(slots=True)
+class NoShares(MaskedHospitals):
+    def _lattice(self, size):
+        lattice = MaskedHospitals._lattice(self, size)
+        return replace(lattice, levels=lattice.levels * 1e4)
+
+
+@dataclass(slots=True)
+class SharesAlike(MaskedHospitals):
+    def __post_init__(self):
+        self.source = NoiseSource(insecure_seed=1)
+
+
+@dataclass(slots=True)
+class UnclippedShares(MaskedHospitals):
+    def clipped_sum(self, *args):
+        return NoClipping.clipped_sum(self, *args)
+
+
+@dataclass(slots=True)
+class TwiceClippedShares(MaskedHospitals):
+    def clipped_sum(self, *args):
+        return TwiceTheBound.clipped_sum(self, *args)
+
+
+@dataclass(slots=True)
+class SharesByRecord(MaskedHospitals):
+    def clipped_sum(self, *args):
+        return ByRecord.clipped_sum(self, *args)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "seen_by"),
+    [
+        (OneIsSilent, "noise scale"),
+        (SharesBySites, "noise scale"),
+        (NoShares, "Gaussian canaries"),
+        (SharesAlike, "repeated noise"),
+        (UnclippedShares, "sensitivity"),
+        (TwiceClippedShares, "sensitivity"),
+        (SharesByRecord, "sensitivity"),
+    ],
+)
+def test_shared_noise_that_is_broken_alarms(mutation, seen_by):
+    assert seen_by in shared(mutation)
 
 
 def test_gross_faults_are_seen_without_any_assumption():

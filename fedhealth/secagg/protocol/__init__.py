@@ -25,9 +25,9 @@ sums of the words.
 
 What callers must do, because nothing here can: keep the stage counter apart from the dump
 and write both before a reply or a refusal leaves; work on one message of a session at a time,
-whatever the processes; keep, by `terms.task`, the `survivors` that were confirmed and pass
-them as `answered`; make one task of questions whose answers hardly differ; refuse any
-message in the clear where masking is due.
+whatever the processes; keep, by `terms.task` and over all studies, the `survivors` that were
+confirmed and pass them as `answered`; make one task of questions whose answers hardly differ;
+refuse any message in the clear where masking is due.
 
 These files stand in a package of their own because a config group mirrors the files of
 `fedhealth.secagg`, and they are no parts to choose from.

@@ -106,9 +106,7 @@ def decode(layout: Layout, words: Words, sites: int) -> Total:
             most = _most(layout, slot, weight, sites)
             if int(piece.min()) < -most or int(piece.max()) > most:
                 raise _impossible(slot.name)
-            real = piece.astype(np.float64)
-            real /= layout.scale(slot)
-            sums[slot.name] = real
+            sums[slot.name] = np.divide(piece, layout.scale(slot), dtype=np.float64)
         at += slot.size
     return Total(weight, sites, sums)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedhealth.secagg.protocol.keys import SIGNATURE_BYTES
+from fedhealth.secagg.protocol.keys import SIGNATURE_BYTES, TAG_BYTES
 from fedhealth.secagg.protocol.shamir import SHARE_BYTES
 from fedhealth.secagg.protocol.terms import DIGEST_BYTES, KEY_BYTES
 from fedhealth.secagg.protocol.wire import MAGIC, Reader, ascending, malformed, number, places
@@ -73,41 +73,56 @@ class Advert:
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """All adverts, by place."""
+    """All adverts, by place, and the coordinator's public key for this round.
 
+    Attributes:
+        key: X25519, with which a site's share key makes the key of the tag on its vector.
+        adverts: by place.
+    """
+
+    key: bytes
     adverts: tuple[Advert, ...]
 
     def pack(self) -> bytes:
         """The message as bytes."""
-        head = MAGIC + b"B" + number(len(self.adverts), 2)
+        head = MAGIC + b"B" + self.key + number(len(self.adverts), 2)
         return head + b"".join(advert.body() + advert.signature for advert in self.adverts)
 
     @classmethod
     def unpack(cls, data: bytes) -> Cohort:
         """The message in these bytes."""
         reader = Reader(data, MAGIC + b"B")
+        key = reader.take(KEY_BYTES)
         adverts = tuple(Advert.read(reader) for _ in range(reader.number(2)))
         reader.end()
         ascending(tuple(advert.site for advert in adverts))
-        return cls(adverts)
+        return cls(key, adverts)
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """A site's shares, each sealed for the site at its place."""
+    """A site's shares, each sealed for the site at its place.
+
+    Attributes:
+        site: its own place.
+        cohort: the digest of the cohort that it was told: who was told another is left out here,
+            where it costs nobody else the round.
+        sealed: by place.
+    """
 
     site: int
+    cohort: bytes
     sealed: Mapping[int, bytes]
 
     def pack(self) -> bytes:
         """The message as bytes."""
-        return MAGIC + b"C" + number(self.site, 2) + _packed(self.sealed)
+        return MAGIC + b"C" + number(self.site, 2) + self.cohort + _packed(self.sealed)
 
     @classmethod
     def unpack(cls, data: bytes) -> Shares:
         """The message in these bytes."""
         reader = Reader(data, MAGIC + b"C")
-        shares = cls(reader.number(2), _read(reader, SEALED_BYTES))
+        shares = cls(reader.number(2), reader.take(DIGEST_BYTES), _read(reader, SEALED_BYTES))
         reader.end()
         return shares
 
@@ -140,31 +155,31 @@ class Masked:
         site: its place.
         agreed: the digest of the sites that shared, under which it is masked.
         words: [dimension].
-        signature: over `agreed` and SHA-256 of the words.
+        tag: `keys.vector_tag` of the words.
     """
 
     site: int
     agreed: bytes
     words: Words
-    signature: bytes
+    tag: bytes
 
     def pack(self) -> bytes:
-        """The message as bytes: the head and a copy of the words."""
-        size = number(self.words.itemsize, 1) + number(len(self.words), 4)
-        head = MAGIC + b"E" + number(self.site, 2) + self.agreed + self.signature + size
+        """The message as bytes: a head of 64, so that words lie on whole words of memory, and a copy of the words."""
+        size = number(self.words.itemsize, 1) + number(len(self.words), 8)
+        head = MAGIC + b"E" + number(self.site, 2) + self.agreed + self.tag + size
         return b"".join((head, self.words.view(np.uint8).data))
 
     @classmethod
     def unpack(cls, data: bytes) -> Masked:
         """The message in these bytes; its words are a view of them."""
         reader = Reader(data, MAGIC + b"E")
-        site, agreed, signature = reader.number(2), reader.take(DIGEST_BYTES), reader.take(SIGNATURE_BYTES)
-        width, dimension = reader.number(1), reader.number(4)
+        site, agreed, tag = reader.number(2), reader.take(DIGEST_BYTES), reader.take(TAG_BYTES)
+        width, dimension = reader.number(1), reader.number(8)
         if width not in (4, 8):
             raise malformed("words of another size")
         words = np.frombuffer(reader.view(width * dimension), dtype=f"<u{width}")
         reader.end()
-        return cls(site, agreed, words, signature)
+        return cls(site, agreed, words, tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +295,9 @@ def _packed(by_site: Mapping[int, bytes]) -> bytes:
 
 
 def _read(reader: Reader, size: int) -> dict[int, bytes]:
-    found = [(reader.number(2), reader.take(size)) for _ in range(reader.number(2))]
-    ascending(tuple(site for site, _ in found))
-    return dict(found)
+    step = 2 + size
+    data = reader.take(step * reader.number(2))  # at once: a coordinator reads thousands of them
+    starts = range(0, len(data), step)
+    sites = tuple(int.from_bytes(data[at : at + 2], "big") for at in starts)
+    ascending(sites)
+    return {site: data[at + 2 : at + step] for site, at in zip(sites, starts, strict=True)}

@@ -51,7 +51,8 @@ RULES: dict[str, tuple[str, str]] = {
     "sent_twice": ("a site must send a step's message once", _SITE),
     "shares_missing": ("shares must come from each neighbour that shared, and from no other", _ASK),
     "share_not_authentic": ("a share must be the one its site sealed for this site and round", _ASK),
-    "another_view": ("an upload must be masked for the agreed sites", _SITE),
+    "vector_not_authentic": ("a vector must come as its site sent it", _SITE),
+    "another_view": ("a site must share and mask for the sites that the others were told", _SITE),
     "foreign_confirm": ("a confirmation must be of a survivor", _ASK),
     "reveal_mismatch": ("a site must reveal for each site it holds shares of the one kind that is due", _SITE),
     "bad_share": (
@@ -60,7 +61,7 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     "query_repeated": (
         "a query answered once must not be answered for another cohort",
-        "Ask for it with the same sites, or another query.",
+        "Ask for it with the same sites, or have each site set policy.allow_regrouping.",
     ),
     "rolled_back": (
         "a stored session must be as far as the round has come",

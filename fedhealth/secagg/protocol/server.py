@@ -17,7 +17,16 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedhealth.secagg.protocol.codec import word_type, wrong_shape
-from fedhealth.secagg.protocol.keys import check_order, commitment, own_mask_key, pair_mask, public_bytes, verify
+from fedhealth.secagg.protocol.keys import (
+    SEED_BYTES,
+    check_tag,
+    commitment,
+    derive,
+    own_mask_key,
+    pair_mask,
+    public_bytes,
+    vector_tag,
+)
 from fedhealth.secagg.protocol.messages import (
     Advert,
     Cohort,
@@ -31,7 +40,7 @@ from fedhealth.secagg.protocol.messages import (
     Survivors,
 )
 from fedhealth.secagg.protocol.refusals import refused
-from fedhealth.secagg.protocol.session import Round, check_advert, confirmed, round_of, uploaded
+from fedhealth.secagg.protocol.session import Round, check_advert, confirmed, round_of
 from fedhealth.secagg.protocol.shamir import combine, weights_at_zero
 from fedhealth.secagg.protocol.streams import add_streams
 from fedhealth.secagg.protocol.terms import Terms, check_floor
@@ -68,16 +77,20 @@ class ServerSession:
 
     Args:
         terms: of the round.
+        seed: 32 secret random bytes, as of `os.urandom`, for this session alone.
         threads: pieces of the sum unmasked at once.
 
     Raises:
         Refused: `min_cohort_unsafe`; no site would take part.
     """
 
-    def __init__(self, terms: Terms, *, threads: int = 1) -> None:
+    def __init__(self, terms: Terms, *, seed: bytes, threads: int = 1) -> None:
+        if len(seed) != SEED_BYTES:
+            raise ValueError("a seed is 32 bytes")
         check_floor(terms, 0)
         self.phase = Phase.ADVERTS
         self._terms = terms
+        self._key = X25519PrivateKey.from_private_bytes(derive(seed, b"coordinator"))
         self._threads = threads
         self._names = terms.names
         self._signed = terms.digest()
@@ -117,6 +130,8 @@ class ServerSession:
         if isinstance(message, Advert):
             self._check_advert(message)
         elif isinstance(message, Shares):
+            if message.cohort != self._now().digest:
+                raise refused("another_view", f"{sender} with another cohort")
             if set(message.sealed) != self._now().graph.neighbours[site]:
                 raise refused("shares_missing", "shares for others")
         elif isinstance(message, Masked):
@@ -139,7 +154,8 @@ class ServerSession:
             raise refused("cohort_over_max", f"{len(taken)} of at most {self._terms.layout.cohort_max}")
         if len(taken) < self._terms.min_cohort:
             raise refused("too_few_adverts", f"{len(taken)} of {self._terms.min_cohort}")
-        cohort = Cohort(tuple(advert for advert in taken.values() if isinstance(advert, Advert)))
+        adverts = tuple(advert for advert in taken.values() if isinstance(advert, Advert))
+        cohort = Cohort(public_bytes(self._key), adverts)
         self._round = round_of(self._terms, cohort)
         self._open(Phase.SHARES, taken)
         return cohort
@@ -215,8 +231,6 @@ class ServerSession:
 
     def _check_advert(self, advert: Advert) -> None:
         check_advert(self._terms, self._names, self._signed, advert)
-        check_order(advert.share_key)  # or one site ends the round for all: whoever meets such a key leaves
-        check_order(advert.mask_key)
         known = {key for other in self._taken.values() if isinstance(other, Advert) for key in other.keys}
         if len(known | set(advert.keys)) != len(known) + len(advert.keys):
             raise refused("key_reused", "one of another advert")
@@ -224,14 +238,13 @@ class ServerSession:
     def _add(self, masked: Masked, sender: str) -> None:
         layout = self._terms.layout
         if masked.agreed != self._agreed:
-            raise refused("another_view", f"{sender} with others")
+            raise refused("another_view", f"{sender} with other sites")
         if masked.words.dtype != word_type(layout) or masked.words.shape != (layout.dimension,):
             raise wrong_shape(
                 f"words must be {layout.dimension} of {layout.bits} bits", f"{masked.words.shape} {masked.words.dtype}"
             )
-        verify(
-            self._terms.roster[sender], masked.signature, b"masked", uploaded(masked.agreed, masked.words), of=sender
-        )
+        share_key = self._now().adverts[masked.site].share_key
+        check_tag(vector_tag(self._key, share_key, self._agreed, masked.site, masked.words), masked.tag, of=sender)
         np.add(self._sum, masked.words, out=self._sum)
 
     def _check_reveal(self, reveal: Reveal) -> None:

@@ -6,21 +6,17 @@ thresholds, or their signatures don't fit.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fedhealth.secagg.protocol.graph import Graph, graph_of
-from fedhealth.secagg.protocol.keys import check_form, digest, verify
+from fedhealth.secagg.protocol.keys import check_sound, digest, verify
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.wire import places
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from fedhealth.secagg.protocol.codec import Words
     from fedhealth.secagg.protocol.messages import Advert, Cohort, Confirm
     from fedhealth.secagg.protocol.terms import Terms
 
@@ -33,13 +29,15 @@ class Round:
         terms: what all signed.
         names: by place.
         adverts: by place.
-        digest: over the terms and all adverts; shares are sealed for it.
+        key: the coordinator's public one.
+        digest: over the terms, that key and all adverts; shares are sealed for it.
         graph: who works with whom.
     """
 
     terms: Terms
     names: tuple[str, ...]
     adverts: dict[int, Advert]
+    key: bytes
     digest: bytes
     graph: Graph
 
@@ -81,13 +79,16 @@ def round_of(terms: Terms, cohort: Cohort) -> Round:
     adverts = {advert.site: advert for advert in cohort.adverts}
     sites = tuple(sorted(adverts))
     parts = [adverts[site].body() + adverts[site].signature for site in sites]
-    cohort_digest = digest(b"cohort", terms.digest(), *parts)
+    cohort_digest = digest(b"cohort", terms.digest(), cohort.key, *parts)
     graph = graph_of(sites, terms.colluders, terms.losses_percent, cohort_digest)
-    return Round(terms, terms.names, adverts, cohort_digest, graph)
+    return Round(terms, terms.names, adverts, cohort.key, cohort_digest, graph)
 
 
 def check_cohort(terms: Terms, cohort: Cohort) -> None:
     """Refuse a cohort unless every advert is on the roster, signed and fresh, and they are neither few nor many.
+
+    The coordinator's key needs no signature: who is told another one has another digest of the
+    cohort, so the coordinator takes neither its shares nor its vector, and nobody opens the shares.
 
     Raises:
         Refused: with the first rule that is broken.
@@ -101,7 +102,8 @@ def check_cohort(terms: Terms, cohort: Cohort) -> None:
     signed, names = terms.digest(), terms.names
     for advert in cohort.adverts:
         check_advert(terms, names, signed, advert)
-    keys = [key for advert in cohort.adverts for key in advert.keys]
+    check_sound(cohort.key)
+    keys = [cohort.key, *(key for advert in cohort.adverts for key in advert.keys)]
     if len(set(keys)) != len(keys):
         raise refused("key_reused", "one twice in a cohort")
 
@@ -127,15 +129,10 @@ def check_advert(terms: Terms, names: tuple[str, ...], signed: bytes, advert: Ad
         raise refused("not_on_roster", f"place {advert.site} of {len(names)}")
     name = names[advert.site]
     verify(terms.roster[name], advert.signature, b"advert", (signed, advert.body()), of=name)
-    check_form(advert.share_key)
-    check_form(advert.mask_key)
+    check_sound(advert.share_key)  # or one site ends the round for all: whoever meets such a key leaves
+    check_sound(advert.mask_key)
 
 
 def confirmed(agreed: bytes, survivors: Iterable[int]) -> tuple[bytes, bytes]:
     """What a site signs to confirm: who shared, and who survived."""
     return agreed, places(survivors)
-
-
-def uploaded(agreed: bytes, words: Words) -> tuple[bytes, bytes]:
-    """What a site signs of its vector: under which masks it lies, and SHA-256 of it."""
-    return agreed, hashlib.sha256(words.view(np.uint8).data).digest()

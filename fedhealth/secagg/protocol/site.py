@@ -24,6 +24,7 @@ from fedhealth.secagg.protocol.keys import (
     round_keys,
     seal_share,
     sign,
+    vector_tag,
 )
 from fedhealth.secagg.protocol.messages import Advert, Cohort, Confirm, Inbox, Masked, Quorum, Reveal, Shares, Survivors
 from fedhealth.secagg.protocol.refusals import refused
@@ -33,7 +34,6 @@ from fedhealth.secagg.protocol.session import (
     confirmed,
     once,
     round_of,
-    uploaded,
 )
 from fedhealth.secagg.protocol.shamir import COEFFICIENT_BYTES, SHARE_BYTES, split
 from fedhealth.secagg.protocol.site_state import SiteState, Stage, unpack_state
@@ -164,7 +164,7 @@ class SiteSession:
             for to, share in both.items()
         }
         self._state = replace(state, stage=Stage.SHARED, cohort=cohort, held={state.place: kept})
-        return Shares(state.place, sealed)
+        return Shares(state.place, now.digest, sealed)
 
     def mask(self, inbox: Inbox, words: Words, *, threads: int = 1) -> Masked:
         """The site's vector under its masks.
@@ -200,9 +200,9 @@ class SiteSession:
             (plus if state.place < site else minus).append(key)
         masked = words.copy()
         add_streams(masked, plus, minus, threads=threads)
-        signature = sign(self._identity, b"masked", uploaded(agreed, masked))
+        tag = vector_tag(keys.share_key, now.key, agreed, state.place, masked)
         self._state = replace(state, stage=Stage.MASKED, seed=b"", held=held, shared=inbox.sites)
-        return Masked(state.place, agreed, masked, signature)
+        return Masked(state.place, agreed, masked, tag)
 
     def confirm(self, survivors: Survivors, *, answered: Collection[str] | None = None) -> Confirm:
         """Sign the set of sites whose vectors are in the sum.

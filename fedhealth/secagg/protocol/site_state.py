@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from fedhealth.secagg.protocol.keys import SEED_BYTES
 from fedhealth.secagg.protocol.messages import Cohort
 from fedhealth.secagg.protocol.shamir import SHARE_BYTES
-from fedhealth.secagg.protocol.terms import Terms, unpack_terms
+from fedhealth.secagg.protocol.terms import KEY_BYTES, Terms, unpack_terms
 from fedhealth.secagg.protocol.wire import MAGIC, Reader, malformed, number, places, sized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEAD = MAGIC + b"S"
-NOBODY = Cohort(())
+NOBODY = Cohort(bytes(KEY_BYTES), ())
 
 
 class Stage(IntEnum):

@@ -51,7 +51,7 @@ def add_streams(
         words: [d], little-endian unsigned integers of 4 or 8 bytes, contiguous and writeable.
         plus: 32-byte keys.
         minus: 32-byte keys.
-        threads: pieces of the vector worked on at once. The cipher lets other threads run.
+        threads: pieces of the vector worked on at once, none below a block. The cipher lets other threads run.
         block_bytes: a multiple of 16.
     """
     if words.dtype not in (np.dtype("<u4"), np.dtype("<u8")) or not words.flags.c_contiguous or block_bytes % 16:
@@ -59,7 +59,7 @@ def add_streams(
     if not plus and not minus:
         return
     per_cipher_block = CIPHER_BLOCK // words.itemsize
-    piece = -(-len(words) // (threads * per_cipher_block)) * per_cipher_block or per_cipher_block
+    piece = max(-(-len(words) // (threads * per_cipher_block)) * per_cipher_block, block_bytes // words.itemsize)
     starts = range(0, len(words), piece)
 
     def work(start: int) -> None:

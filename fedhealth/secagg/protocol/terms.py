@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import SettingError
+from fedhealth.core.signing_key import fault_of_key
 from fedhealth.secagg.protocol.layout import Layout, layout_from
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.wire import MAGIC, Reader, malformed, number, sized
@@ -51,10 +52,8 @@ class Terms:
         _must(1 <= self.round < 2**32, f"round must be from 1 to 2^32 - 1, found {self.round}. Count from 1.")
         _must(len(keys) < 2**16, f"a roster must have fewer than 65536 sites, found {len(keys)}. Split the study.")
         _must(len(self.task) == DIGEST_BYTES, f"task must be a digest of 32 bytes, found {len(self.task)}. Hash it.")
-        _must(
-            all(len(key) == KEY_BYTES for key in keys),
-            "a site's key must be 32 bytes, found another length. Use Ed25519.",
-        )
+        fault = next(filter(None, map(fault_of_key, keys)), None)
+        _must(fault is None, f"a site's key must be Ed25519, found {fault}. Use what fedhealth site keys init printed.")
         _must(len(set(keys)) == len(keys), "sites must have keys of their own, found one twice. Make new keys.")
         _must(0 <= self.colluders < 2**16, f"colluders must be 0 or more, found {self.colluders}. Correct it.")
         _must(

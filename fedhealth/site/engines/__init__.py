@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Engine(Protocol):
 
     def gradient(
         self, network: nn.Module, x: NDArray[np.float32], y: Outcome
-    ) -> tuple[float, dict[str, NDArray[np.float32]]]:
+    ) -> tuple[float, Mapping[str, NDArray[np.floating]]]:
         """The mean loss of these patients and its gradient by parameter; nothing is changed."""
         ...
 

@@ -1,0 +1,240 @@
+"""A network in fixed point: what it gives for a row is a function of that row alone, to the last bit.
+
+How a processor adds up a matrix product depends on how many rows there are and on where in the batch
+a row lies. Mostly that moves the last bit. Where weights are chosen for it, it moves a unit that stands at
+its kink, or a score that stands between two bins, for many patients at once, and all because
+of one patient beside them; then no bound on one patient's part would hold.
+
+So what goes into a linear layer lies on a lattice, and so do its weights, both so coarse that
+every product and every sum of products is a float64 without rounding. Then no order of adding matters.
+What comes after (activation, normalisation within a row) is computed element by element or row by row.
+Gradients go back in plain float64: nothing there jumps, so their rounding is bounded, by
+`ExactNetwork.rounding`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from fedhealth.core.errors import Refused, SettingError
+from fedhealth.site.patient_gradients import Gradients
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+#: What goes into a layer is capped here, in absolute value; scaled features are of about 1.
+CAP = 64.0
+#: Bits of it behind the point: its lattice is 2^-20, finer than float32 at 16.
+BITS = 20
+#: Bits of a weight below what a row of the layer's weights adds up to at most. With 6 bits of `CAP` and `BITS`, sums have 52 of float64's 53.
+WEIGHT_BITS = 26
+#: Half of float64's spacing at 1: what one operation rounds off, as a share.
+UNIT = 2.0**-53
+#: In units, how far two ways of working out a sigmoid lie apart, with room.
+SIGMOID = 8
+
+#: Added and taken off again, it rounds to the lattice: from here on float64 has no finer digits.
+_ONTO_LATTICE = 1.5 * 2.0 ** (52 - BITS)
+
+
+@dataclass(slots=True)
+class _Step:
+    """One layer as it was passed: what came in, and what is needed to go back."""
+
+    name: str
+    layer: nn.Module
+    came: torch.Tensor
+    used: torch.Tensor
+    beside: tuple[torch.Tensor, ...] = ()
+
+
+class ExactNetwork:
+    """Linear layers, layer normalisations and ReLUs, one after the other, in fixed point on the processor.
+
+    It reads the network's weights anew each time. What it gives differs from the network by what rounding the
+    weights to some 26 bits does, and by the cap on what goes into a layer.
+
+    Raises:
+        SettingError: a layer is of another kind, or used twice.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        check_layers(network)
+        self._layers = list(_in_order(network))
+        used = [id(layer) for _, layer in self._layers]
+        if len(set(used)) < len(used):
+            raise SettingError(
+                "privacy=dp_sgd needs each layer used once, found one used twice. Use model=logistic or mlp."
+            )
+        self._sizes = {name: weight.numel() for name, weight in network.named_parameters()}
+
+    def size(self, names: Sequence[str]) -> int:
+        """How many numbers these parameters have together."""
+        return sum(self._sizes[name] for name in names)
+
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """[n] what the network gives for the rows `x`, [n, width]; each bit for bit the same whatever is beside it.
+
+        Raises:
+            Refused: a weight is not finite.
+        """
+        return self._passed(x)[0][:, 0]
+
+    def gradients(self, x: torch.Tensor, y: torch.Tensor, moving: Sequence[str]) -> list[Gradients]:
+        """By name in `moving`, the gradient of each row's log loss.
+
+        Args:
+            x: [n, width] rows, float64.
+            y: [n] 0 or 1.
+            moving: names of the parameters.
+
+        Raises:
+            Refused: a weight is not finite.
+        """
+        score, steps = self._passed(x)
+        # The log loss's own gradient at each row's score; nothing is divided by how many rows there are.
+        back = score.sigmoid_().sub_(y[:, None])
+        found: dict[str, Gradients] = {}
+        for place in range(len(steps) - 1, -1, -1):
+            found |= _own(steps[place], back, moving)
+            if len(found) == len(moving):
+                break
+            back = _before(steps[place], back)
+        return [found[name] for name in moving]
+
+    def rounding(self, *, closely: bool = False) -> float:
+        """How far apart, in L2, a row's gradient can lie at most when it is worked out beside other rows.
+
+        The usual bound on sums of k products, k units of what their absolute values add up to
+        (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1), goes back
+        layer by layer; what goes forward has no rounding. `closely` is a smaller bound, at the
+        price of some matrix products.
+        """
+        far, units, total = 1.0, float(SIGMOID), 0.0
+        for _, layer in reversed(self._layers):
+            if isinstance(layer, nn.Linear):
+                total += units * far * (CAP * math.sqrt(layer.in_features) + 1)
+                far *= _stretch(layer.weight.detach(), closely=closely)
+                units += 2 * layer.out_features
+            elif isinstance(layer, nn.LayerNorm):
+                width = math.prod(layer.normalized_shape)
+                total += units * far * (math.sqrt(width) + 1)
+                far *= float(layer.weight.detach().abs().max()) / math.sqrt(layer.eps)
+                units += 3 * width + 30
+        return 2 * UNIT * total
+
+    def _passed(self, x: torch.Tensor) -> tuple[torch.Tensor, list[_Step]]:
+        steps: list[_Step] = []
+        with torch.no_grad():
+            for name, layer in self._layers:
+                if isinstance(layer, nn.Linear):
+                    onto = x.clamp(-CAP, CAP).add_(_ONTO_LATTICE).sub_(_ONTO_LATTICE)
+                    weight, bias = _rounded(layer)
+                    steps.append(_Step(name, layer, x, onto, (weight,)))
+                    x = torch.addmm(bias, onto, weight.T)
+                elif isinstance(layer, nn.LayerNorm):
+                    out, mean, spread = torch.native_layer_norm(
+                        x, layer.normalized_shape, layer.weight, layer.bias, layer.eps
+                    )
+                    steps.append(_Step(name, layer, x, (x - mean) * spread, (mean, spread)))
+                    x = out
+                else:
+                    steps.append(_Step(name, layer, x, x))
+                    x = x.clamp_min(0.0)
+        return x, steps
+
+
+def check_layers(network: nn.Module) -> None:
+    """Refuse a network in which a patient's own gradient can't be told from the others'.
+
+    Raises:
+        SettingError: naming the layer and what to use in its place.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - no public name
+            raise SettingError(
+                f"privacy=dp_sgd needs each patient's own gradient, found {type(layer).__name__}, whose output for one "
+                "patient depends on the others. Use model.normalisation=layer."
+            )
+        if not isinstance(layer, nn.Linear | nn.LayerNorm | nn.ReLU | nn.Sequential):
+            raise SettingError(
+                "privacy=dp_sgd knows the gradient by patient of Linear, LayerNorm and ReLU layers one after the other, "
+                f"found {type(layer).__name__}. Use model=logistic or mlp."
+            )
+
+
+def _in_order(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    if not isinstance(network, nn.Sequential):
+        yield prefix, network
+        return
+    for name, layer in network._modules.items():  # noqa: SLF001 - named_children leaves out a layer that comes twice
+        if layer is not None:
+            yield from _in_order(layer, f"{prefix}.{name}" if prefix else name)
+
+
+def _rounded(layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weights and bias on the finest lattice on which no sum of products needs rounding.
+
+    Raises:
+        Refused: one is not finite.
+    """
+    weight = layer.weight.detach()
+    bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
+    longest = layer.in_features * _largest(weight) + _largest(bias)
+    if not math.isfinite(longest):
+        raise Refused(
+            "weights_not_finite",
+            rule="a private study's weights must be finite",
+            found="some that are not",
+            remedy="Lower the learning rate, or start from other weights.",
+        )
+    onto = 1.5 * 2.0 ** (52 + math.frexp(longest)[1] - WEIGHT_BITS)
+    return (weight + onto).sub_(onto), (bias + onto).sub_(onto)
+
+
+def _largest(weight: torch.Tensor) -> float:
+    return max(abs(float(end)) for end in torch.aminmax(weight))
+
+
+def _stretch(weight: torch.Tensor, *, closely: bool) -> float:
+    """At least the factor by which the matrix makes a vector longer: a norm of it, or of the eighth power of its singular values."""
+    if not closely:
+        return float(torch.linalg.vector_norm(weight))
+    power = weight @ weight.T if weight.shape[0] < weight.shape[1] else weight.T @ weight
+    for _ in range(2):
+        power = power @ power
+    # The products' own rounding is far below this room.
+    return math.pow(float(torch.linalg.vector_norm(power)), 1 / 8) * (1 + 1e-6)
+
+
+def _own(step: _Step, back: torch.Tensor, moving: Collection[str]) -> dict[str, Gradients]:
+    """The gradients by row of the layer's own weights, from those of what it gives, [n, units]."""
+    weight, bias = (f"{step.name}.{kind}".lstrip(".") for kind in ("weight", "bias"))
+    found: dict[str, Gradients] = {}
+    if weight in moving:
+        is_linear = isinstance(step.layer, nn.Linear)
+        found[weight] = Gradients(back, step.used) if is_linear else Gradients(back * step.used)
+    if bias in moving:
+        found[bias] = Gradients(back)
+    return found
+
+
+def _before(step: _Step, back: torch.Tensor) -> torch.Tensor:
+    """[n, units] the gradient of what went into the layer, from that of what it gives."""
+    aten, layer = torch.ops.aten, step.layer
+    if isinstance(layer, nn.Linear):
+        found: torch.Tensor = aten.hardtanh_backward(back @ step.beside[0], step.came, -CAP, CAP)
+    elif isinstance(layer, nn.LayerNorm):
+        mean, spread = step.beside
+        found = aten.native_layer_norm_backward(
+            back, step.came, layer.normalized_shape, mean, spread,
+            layer.weight.detach(), layer.bias.detach(), [True, False, False],
+        )[0]  # fmt: skip
+    else:
+        found = aten.threshold_backward(back, step.came, 0.0)
+    return found
