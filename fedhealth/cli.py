@@ -1,4 +1,4 @@
-"""The command line: `fedhealth simulate | report | runs | sites | site | audit-privacy`.
+"""The command line: `fedhealth simulate | report | runs | sites | site | coordinator | federate | audit-privacy`.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 integrity failure, 130
 interrupted. A failure a user can act on is one line on standard error.
@@ -18,11 +18,14 @@ from fedhealth import (
     approval_command,
     audit_command,
     audit_log_command,
+    coordinator_command,
     data_command,
+    federate,
     keys_command,
     ledger_command,
     preview_command,
     receipts_command,
+    site_command,
     study_command,
 )
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
@@ -126,11 +129,14 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("--out", type=Path, default=Path("sites"))
     split.set_defaults(run=_sites_split)
 
-    site = commands.add_parser("site", help="look into one hospital's own data, records and keys")
-    records = site.add_subparsers(title="records", required=True, metavar="RECORD")
+    site = commands.add_parser("site", help="one hospital's own: its part in a deployment, its records and keys")
+    records = site.add_subparsers(title="commands", required=True, metavar="COMMAND")
     data_command.add_to(records)
     ledger_command.add_to(records)
     keys_command.add_to(records)
+    site_command.add_to(records)
+    coordinator_command.add_to(commands)
+    federate.add_to(commands)
     approval_command.add_to(records)
     preview_command.add_to(records)
     receipts_command.add_to(records)

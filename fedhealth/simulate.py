@@ -35,6 +35,7 @@ from fedhealth.runtime.local import FIRST_NODE, Local
 from fedhealth.runtime.ray import Job, Ray
 from fedhealth.server.app import make, policed
 from fedhealth.server.audited_grid import logged
+from fedhealth.server.fingerprints import fingerprints
 from fedhealth.server.plan import plan_for
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import Store
@@ -431,7 +432,7 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
             "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
             "seed": simulation.study.seed,
             "seeds": "SHA-256 of (seed, round, site, purpose), first 8 bytes",
-            "cohorts": _fingerprints(statistics),
+            "cohorts": fingerprints(statistics),
             "sites": roster_table(simulation),
             "attack": {**simulation.config["attack"], "statement": simulation.attack.statement()},
             "privacy_audit": _audit(simulation, statistics),
@@ -473,15 +474,3 @@ def _spent(simulation: Simulation, store: Store) -> str:
         each.append(guarantee(events_of(rows), delta=mechanism.delta, views={row.view for row in rows}))
     most = max(each, key=lambda found: found.epsilon)
     return f"Charged to the hospitals' ledgers for this study, where most was: {most}."
-
-
-def _fingerprints(statistics: Mapping[str, Any]) -> dict[str, str]:
-    """A name for each hospital's training cohort, which changes when a patient does.
-
-    It is a hash of the counts and sums that the hospital sent in the first pass, decimals
-    and all: no record enters it, it can't be guessed from counts, and it does not depend
-    on other hospitals.
-    """
-    return {
-        site: digest({"first": vector, "n": statistics["shapes"][site]}) for site, vector in statistics["first"].items()
-    }

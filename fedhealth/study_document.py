@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fedhealth.core.errors import SettingError
-from fedhealth.core.parts import build
+from fedhealth.core.errors import Refused, SettingError
+from fedhealth.core.parts import TARGET, build
 from fedhealth.core.settings import check_words
 from fedhealth.core.study import Study, canonical, packed, study_from, unpacked
 from fedhealth.models import least_width
@@ -14,7 +14,7 @@ from fedhealth.server.plan import plan_for
 from fedhealth.site.exact_network import check_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 #: The keys of the config that make the study; the rest says how it is run.
 STUDY_KEYS = ("name", "title", "seed", "rounds", "task", "features", "split", "training", "rules",
@@ -58,6 +58,37 @@ def document_of(config: Mapping[str, Any], roster: Iterable[str]) -> dict[str, A
         raise SettingError(
             "every number of a config must be finite, found one that is nan or inf. Correct it."
         ) from None
+
+
+def check_strategy(document: Mapping[str, Any], more: Iterable[str] = ()) -> None:
+    """Do nothing where a strategy, and each part in it, is FedHealth's, Flower's, or from the packages in `more`.
+
+    On a researcher's own machine a strategy may be any class, and building it runs it. A
+    coordinator builds what somebody with a token submitted.
+
+    Raises:
+        Refused: it is from elsewhere.
+    """
+    rooms = ("fedhealth.strategies", "flwr.serverapp.strategy", *more)
+    for target in _targets(document.get("strategy")):
+        if not any(target.startswith(f"{room}.") for room in rooms):
+            raise Refused(
+                "part_not_allowed",
+                rule=f"a submitted strategy must be from {', '.join(rooms)}",
+                found=repr(target[:80]),
+                remedy="Install it with the coordinator, and name its package in `strategies` of coordinator.json.",
+            )
+
+
+def _targets(found: object) -> Iterator[str]:
+    """Every `_target_` in a value, however deep."""
+    if isinstance(found, dict):
+        if TARGET in found:
+            yield str(found[TARGET])
+        found = list(found.values())
+    if isinstance(found, list):
+        for each in found:
+            yield from _targets(each)
 
 
 def fitting(document: Mapping[str, Any]) -> Study:

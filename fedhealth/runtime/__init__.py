@@ -3,7 +3,8 @@
     PolicyGrid(grid)    what a round may rely on: a quorum, a deadline, checked replies
       LocalGrid         messages handed to the client app in this process
       Flower's own      on Ray, in processes that `ray.py` starts and ends
+      DeployedGrid      over a network, to hospitals that may go and come back (`deployment`)
 
-`flower.py` is the only module that imports what Flower does not call public. Nothing here
-decides about privacy or medicine.
+`flower.py`, and `deployment/flower.py` for what a deployment alone needs, are the only modules
+that import what Flower does not call public. Nothing here decides about privacy or medicine.
 """

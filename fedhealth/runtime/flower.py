@@ -2,6 +2,7 @@
 
 Flower makes no promise about these names. When an upgrade breaks one of them the contract
 test `tests/runtime/test_flower.py` fails first and says what each is for; mend it here.
+What only a deployment needs is in `deployment/flower.py`, with a contract test of its own.
 """
 
 from __future__ import annotations

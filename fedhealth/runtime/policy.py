@@ -125,6 +125,7 @@ class PolicyGrid(Grid):
         self._watch = watch or (lambda _site: None)
         self._asked = sorted(self._names, key=self._names.__getitem__)
         self._since: list[Exchange] = []
+        self._given_up: set[int] = set()
 
     def ask(self, sites: Iterable[str]) -> None:
         """From now on show only these hospitals' nodes."""
@@ -176,6 +177,9 @@ class PolicyGrid(Grid):
     def get_node_ids(self) -> list[int]:
         """The asked nodes that are connected, sorted by the hospitals' names.
 
+        One that was waited for in vain is not waited for again, as long as a quorum is there without it; once it is
+        back it counts again.
+
         Raises:
             QuorumError: fewer than the quorum are connected after `node_timeout_s`.
         """
@@ -183,11 +187,16 @@ class PolicyGrid(Grid):
         while True:
             connected = set(self._inner.get_node_ids())
             here = [node for node in self._asked if node in connected]
+            self._given_up -= connected
             if len(here) == len(self._asked):
+                return here
+            is_enough = len(here) >= self._quorum(len(self._asked))
+            if is_enough and self._given_up.issuperset(set(self._asked) - connected):
                 return here
             if time.monotonic() >= deadline:
                 break
             time.sleep(self._patience.poll_s)
+        self._given_up |= set(self._asked) - connected
         if len(here) < self._quorum(len(self._asked)):
             absent = ", ".join(self._names[node] for node in self._asked if node not in connected)
             raise QuorumError(

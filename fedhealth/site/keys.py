@@ -11,7 +11,6 @@ that a copy of the one put back from a backup is noticed by the other.
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedhealth.core.errors import IntegrityError, SettingError
+from fedhealth.core.private_file import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 FOLDER = "keys"
 IDENTITY, SEAL = "identity", "seal"
 KEY_BYTES = 32
-OWNER_ONLY = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,30 +72,3 @@ class Keys:
         if len(found) != KEY_BYTES:
             raise IntegrityError(f"{path} must be a key of 64 hex digits, found something else. Put it back.")
         return found
-
-
-def write_private(path: Path, content: bytes, *, durably: bool = True) -> None:
-    """Write a file for its owner alone; a killed process leaves the old one or the new one, never half of it.
-
-    Durably, so does a loss of power, and from here on the new one; else that may leave none.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY), "wb") as handle:
-        handle.write(content)
-        handle.flush()
-        if durably:
-            os.fsync(handle.fileno())
-    draft.replace(path)
-    if durably:
-        flush_folder(path.parent)
-
-
-def flush_folder(path: Path) -> None:
-    """Have the disk know of the files that were made in a folder."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -6,6 +6,10 @@ control: `policy.ledger` names the file, and without it a folder of the user's s
 must be on a disk of this machine, since SQLite's locks do not hold over a network. Hospitals of
 one name on one machine share that folder, so at most one of them may leave `policy.ledger` out.
 
+A hospital that takes part in a deployment keeps it in `state/` of its own folder, beside what it
+keeps of its rounds, unless it had one in the user's state before: a new one would forget what
+patients have spent.
+
 A simulation keeps one a run, where the hospital does not name its own: simulated patients
 have nothing to lose, but real data that is only studied in one process has.
 """
@@ -47,4 +51,6 @@ def _path(manifest: SiteManifest, folder: Path, run: Path | None) -> Path:
     if run is not None:
         return run / "ledgers" / manifest.name / FILE
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "fedhealth" / manifest.name / FILE
+    of_user = state / "fedhealth" / manifest.name / FILE
+    is_deployed = (folder / "state").is_dir() and not of_user.exists()
+    return folder / "state" / FILE if is_deployed else of_user

@@ -35,13 +35,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fedhealth.core.errors import Refused
+from fedhealth.core.private_file import OWNER_ONLY, write_private
 from fedhealth.secagg.masked import MESSAGE
 from fedhealth.secagg.protocol.codec import encode, word_type
 from fedhealth.secagg.protocol.messages import Cohort, Inbox, Quorum, Survivors, unpack
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.site import SiteSession
 from fedhealth.secagg.protocol.site_state import Stage
-from fedhealth.site.keys import OWNER_ONLY, Keys, write_private
 from fedhealth.site.step_count import StepCount
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from fedhealth.secagg.protocol.codec import Words
     from fedhealth.secagg.protocol.messages import FromSite
     from fedhealth.secagg.protocol.terms import Terms
+    from fedhealth.site.keys import Keys
 
 #: By message type, what the coordinator sends in that step.
 STEPS: dict[str, type[Cohort | Inbox | Survivors | Quorum]] = {

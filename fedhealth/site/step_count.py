@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import IntegrityError
-from fedhealth.site.keys import OWNER_ONLY, flush_folder
+from fedhealth.core.private_file import OWNER_ONLY, flush_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -177,3 +177,23 @@ def test_a_grid_with_nothing_ready_is_looked_at_now_and_then_and_not_without_a_p
     ask(PolicyGrid(inner, NAMES, Patience(poll_s=0.02)))
     assert time.monotonic() - started >= 5 * 0.02
     assert inner.looks == 5 + len(NAMES)
+
+
+def test_a_hospital_waited_for_in_vain_is_not_waited_for_again_and_counts_once_it_is_back():
+    inner = LocalGrid(app(good), [{}, {}, {}], {})
+    here = [100, 101]
+    inner.get_node_ids = lambda: list(here)
+    grid = PolicyGrid(inner, NAMES, Patience(quorum=2, node_timeout_s=0.3, poll_s=0.01))
+
+    def took(expected) -> float:
+        started = time.monotonic()
+        assert set(grid.get_node_ids()) == expected
+        return time.monotonic() - started
+
+    assert took({100, 101}) >= 0.3
+    assert took({100, 101}) < 0.2
+    here.append(102)
+    assert took({100, 101, 102}) < 0.2
+    here.remove(102)
+    # It was back in between, so it is waited for anew.
+    assert took({100, 101}) >= 0.3

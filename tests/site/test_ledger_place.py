@@ -34,6 +34,18 @@ def test_a_simulation_keeps_it_with_the_run(tmp_path):
     assert ledger_of(manifest(), FOLDER, run=tmp_path).path == tmp_path / "ledgers" / "riverside" / "ledger.sqlite"
 
 
+def test_a_deployed_hospital_keeps_it_in_its_own_state_unless_it_had_one_that_must_not_be_forgotten(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "user"))
+    (tmp_path / "state").mkdir()
+    assert ledger_of(manifest(), tmp_path).path == tmp_path / "state" / "ledger.sqlite"
+    older = tmp_path / "user" / "fedhealth" / "riverside" / "ledger.sqlite"
+    older.parent.mkdir(parents=True)
+    older.touch()
+    assert ledger_of(manifest(), tmp_path).path == older
+
+
 @pytest.mark.parametrize(
     ("named", "path"),
     [("/var/lib/fedhealth/r.sqlite", "/var/lib/fedhealth/r.sqlite"), ("../own/r.sqlite", "/hospitals/own/r.sqlite")],

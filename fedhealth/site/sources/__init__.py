@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.manifest import MANIFEST
@@ -34,6 +34,19 @@ class Source(Protocol):
 
         Raises:
             DataError: there is nothing that could be read as such a table.
+        """
+        ...
+
+
+@runtime_checkable
+class Reachable(Protocol):
+    """A source that is elsewhere, and can be asked whether it is there."""
+
+    def reach(self, folder: Path) -> None:
+        """Do nothing where it answers; no patient is read.
+
+        Raises:
+            DataError: it does not.
         """
         ...
 

@@ -78,6 +78,16 @@ class OmopPostgresqlSource(OmopSettings):
             database.check_role()
             return read_cdm(database, self, spec=spec, task=task, manifest=manifest)
 
+    def reach(self, folder: Path) -> None:
+        """Do nothing where the database lets the role in and the role can't write.
+
+        Raises:
+            DataError: the database can't be reached.
+            SettingError: the role may write, the password can't be read, or SQLAlchemy is not installed.
+        """
+        with self._connected(folder) as connection:
+            _Postgresql(connection, self.schema, folder.name).check_role()
+
     @contextmanager
     def _connected(self, folder: Path) -> Iterator[Connection]:
         try:

@@ -1,0 +1,259 @@
+"""A whole deployment in real processes: the bits of a study in one process, and who is let in.
+
+Starting it takes some ten seconds, so one federation serves every test here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from deployment import Federation, federated, fedhealth, until
+from safetensors.numpy import load as load_tensors
+
+from fedhealth import cli
+from fedhealth.coordinating import enrol, submit
+from fedhealth.core.errors import SettingError
+from fedhealth.core.update import ALL
+from fedhealth.federate import place
+from fedhealth.privacy.ledger import Ledger
+from fedhealth.runtime.deployment import flower
+from fedhealth.runtime.deployment.line import Line, NotAdmitted
+from fedhealth.runtime.deployment.site_folder import SiteFolder
+from fedhealth.runtime.deployment.supervisor import running
+from fedhealth.server.store import Store
+from fedhealth.site.enrolling import init
+
+pytestmark = [pytest.mark.process, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory):
+    with federated(tmp_path_factory.mktemp("federation")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def plain(there: Federation):
+    """A run of the smoke study, as everything left it."""
+    name = there.begin()
+    there.end(name)
+    return name
+
+
+def here(folder: Path, *overrides: str) -> Path:
+    """The folder of the same study's run in one process."""
+    run = folder / "here"
+    assert cli.main(["simulate", "experiment=smoke", "run.report=false", f"run.folder={run}", *overrides]) == 0
+    return run
+
+
+def test_a_deployed_study_gives_the_bits_of_one_in_this_process(there, plain, tmp_path):
+    expected = here(tmp_path)
+    for name in ("model.safetensors", "results.json", "statistics.json"):
+        assert (there.folder(plain) / name).read_bytes() == (expected / name).read_bytes()
+    assert there.state(plain) == ("finished:completed", "")
+
+
+def test_a_masked_study_gives_the_plain_model_and_no_hospitals_own_numbers(there, plain):
+    name = there.begin("secagg=masked", "rounds=2")
+    plain_name = there.begin("rounds=2")
+    there.end(name)
+    there.end(plain_name)
+    ours, theirs = (load_tensors((there.folder(run) / "model.safetensors").read_bytes()) for run in (name, plain_name))
+    for key, array in theirs.items():
+        np.testing.assert_allclose(ours[key], array, rtol=0, atol=1e-6)
+    results = Store(there.folder(name)).read_json("results.json")
+    assert (set(results["counted"]), list(results["sums"])) == (set(there.sites), [ALL])
+
+
+def test_a_private_study_is_charged_to_each_hospitals_own_ledger(there):
+    name = there.begin("privacy=dp_sgd", "privacy.epsilon=8", "rounds=1")
+    there.end(name)
+    for site in there.sites.values():
+        rows = Ledger(site / "state" / "ledger.sqlite").rows()
+        assert [row.what for row in rows] == ["query.shape", "train", "evaluate"]
+
+
+def test_a_study_that_was_not_approved_is_refused_by_each_and_the_run_says_so(there):
+    document = there.document("seed=4711")
+    name = submit(there.coordinator, document)
+    with pytest.raises(Exception, match="refused: the hospital has not approved the study"):
+        there.end(name)
+    until(lambda: there.state(name)[0] == "finished:failed", "the run has ended")
+    assert "the hospital has not approved the study" in there.state(name)[1]
+
+
+def test_a_paused_hospital_refuses_and_answers_again_once_resumed(there):
+    site = there.sites["port-amity"]
+    assert fedhealth("site", "pause", str(site)).returncode == 0
+    try:
+        name = there.begin("seed=8", "rules.quorum=2", "rounds=1")
+        rows = there.end(name)
+        assert rows[0]["failed"] == [{"site": "port-amity", "reason": "refused: the hospital has paused its client"}]
+    finally:
+        assert fedhealth("site", "resume", str(site)).returncode == 0
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(there, tmp_path):
+    names = [there.begin("seed=21"), there.begin("seed=22")]
+    for name in names:
+        there.end(name)
+    assert (there.folder(names[1]) / "model.safetensors").read_bytes() == (
+        here(tmp_path, "seed=22") / "model.safetensors"
+    ).read_bytes()
+
+
+def test_the_same_study_is_under_way_once_and_a_stopped_one_goes_on(there):
+    name = there.begin("seed=31", "rounds=400")
+    with pytest.raises(SettingError, match="must be under way once"):
+        there.begin("seed=31", "rounds=400")
+    there.rounds_done(name, 2)
+    stopped = fedhealth("coordinator", "stop", str(there.coordinator.path), name)
+    assert (stopped.returncode, stopped.stderr) == (0, "")
+    assert there.state(name)[0] == "finished:stopped"
+    again = fedhealth("coordinator", "stop", str(there.coordinator.path), name)
+    assert again.returncode == 2
+
+
+def test_a_client_that_offers_no_more_than_tls_1_2_is_refused_in_the_handshake(there):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl must be there to ask as an old client")
+
+    def asked(version: str) -> str:
+        words = [
+            openssl,
+            "s_client",
+            "-connect",
+            there.coordinator.here,
+            version,
+            "-CAfile",
+            str(there.coordinator.authority),
+        ]
+        found = subprocess.run(words, check=False, input=b"", capture_output=True, timeout=20)
+        return (found.stdout + found.stderr).decode(errors="replace")
+
+    assert "Cipher is (NONE)" in asked("-tls1_2") or "alert" in asked("-tls1_2")
+    assert "TLS_AES_256_GCM_SHA384" in asked("-tls1_3")
+    assert "Verify return code: 0 (ok)" in asked("-tls1_3")
+
+
+def test_who_has_no_token_is_refused_on_every_path_and_leaves_a_line(there):
+    address, context = there.coordinator.here, there.coordinator.client_context()
+    with httpx.Client(verify=context, base_url=f"https://{address}") as client:
+        for path in (
+            "/v1/control/start-run",
+            "/v1/runtime/acquire-task",
+            "/v1/fleet/register-node",
+            "/docs",
+            "/responses",
+        ):
+            assert client.post(path, content=b"", headers={"authorization": "Bearer wrong"}).status_code == 401
+        auditor = there.coordinator.tokens.issue("an.auditor", "auditor")
+        headers = {"authorization": f"Bearer {auditor}", "content-type": "application/protobuf"}
+        assert client.post("/v1/control/start-run", headers=headers).status_code == 403
+        assert client.post("/v1/control/list-invitations", headers=headers).status_code == 404
+    lines = [json.loads(line) for line in there.coordinator.audit.read_text().splitlines()]
+    assert {(line["who"], line["asked"], line["status"]) for line in lines} >= {
+        ("", "POST /docs", 401),
+        ("an.auditor", "POST /v1/control/start-run", 403),
+        ("coordinator", "POST /v1/control/start-run", 200),
+    }
+    assert auditor not in there.coordinator.audit.read_text()
+
+
+def test_a_task_is_given_to_nobody_without_the_secret(there):
+    tasks = flower.Tasks(
+        there.coordinator.here,
+        there.coordinator.client_context(),
+        there.coordinator.token("runtime"),
+        b"x" * 64,
+        Line(0),
+    )
+    try:
+        with pytest.raises(NotAdmitted):
+            tasks.take()
+    finally:
+        tasks.close()
+
+
+def test_a_hospital_that_was_not_enrolled_is_not_let_in_and_can_say_why(there, tmp_path):
+    stranger = tmp_path / "strange"
+    stranger.mkdir()
+    text = (there.sites["port-amity"] / "site.yaml").read_text().replace("name: port-amity", "name: strange")
+    (stranger / "site.yaml").write_text(text)
+    request, _ = init(stranger, (there.coordinator.path / "invitation.json").read_bytes())
+    with place("site start", stranger):
+        said = until(lambda: SiteFolder(stranger).said().get("why"), "it was turned away")
+        assert "must be enrolled" in said
+        assert "why: a hospital must be enrolled" in fedhealth("site", "status", str(stranger)).stdout
+        enrol(there.coordinator, request.read_bytes())
+        until(lambda: SiteFolder(stranger).said().get("state") == "connected", "it is let in")
+        with pytest.raises(SettingError, match="must be used once, found the one that strange was enrolled by"):
+            enrol(there.coordinator, request.read_bytes())
+        revoked = fedhealth("coordinator", "revoke", str(there.coordinator.path), "strange")
+        assert revoked.stdout == "strange is let in no more\n"
+        until(lambda: SiteFolder(stranger).said().get("state") == "not connected", "it is turned away")
+    with pytest.raises(SettingError, match="must be used once"):
+        enrol(there.coordinator, request.read_bytes())
+
+
+def test_a_hospital_listens_on_no_port(there):
+    listening = subprocess.run(["ss", "-ltnp"], check=False, capture_output=True, text=True)
+    if listening.returncode:
+        pytest.skip("ss must be there to list who listens")
+    for site in there.sites.values():
+        pids = [running(site)["children"]["node"]["pid"], SiteFolder(site).said()["worker"], running(site)["pid"]]
+        assert not [line for line in listening.stdout.splitlines() for pid in pids if f"pid={pid}," in line]
+
+
+def test_nothing_in_either_place_is_readable_by_others_and_no_command_line_has_a_secret(there, plain):
+    places = [there.coordinator.path, *there.sites.values()]
+    for folder in places:
+        for file in folder.rglob("*"):
+            if file.is_file() and not file.is_symlink() and file.name != "site.yaml" and "runs" not in file.parts:
+                assert not file.stat().st_mode & 0o077, file
+    assert not there.coordinator.path.stat().st_mode & 0o077
+    commands = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    secrets = [
+        there.coordinator.token("runtime"),
+        there.coordinator.token("coordinator"),
+        there.coordinator.secret().decode(),
+    ]
+    logs = "".join(file.read_text(errors="replace") for folder in places for file in folder.glob("logs/*.log"))
+    assert not [secret for secret in secrets if secret in commands or secret in logs]
+
+
+def test_a_second_supervisor_is_refused_and_so_is_a_port_in_use(there, tmp_path):
+    second = fedhealth("coordinator", "start", str(there.coordinator.path))
+    assert second.returncode == 2
+    assert "one supervisor at a time may run" in second.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        other = tmp_path / "other"
+        words = ["--listen", "127.0.0.1", "--port", str(port)]
+        assert fedhealth("coordinator", "init", str(other), *words).returncode == 0
+        found = fedhealth("coordinator", "start", str(other))
+    assert found.returncode == 2
+    assert f"a coordinator's port must be free, found 127.0.0.1:{port} not" in found.stderr
+
+
+def test_the_commands_say_who_is_there_and_what_was_found(there, plain):
+    folder = str(there.coordinator.path)
+    status = fedhealth("coordinator", "status", folder).stdout
+    assert f"hospitals there: {', '.join(sorted(there.sites))}" in status
+    assert plain in status
+    assert "AUROC on each hospital's own test patients" in fedhealth("coordinator", "results", folder, plain).stdout
+    assert "online" in fedhealth("coordinator", "sites", folder).stdout
+    site = str(there.sites["port-amity"])
+    assert "it is connected" in fedhealth("site", "status", site).stdout
+    doctor = fedhealth("site", "doctor", site).stdout
+    assert "answers over TLS 1.3" in doctor
+    assert "behind the coordinator's" in doctor or "ahead of the coordinator's" in doctor
