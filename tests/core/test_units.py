@@ -52,7 +52,7 @@ def size(unit: str, mass: float | None) -> float:
 
 
 def analyte(name: str) -> str:
-    return re.sub(r"_(min|max|mean|first|last|count)$", "", name)
+    return re.sub(r"_(min|max|mean|first|last|count|hourly)$", "", name)
 
 
 CONVERSIONS = [
