@@ -18,6 +18,10 @@ from fedhealth.evaluation.intervals import Z
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Curve = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
+
+#: Times at which the course of a predicted risk is told.
+STEPS = 10
 #: Pairs compared at a time; each takes some bytes.
 PAIRS = 2_000_000
 
@@ -45,6 +49,9 @@ class SurvivalSums:
             at each hospital its patients times one less the product-limit estimate (Kaplan
             1958, doi:10.1080/01621459.1958.10501452).
         variance: of `observed`, by Greenwood's formula.
+        courses: patients whose predicted risk is told at every step to the horizon.
+        brier: the sum of their integrated Brier scores.
+        brier_sq: the sum of the squares.
     """
 
     concordant: float = 0.0
@@ -58,6 +65,9 @@ class SurvivalSums:
     expected: float = 0.0
     observed: float = 0.0
     variance: float = 0.0
+    courses: float = 0.0
+    brier: float = 0.0
+    brier_sq: float = 0.0
 
     @staticmethod
     def of(
@@ -66,6 +76,7 @@ class SurvivalSums:
         event: NDArray[np.generic],
         days: NDArray[np.float64],
         horizon_days: float,
+        course: NDArray[np.float64] | None = None,
     ) -> SurvivalSums:
         """The sums of one hospital's patients; it sees them, and runs there.
 
@@ -75,6 +86,8 @@ class SurvivalSums:
             event: [n] 1 where the event was seen.
             days: [n] until the event or the end of follow-up.
             horizon_days: when the risk holds.
+            course: [n, steps] the predicted probability of an event by each of as many even steps to
+                the horizon; None where it is not known.
         """
         happened = np.asarray(event) == 1
         won, tied, pairs = _pairs(score, happened, days)
@@ -93,6 +106,7 @@ class SurvivalSums:
             expected=float(rounded(risk).sum()),
             observed=observed,
             variance=variance,
+            **_course_sums(course, happened, days, horizon_days),
         )
 
     def __add__(self, other: SurvivalSums) -> SurvivalSums:
@@ -112,10 +126,14 @@ class SurvivalSums:
             Span("followed patients", 2, is_whole=True),
             Span("expected and observed", 2),
             Span("variance", 1, power=2),
+            Span("courses", 1, is_whole=True),
+            # Who stands for those who were lost counts for at most all of them.
+            Span("integrated Brier scores", 1, power=2),
+            Span("their squares", 1, power=3),
         )
 
     def to_vector(self) -> NDArray[np.float64]:
-        """[11] the sums in field order."""
+        """[14] the sums in field order."""
         return np.array(astuple(self), dtype=np.float64)
 
     @staticmethod
@@ -128,8 +146,9 @@ class SurvivalSums:
         if vector.shape == (SurvivalSums.width(),) and np.isfinite(vector).all():
             found = SurvivalSums(*vector.tolist())
             least = np.delete(vector, 4).min() >= 0  # only `lead_by_pairs` may lie below 0
-            is_whole = bool((vector[[0, 1, 2, 6, 7]] % 1 == 0).all())
-            fits = found.concordant + found.tied <= found.comparable and found.censored <= found.patients
+            is_whole = bool((vector[[0, 1, 2, 6, 7, 11]] % 1 == 0).all())
+            fits = found.concordant + found.tied <= found.comparable
+            fits = fits and max(found.censored, found.courses) <= found.patients
             # The product-limit estimate and a predicted risk are at most 1; their terms are rounded.
             few = max(found.expected, found.observed) <= found.patients * (1 + 1e-6) + 1e-6
             if least and is_whole and fits and few:
@@ -187,10 +206,28 @@ def observed_to_expected(sums: SurvivalSums) -> Measure:
     return Measure(value, value / factor, value * factor, method="Greenwood, log scale")
 
 
+def integrated_brier(sums: SurvivalSums) -> Measure:
+    """The squared distance of the predicted risk from what happened, over the time to the horizon; 0 is best.
+
+    Graf 1999, doi:10.1002/(SICI)1097-0258(19990915/30)18:17/18<2529::AID-SIM274>3.0.CO;2-5, at ten even
+    times. Whoever was lost is stood for by those still followed, weighted by how many are at their
+    hospital, which holds where loss has nothing to do with risk. The interval takes the weights as given.
+    """
+    if not sums.courses:
+        return not_estimable("nobody's risk is told over time")
+    value = sums.brier / sums.courses
+    spread = sums.brier_sq / sums.courses - value**2
+    if sums.courses < 2 or spread <= 0:
+        return Measure(value, note="no interval: too few patients, or all alike")
+    half = Z * math.sqrt(spread / sums.courses)
+    return Measure(value, max(value - half, 0.0), value + half, method="normal")
+
+
 #: What a report shows of these sums, in its order: what it is called, and how it is worked out.
 SURVIVAL_MEASURES: dict[str, tuple[str, Callable[[SurvivalSums], Measure]]] = {
     "c_index": ("Harrell's C, within hospitals", c_index),
     "observed_to_expected": ("Observed to expected events by the horizon", observed_to_expected),
+    "integrated_brier": ("Integrated Brier score to the horizon", integrated_brier),
 }
 
 
@@ -214,6 +251,43 @@ def _pairs(
             total[some] += which.sum(axis=1)
             np.add(total, which.sum(axis=0), out=total)
     return won, tied, pairs
+
+
+def steps_to(horizon_days: float) -> NDArray[np.float64]:
+    """[STEPS] the times at which a course of risk is told, the last of them the horizon."""
+    return horizon_days * np.arange(1, STEPS + 1) / STEPS
+
+
+def _course_sums(
+    course: NDArray[np.float64] | None, event: NDArray[np.bool_], days: NDArray[np.float64], horizon_days: float
+) -> dict[str, float]:
+    if course is None:
+        return {}
+    each = np.zeros(len(days))
+    before, after = _followed(event, days)
+    for time, risk in zip(steps_to(horizon_days), course.T, strict=True):
+        gone, still = event & (days <= time), days > time
+        weight = np.zeros(len(days))
+        weight[gone] = 1 / before(days[gone])
+        weight[still] = 1 / after(np.full(int(still.sum()), time))
+        each += weight * (risk - gone) ** 2
+    each = rounded(each / STEPS)
+    return {"courses": len(each), "brier": float(each.sum()), "brier_sq": float(rounded(each**2).sum())}
+
+
+def _followed(event: NDArray[np.bool_], days: NDArray[np.float64]) -> tuple[Curve, Curve]:
+    """The chance of being followed to just before a time, and through it: Kaplan and Meier's estimate of being lost.
+
+    Who had the event on a day was not at risk of being lost on it.
+    """
+    times, lost = np.unique(days[~event], return_counts=True)
+    at_risk = len(days) - np.searchsorted(np.sort(days), times, side="left")
+    at_risk = at_risk - np.array([np.count_nonzero(event & (days == time)) for time in times], dtype=np.int64)
+    kept = np.concatenate([[1.0], np.cumprod(1 - lost / at_risk)])
+    return (
+        lambda when: kept[np.searchsorted(times, when, side="left")],
+        lambda when: kept[np.searchsorted(times, when, side="right")],
+    )
 
 
 def _product_limit(event: NDArray[np.bool_], days: NDArray[np.float64], horizon_days: float) -> tuple[float, float]:

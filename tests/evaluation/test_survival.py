@@ -5,7 +5,7 @@ import pytest
 
 from fedhealth.core.errors import DataError
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
-from fedhealth.evaluation.survival import SurvivalSums, c_index, observed_to_expected, status_at
+from fedhealth.evaluation.survival import SurvivalSums, c_index, integrated_brier, observed_to_expected, status_at
 
 
 def people(n=60, seed=1):
@@ -146,7 +146,7 @@ def test_the_vector_holds_the_sums():
 def test_what_can_not_be_such_sums_is_refused(place, value):
     vector = sums_of(*people()).to_vector()
     vector[place] = value
-    with pytest.raises(DataError, match="survival sums must be 11 finite numbers"):
+    with pytest.raises(DataError, match="survival sums must be 14 finite numbers"):
         SurvivalSums.from_vector(vector)
 
 
@@ -162,7 +162,53 @@ def test_a_layout_keeps_them_beside_the_histograms_and_counts_each_patient_once(
     overall, groups = layout.unpack(vector)
     assert overall.n == is_known.sum()
     assert groups["sex=f"].n == members["sex=f"].sum()
-    vector[-4] += 1  # somebody censored more
+    vector[-7] += 1  # somebody censored more
     with pytest.raises(DataError, match="known and of unknown status"):
         layout.check(vector)
     assert SummaryLayout(bins=5).survival(ScoreSums.empty(5).to_vector()) is None
+
+
+def integrated_by_loops(course, event, days, horizon):
+    """Graf's score patient by patient: the chance of being followed worked out anew at each time."""
+
+    def followed(time, *, through):
+        chance = 1.0
+        for when in sorted(set(days[event == 0])):
+            if when < time or (through and when == time):
+                lost = sum((days == when) & (event == 0))
+                at_risk = sum((days > when) | ((days == when) & (event == 0)))
+                chance *= 1 - lost / at_risk
+        return chance
+
+    total = 0.0
+    for k in range(10):
+        time = horizon * (k + 1) / 10
+        for i in range(len(days)):
+            if event[i] and days[i] <= time:
+                total += (course[i, k] - 1) ** 2 / followed(days[i], through=False)
+            elif days[i] > time:
+                total += course[i, k] ** 2 / followed(time, through=True)
+    return total / 10 / len(days)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_integrated_brier_score_is_grafs(seed):
+    score, event, days = people(seed=seed)
+    course = np.sort(np.random.default_rng(seed).uniform(size=(60, 10)), axis=1)
+    found = SurvivalSums.of(score, course[:, -1], event, days, 10.0, course)
+    measure = integrated_brier(found)
+    assert measure.value == pytest.approx(integrated_by_loops(course, event, days, 10.0), abs=1e-5)
+    assert 0 < measure.low < measure.value < measure.high
+    assert found.courses == 60
+
+
+def test_without_loss_the_integrated_brier_score_is_the_mean_square_over_time():
+    days = np.array([2.5, 7.5, 20.0])
+    course = np.tile(np.linspace(0.1, 0.9, 10), (3, 1))
+    found = SurvivalSums.of(np.zeros(3), course[:, -1], np.ones(3), days, 10.0, course)
+    happened = days[:, None] <= np.arange(1, 11)[None, :]
+    assert integrated_brier(found).value == pytest.approx(np.mean((course - happened) ** 2), abs=1e-5)
+
+
+def test_a_risk_at_the_horizon_alone_has_no_integrated_score():
+    assert not integrated_brier(sums_of(*people())).is_estimable
