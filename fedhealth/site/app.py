@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import uuid
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedhealth.core.errors import Refused
-from fedhealth.runtime.codec import read_request, write_failure, write_refusal, write_reply
-from fedhealth.site.client import Client
+from fedhealth.runtime.codec import failure, read_request, refusal, write_error, write_reply
+from fedhealth.site.client import MOST_HOSPITALS, Client
 from fedhealth.site.keys import FOLDER, Keys
 from fedhealth.site.memory import Memory
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-#: Clients kept loaded in one process, each with its cohort.
-MOST_CLIENTS = 4096
+log = logging.getLogger(__name__)
 
 app = ClientApp()
 
@@ -81,28 +83,48 @@ def reveal(message: Message, context: Context) -> Message:
 def _answer(message: Message, context: Context) -> Message:
     """The reply; a refusal or failure leaves as a code, its text stays in this hospital's log."""
     try:
-        client = client_of(
-            str(context.node_config["site-folder"]),
-            str(context.run_config["fh-study"]),
-            str(context.node_config["approved"]),
-            str(context.node_config.get("source", "")),
-            str(context.node_config.get("attack", "")),
-            str(context.node_config.get("run-folder", "")),
-        )
-        memory = Memory(Path(str(context.node_config["memory-folder"])) / client.digest)
-        own = Path(str(context.node_config["site-folder"]))
-        keys = Keys(Path(str(context.node_config.get("key-folder", own / FOLDER))))
-        return write_reply(client.answer(read_request(message), memory, keys), to=message)
-    except Refused as refused:
-        log.warning("refused code=%s: %s", refused.code, refused)
-        return write_refusal(refused, to=message)
+        hospital = Hospital.at(context.node_config, str(context.run_config["fh-study"]))
+        sealed = hospital.client.answer(read_request(message), hospital.memory, hospital.keys)
+        return write_reply(sealed, to=message)
     except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
-        incident = incident_of(str(context.node_config.get("site-folder", "")), type(error).__name__, str(error))
-        log.error("failed incident=%s %s: %s", incident, type(error).__name__, error)  # noqa: TRY400 - a trace may hold rows
-        return write_failure(error, incident, to=message)
+        return write_error(reason_for(error, context.node_config), to=message)
 
 
-@lru_cache(maxsize=MOST_CLIENTS)
+def reason_for(error: Exception, node: Mapping[str, Any]) -> str:
+    """Why there is no answer, as it travels; the text goes to the hospital's log."""
+    if isinstance(error, Refused):
+        log.warning("refused code=%s: %s", error.code, error)
+        return refusal(error)
+    incident = incident_of(str(node.get("site-folder", "")), type(error).__name__, str(error))
+    log.error("failed incident=%s %s: %s", incident, type(error).__name__, error)  # a trace may hold rows
+    return failure(error, incident)
+
+
+@dataclass(frozen=True, slots=True)
+class Hospital:
+    """What answers at a node: its client, what it remembers of the study, and its keys."""
+
+    client: Client
+    memory: Memory
+    keys: Keys
+
+    @classmethod
+    def at(cls, node: Mapping[str, Any], packed_study: str) -> Hospital:
+        """The hospital of a node's config, for a study."""
+        own = Path(str(node["site-folder"]))
+        client = client_of(
+            str(node["site-folder"]),
+            packed_study,
+            str(node["approved"]),
+            str(node.get("source", "")),
+            str(node.get("attack", "")),
+            str(node.get("run-folder", "")),
+        )
+        memory = Memory(Path(str(node["memory-folder"])) / client.digest)
+        return cls(client, memory, Keys(Path(str(node.get("key-folder", own / FOLDER)))))
+
+
+@lru_cache(maxsize=MOST_HOSPITALS)
 def incident_of(folder: str, kind: str, text: str) -> str:
     """The number under which a hospital's log knows a cause of failure.
 
@@ -113,7 +135,7 @@ def incident_of(folder: str, kind: str, text: str) -> str:
     return uuid.uuid4().hex[:8]
 
 
-@lru_cache(maxsize=MOST_CLIENTS)
+@lru_cache(maxsize=MOST_HOSPITALS)
 def client_of(
     folder: str, packed_study: str, approved: str, packed_source: str, packed_attack: str, run_folder: str = ""
 ) -> Client:

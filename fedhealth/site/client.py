@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ from fedhealth.strategies.method import Received, method_of
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
-    from fedhealth.core.update import PrivateUpdate, SealedUpdate
+    from fedhealth.core.update import PrivateUpdate, SealedUpdate, Update
     from fedhealth.privacy import Mechanism
     from fedhealth.privacy.ledger import Ledger
     from fedhealth.runtime.codec import Request
@@ -46,11 +46,25 @@ if TYPE_CHECKING:
     from fedhealth.secagg.masked import Masked
     from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
+    from fedhealth.site.gate import Permit
     from fedhealth.site.keys import Keys
     from fedhealth.site.memory import Memory
     from fedhealth.site.quality import QualityReport
+    from fedhealth.site.turns import Turns
 
 log = logging.getLogger(__name__)
+
+#: Hospitals kept loaded in one process, each with its cohort.
+MOST_HOSPITALS = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A request that the gate let through; `told` is what was answered when it came before, where that counts."""
+
+    request: Request
+    permit: Permit
+    told: Update | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,11 @@ class Client:
         if request.purpose in STEPS:
             go_on(self.manifest, digest=self.digest, approved=self.approved)
             return self._round(memory, keys).step(request)
+        opened = self.opened(request, memory)
+        return self.closed(opened, self.worked(opened), memory, keys)
+
+    def opened(self, request: Request, memory: Memory) -> Opened:
+        """The request past the gate, and charged."""
         answers = Answers(memory.folder / "answers")
         told = answers.find(request) if isinstance(self.mechanism, DpSgd) else None
         permit = open_round(
@@ -105,15 +124,29 @@ class Client:
             is_known=told is not None,
             is_simulated=bool(self.run_folder),
         )
-        if told is not None and isinstance(self.mechanism, DpSgd):
-            return self._sealed(request, self.mechanism.told_before(told, what=request.purpose), memory, keys)
-        update = work_for(request.purpose)(replace(permit, attack=self.attack), request)
+        return Opened(request, replace(permit, attack=self.attack), told)
+
+    def worked(self, opened: Opened, turns: Turns | None = None) -> Update:
+        """What the hospital computed, or told before; in `turns` where many of one thread work at once.
+
+        Raises:
+            Awaited: it is to be called again, once what it waits for is in `turns`.
+        """
+        if opened.told is not None:
+            return opened.told
+        return work_for(opened.request.purpose)(replace(opened.permit, turns=turns), opened.request)
+
+    def closed(self, opened: Opened, update: Update, memory: Memory, keys: Keys | None) -> SealedUpdate:
+        """What leaves: the update made private and sealed."""
+        request = opened.request
+        if opened.told is not None and isinstance(self.mechanism, DpSgd):
+            return self._sealed(request, self.mechanism.told_before(update, what=request.purpose), memory, keys)
         stream = f"{self.manifest.name} {request.round_}"
         private = self.mechanism.privatise(update, what=request.purpose, stream=stream)
         if isinstance(self.mechanism, DpSgd):
             if request.purpose == "query.shape":
                 keep_size(memory, private)
-            answers.keep(request, private.update)
+            Answers(memory.folder / "answers").keep(request, private.update)
         return self._sealed(request, private, memory, keys)
 
     def _sealed(self, request: Request, private: PrivateUpdate, memory: Memory, keys: Keys | None) -> SealedUpdate:
@@ -156,18 +189,17 @@ class Client:
     @cached_property
     def manifest(self) -> SiteManifest:
         """The hospital's manifest, read from its own folder."""
-        own = load_manifest(self.folder)
-        return replace(own, source=unpacked(self.packed_source)) if self.packed_source else own
+        return _manifest(self.folder, self.packed_source)
 
     @cached_property
     def study(self) -> Study:
         """The study as it came."""
-        return study_from(unpacked(self.packed_study))
+        return _study(self.packed_study)[0]
 
     @cached_property
     def digest(self) -> str:
         """The digest of the study as it came."""
-        return digest(unpacked(self.packed_study))
+        return _study(self.packed_study)[1]
 
     @cached_property
     def cohort(self) -> Cohort:
@@ -203,7 +235,31 @@ class Client:
 
     @cached_property
     def _loaded(self) -> tuple[Cohort, QualityReport]:
-        study = self.study
-        return load_cohort(
-            self.manifest, self.folder, spec=study.features, task=study.task, split=study.split, seed=study.seed
-        )
+        return _cohort(self.folder, self.packed_study, self.packed_source)
+
+
+@lru_cache(maxsize=16)
+def _study(packed: str) -> tuple[Study, str]:
+    """The study and its digest, which all hospitals of a simulation share."""
+    document = unpacked(packed)
+    return study_from(document), digest(document)
+
+
+@lru_cache(maxsize=MOST_HOSPITALS)
+def _manifest(folder: Path, packed_source: str) -> SiteManifest:
+    """A hospital's manifest, with the source that a simulation puts in its own's place."""
+    own = load_manifest(folder)
+    return replace(own, source=unpacked(packed_source)) if packed_source else own
+
+
+@lru_cache(maxsize=MOST_HOSPITALS)
+def _cohort(folder: Path, packed_study: str, packed_source: str) -> tuple[Cohort, QualityReport]:
+    """A hospital's cohort, which a simulation's check before the run and the run itself share."""
+    (study, _), manifest = _study(packed_study), _manifest(folder, packed_source)
+    return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
+
+
+def forget() -> None:
+    """Read hospitals' folders anew from here on: another simulation begins in this process."""
+    _manifest.cache_clear()
+    _cohort.cache_clear()

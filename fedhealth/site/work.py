@@ -16,6 +16,7 @@ from fedhealth.models.weights import load_weights
 from fedhealth.site.private_round import engine_for, keep_bound
 from fedhealth.site.scoring import summarised
 from fedhealth.site.trainer import SiteTrainer
+from fedhealth.site.turns import Scorer
 from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fedhealth.runtime.codec import Request
     from fedhealth.site.gate import Permit
     from fedhealth.site.private_engine import PrivateEngine
+    from fedhealth.site.scoring import Predicts
 
 #: The name under which a vector to be summed travels.
 SUM = "sum"
@@ -80,10 +82,15 @@ def evaluate(permit: Permit, request: Request) -> Update:
     trainer = _trainer(permit, request, of_round, private=_private(permit, steps=0))
     memory = permit.memory.before(of_round + 1)
     received = Received(_arrays(request), request.config)
-    load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
+    weights = method_of(study.strategy).personal(trainer, received, memory)
+    engine: Predicts = trainer.engine
+    if trainer.turns is not None and trainer.private is None and study.task.follow_up is None:
+        engine = Scorer(trainer.turns, weights)
+    else:
+        load_weights(trainer.network, weights)
     grouped = bool(request.config.get("grouped", False))
     vector = summarised(
-        study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=trainer.engine
+        study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=engine
     )
     shared = float(permit.manifest.policy.share_site_results)
     patients = int((permit.cohort.split == name).sum())
@@ -118,6 +125,7 @@ def _trainer(permit: Permit, request: Request, round_: int, *, private: PrivateE
         site=permit.manifest.name,
         round_=round_,
         private=private,
+        turns=permit.turns,
     )
 
 
