@@ -19,7 +19,7 @@ import numpy as np
 from fedhealth.core.errors import FedHealthError
 from fedhealth.core.study import packed
 from fedhealth.runtime import flower
-from fedhealth.runtime.codec import contents_of, read_request, write_average, write_failure
+from fedhealth.runtime.codec import contents_of, failure, read_request, write_average, write_error
 from fedhealth.runtime.local import FIRST_NODE, LocalGrid
 from fedhealth.runtime.policy import Patience, PolicyGrid
 from fedhealth.secagg.masked import Masked
@@ -108,7 +108,7 @@ def previewed(document: Mapping[str, Any], folder: Path) -> Preview:
             except FedHealthError as error:
                 # Kept, since a message carries its code alone.
                 faults.append(error)
-                return write_failure(error, "preview", to=message)
+                return write_error(failure(error, "preview"), to=message)
             # Between two halves of this process; nothing is sealed, since nothing leaves.
             update = private.update
             reply = write_average(update.arrays, update.metrics, update.weight, to=message)

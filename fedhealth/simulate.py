@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import math
 import os
 import platform
@@ -30,8 +31,10 @@ from fedhealth.core.settings import read, settings
 from fedhealth.core.study import Study, digest, packed, study_from
 from fedhealth.core.update import ALL
 from fedhealth.places import builtin_sites, site_folder, site_names
+from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.runtime import flower
-from fedhealth.runtime.local import FIRST_NODE, Local
+from fedhealth.runtime.batched import BatchedGrid
+from fedhealth.runtime.local import FIRST_NODE, Local, LocalGrid
 from fedhealth.runtime.ray import Job, Ray
 from fedhealth.server.app import make, policed
 from fedhealth.server.audited_grid import logged
@@ -43,18 +46,29 @@ from fedhealth.site.app import app as client_app
 from fedhealth.site.app import client_of
 from fedhealth.site.attacks import ROOM as ATTACKS
 from fedhealth.site.attacks.plain import Plain
+from fedhealth.site.client import forget
+from fedhealth.site.company import Company
+from fedhealth.site.engines.batched import Batched
 from fedhealth.site.keys import Keys
 from fedhealth.site.ledger_place import ledger_of
+from fedhealth.site.trainer import engine_of
+from fedhealth.strategies.needs import needs_of
 from fedhealth.study_document import check_keys, document_of, fitting
 from fedhealth.synthetic import Hospital, generate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from fedhealth.runtime.codec import Request
     from fedhealth.site.attacks import Attack
     from fedhealth.site.client import Client
 
+log = logging.getLogger(__name__)
+
 BASELINES = ("local", "pooled", "oracle")
+
+#: Up to so many hospitals a strategy gets each one's answer, as from a real grid; of more, where a sum will do, each block's mean.
+APART = 32
 
 
 @settings
@@ -112,6 +126,7 @@ def checked(config: dict[str, Any]) -> Simulation:
     Raises:
         SettingError: anything in the config or in a hospital's manifest is wrong.
     """
+    forget()
     check_keys(config)
     sites = read(Sites, config["sites"], where="sites")
     folder = builtin_sites() if sites.folder is None else Path(sites.folder)
@@ -242,7 +257,7 @@ def _run_here(
 ) -> None:
     """Run the study in this process."""
     study, run_config = simulation.study, _run_config(simulation, store)
-    inner = runtime.grid(client_app, _nodes(simulation, store.folder).values(), run_config)
+    inner = _grid(simulation, runtime, list(_nodes(simulation, store.folder).values()), run_config)
     names = dict(enumerate(study.roster, start=FIRST_NODE))
     audited = logged(inner, names, study, simulation.digest, store.folder) if simulation.settings.audit else inner
     try:
@@ -251,6 +266,31 @@ def _run_here(
         make(watch, stopwatch)(policed(audited, names, study, simulation.digest, poll_s=0), context)
     finally:
         inner.close()
+
+
+def _grid(
+    simulation: Simulation, runtime: Local, nodes: list[dict[str, str]], run_config: Mapping[str, str]
+) -> LocalGrid:
+    """The grid of this process: hospitals by blocks where the study's engine trains many at once."""
+    plan = plan_for(simulation.study)
+    if runtime.workers or simulation.settings.audit or not isinstance(engine_of(simulation.study), Batched):
+        return runtime.grid(client_app, nodes, run_config)
+    is_open = not plan.sealing.is_masked and not isinstance(plan.mechanism, PatientLevel)
+    if not is_open:
+        log.info("hospitals answer one after the other: under masks or privacy=dp_sgd each works by itself")
+    is_sum = is_open and needs_of(plan.strategy) == "sum" and len(nodes) > APART
+
+    def is_summed(request: Request) -> bool:
+        return is_sum and (
+            request.purpose == "train" or (request.purpose == "evaluate" and not request.config["grouped"])
+        )
+
+    return BatchedGrid(
+        Company(run_config["fh-study"]),
+        nodes,
+        processes=runtime.forks(len(nodes)) if is_open else 1,
+        is_summed=is_summed,
+    )
 
 
 def _run_on_ray(simulation: Simulation, store: Store, runtime: Ray, watch: Callable[[dict[str, Any]], None]) -> None:
@@ -462,7 +502,6 @@ def _spent(simulation: Simulation, store: Store) -> str:
     """
     from fedhealth.privacy.guarantee import guarantee
     from fedhealth.privacy.ledger import events_of
-    from fedhealth.privacy.patient_level import PatientLevel
 
     mechanism = plan_for(simulation.study).mechanism
     if not isinstance(mechanism, PatientLevel):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from fedhealth.core.update import SealedUpdate
 
+#: What numpy writes before an array's own bytes.
+HEADER_BYTES = 128
 ARRAYS, CONFIG, METRICS, COUNT = "arrays", "config", "metrics", "num-examples"
 AUDIT = "audit"
 #: The name of the one vector of a reply that is a sum and not a model.
@@ -95,18 +98,28 @@ def write_average(
     arrays: Mapping[str, NDArray[np.generic]], metrics: Mapping[str, float], weight: float, *, to: Message
 ) -> Message:
     """The reply that stands for all hospitals: what a sum of theirs says, as a strategy reads it."""
-    numbers = MetricRecord({COUNT: weight, **metrics})
-    return Message(RecordDict({ARRAYS: array_record(arrays), METRICS: numbers}), reply_to=to)
+    numbers = MetricRecord({COUNT: float(weight), **metrics})
+    return Message(RecordDict({ARRAYS: row_record(arrays), METRICS: numbers}), reply_to=to)
 
 
-def write_refusal(refused: Refused, *, to: Message) -> Message:
-    """The reply that says a hospital refused: its code, no text."""
-    return Message(Error(flower.CLIENT_FAILED, f"refused:{refused.code}"), reply_to=to)
+def write_masked(arrays: Mapping[str, NDArray[np.generic]], *, to: Message) -> Message:
+    """The reply that carries nothing but masked arrays."""
+    return Message(RecordDict({ARRAYS: row_record(arrays)}), reply_to=to)
 
 
-def write_failure(error: Exception, incident: str, *, to: Message) -> Message:
-    """The reply that says a hospital failed: the kind of error and an incident to ask it about."""
-    return Message(Error(flower.CLIENT_FAILED, f"failed:{type(error).__name__}:{incident}"), reply_to=to)
+def write_error(reason: str, *, to: Message) -> Message:
+    """The reply that says why there is none, as `refusal` and `failure` put it."""
+    return Message(Error(flower.CLIENT_FAILED, reason), reply_to=to)
+
+
+def refusal(refused: Refused) -> str:
+    """That a hospital refused: its code, no text."""
+    return f"refused:{refused.code}"
+
+
+def failure(error: Exception, incident: str) -> str:
+    """That a hospital failed: the kind of error and an incident to ask it about."""
+    return f"failed:{type(error).__name__}:{incident}"
 
 
 def reason_of(reply: Message) -> str:
@@ -177,8 +190,46 @@ def array_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in arrays.items()})
 
 
+def row_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
+    """The arrays as Flower's record, which makes bytes of them where somebody asks for those and not before."""
+    return ArrayRecord({name: Row(np.asarray(array, order="C")) for name, array in arrays.items()})
+
+
+class Row(Array):
+    """An array within one process: whoever reads it gets a copy."""
+
+    def __init__(self, array: NDArray[np.generic]) -> None:
+        self.dtype, self.shape, self.stype = str(array.dtype), array.shape, "numpy.ndarray"
+        self._array = array
+
+    @property
+    def data(self) -> bytes:
+        """As numpy writes it."""
+        written = BytesIO()
+        np.save(written, self._array, allow_pickle=False)
+        return written.getvalue()
+
+    def numpy(self) -> NDArray[np.generic]:
+        """A copy of its own."""
+        return self._array.copy()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of `data`."""
+        return HEADER_BYTES + self._array.nbytes
+
+
+def bytes_of(arrays: Mapping[str, NDArray[np.generic]]) -> int:
+    """The bytes of some arrays, as they would cross a network."""
+    return sum(HEADER_BYTES + array.nbytes for array in arrays.values())
+
+
 def size_bytes(message: Message) -> int:
     """The bytes of all arrays in a message, as they would cross a network."""
     if not message.has_content():
         return 0
-    return sum(len(array.data) for record in message.content.array_records.values() for array in record.values())
+    return sum(
+        array.size_bytes if isinstance(array, Row) else len(array.data)
+        for record in message.content.array_records.values()
+        for array in record.values()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from fedhealth.runtime.flower import Run
 
+#: With fewer hospitals a second process waits longer than it works.
+WORTH_A_FORK = 64
 #: The first node's id. Ids follow the order in which nodes are given.
 FIRST_NODE = 100
 
@@ -28,15 +31,29 @@ FIRST_NODE = 100
 class Local:
     """All hospitals in this process, one message after the other or `workers` at a time.
 
-    Results do not depend on `workers`. Threads pay only where the client app leaves
+    Results do not depend on `workers` or `processes`. Threads pay only where the client app leaves
     Python's lock for long, which a small model does not.
+
+    Attributes:
+        workers: threads that each take one hospital after the other; 0 for none. With engine=plain.
+        processes: forked processes that share the hospitals of engine=batched; null for two where there are
+            two cores and enough hospitals, else one.
     """
 
     workers: int = 0
+    processes: int | None = None
 
     def __post_init__(self) -> None:
+        if self.processes is not None and self.processes < 1:
+            raise SettingError(f"`processes` must be 1 or more, found {self.processes}. Use null to leave it open.")
         if self.workers < 0:
             raise SettingError(f"`workers` must be 0 or more, found {self.workers}. Use 0 for one after the other.")
+
+    def forks(self, hospitals: int) -> int:
+        """How many processes share so many hospitals."""
+        if self.processes is not None:
+            return self.processes
+        return min(os.cpu_count() or 1, 2) if hospitals >= WORTH_A_FORK and hasattr(os, "fork") else 1
 
     def grid(self, app: ClientApp, nodes: Iterable[Mapping[str, Any]], run_config: Mapping[str, Any]) -> LocalGrid:
         """A grid with one node for each node config in `nodes`."""

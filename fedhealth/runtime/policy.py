@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from fedhealth.core.errors import QuorumError
 from fedhealth.runtime import flower
+from fedhealth.runtime.batched import BatchedGrid
 from fedhealth.runtime.codec import ARRAYS, COUNT, METRICS, is_spent, reason_of, size_bytes
 
 if TYPE_CHECKING:
@@ -87,15 +88,17 @@ class _Round:
     sent: dict[str, Message]
     fault_of: Fault | None
     replies: dict[str, Message] = field(default_factory=dict)
+    #: By message, whether its answer is usable; one reply may answer several.
+    is_usable: dict[str, bool] = field(default_factory=dict)
     bytes_up: int = 0
 
     @property
     def open_ids(self) -> list[str]:
-        return [message_id for message_id in self.sent if message_id not in self.replies]
+        return [message_id for message_id in self.sent if message_id not in self.is_usable]
 
     @property
     def usable(self) -> int:
-        return sum(reply.has_content() for reply in self.replies.values())
+        return sum(self.is_usable.values())
 
 
 class PolicyGrid(Grid):
@@ -126,6 +129,8 @@ class PolicyGrid(Grid):
         self._asked = sorted(self._names, key=self._names.__getitem__)
         self._since: list[Exchange] = []
         self._given_up: set[int] = set()
+        #: By reply of the last exchange that stands for several hospitals, their names.
+        self._stands: dict[str, tuple[str, ...]] = {}
 
     def ask(self, sites: Iterable[str]) -> None:
         """From now on show only these hospitals' nodes."""
@@ -143,7 +148,7 @@ class PolicyGrid(Grid):
 
     def hospitals_of(self, reply: Message) -> tuple[str, ...]:
         """The hospitals whose patients a reply is of."""
-        return (self.site_of(reply),)
+        return self._stands.get(reply.metadata.message_id, (self.site_of(reply),))
 
     @property
     def is_masked(self) -> bool:
@@ -236,6 +241,7 @@ class PolicyGrid(Grid):
         pending = list(messages)
         if not pending:
             return []
+        self._stands = {}
         sent = dict(zip(self.push_messages(pending), pending, strict=True))
         exchange = _Round(sent, fault_of)
         limit_s = self._patience.timeout_s if timeout is None else min(timeout, self._patience.timeout_s)
@@ -272,15 +278,23 @@ class PolicyGrid(Grid):
 
     def _take(self, reply: Message, exchange: _Round) -> None:
         message_id = reply.metadata.reply_to_message_id
-        if message_id not in exchange.sent or message_id in exchange.replies:
+        if message_id not in exchange.sent or message_id in exchange.is_usable:
             return
         sent = exchange.sent[message_id]
         flower.set_sender(reply, sent.metadata.dst_node_id)
-        came = size_bytes(reply)
+        # Only a grid of this process is asked for whom else a reply stands; none of a hospital's words says so.
+        is_ours = isinstance(self._inner, BatchedGrid) and reply.metadata.message_id
+        covered, came = self._inner.covered(reply) if is_ours else ((message_id,), size_bytes(reply))
+        names = tuple(self.name_of(exchange.sent[each].metadata.dst_node_id) for each in covered)
         fault = self._fault(reply, sent, exchange.fault_of)
         exchange.bytes_up += 0 if fault else came
-        exchange.replies[message_id] = _no_reply(sent, message_id, f"sent {fault}") if fault else reply
-        self._watch(self.site_of(reply))
+        for each in covered if fault else (message_id,):
+            exchange.replies[each] = _no_reply(exchange.sent[each], each, f"sent {fault}") if fault else reply
+        if len(covered) > 1 and not fault:
+            self._stands[reply.metadata.message_id] = names
+        exchange.is_usable |= dict.fromkeys(covered, not fault and bool(reply.has_content()))
+        for name in names:
+            self._watch(name)
 
     def _fault(self, reply: Message, sent: Message, fault_of: Fault | None) -> str | None:
         """What makes a reply unusable, or None."""
@@ -289,12 +303,12 @@ class PolicyGrid(Grid):
     def _close(self, exchange: _Round, quorum: int, started: float) -> list[Message]:
         replies = sorted(exchange.replies.values(), key=self.site_of)
         failed = tuple(Failure(self.site_of(reply), reason_of(reply)) for reply in replies if reply.has_error())
-        answered = tuple(self.site_of(reply) for reply in replies if reply.has_content())
+        answered = tuple(sorted(name for reply in replies if reply.has_content() for name in self.hospitals_of(reply)))
         self._since.append(
             Exchange(
                 answered=answered,
                 failed=failed,
-                bytes_down=sum(size_bytes(message) for message in exchange.sent.values()),
+                bytes_down=_bytes_down(exchange.sent.values()),
                 bytes_up=exchange.bytes_up,
                 took_s=time.monotonic() - started,
                 purpose=next(iter(exchange.sent.values())).metadata.message_type,
@@ -307,6 +321,18 @@ class PolicyGrid(Grid):
                 is_spent=bool(failed) and all(is_spent(reply) for reply in replies if reply.has_error()),
             )
         return replies
+
+
+def _bytes_down(sent: Iterable[Message]) -> int:
+    """The bytes of the arrays sent; messages may carry the same records, which are counted for each and read once."""
+    by_records: dict[int, int] = {}
+    total = 0
+    for message in sent:
+        records = id(message.content)
+        if records not in by_records:
+            by_records[records] = size_bytes(message)
+        total += by_records[records]
+    return total
 
 
 def _no_reply(sent: Message, message_id: str, reason: str) -> Message:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import uuid
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -13,17 +15,17 @@ from flwr.clientapp import ClientApp
 from fedhealth.core.errors import FedHealthError, Refused
 from fedhealth.core.manifest import load_manifest
 from fedhealth.governance.countersign import Countersigner
-from fedhealth.runtime.codec import read_request, write_failure, write_refusal, write_reply
-from fedhealth.site.client import Client
+from fedhealth.runtime.codec import failure, read_request, refusal, write_error, write_reply
+from fedhealth.site.client import MOST_HOSPITALS, Client
 from fedhealth.site.keys import FOLDER, Keys
 from fedhealth.site.log_place import log_of
 from fedhealth.site.memory import Memory
 from fedhealth.site.trail import Trail
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-#: Clients kept loaded in one process, each with its cohort.
-MOST_CLIENTS = 4096
+log = logging.getLogger(__name__)
 
 app = ClientApp()
 
@@ -97,40 +99,22 @@ def _answer(message: Message, context: Context) -> Message:
 def _worked(message: Message, context: Context) -> Message:
     """The reply; a refusal or failure leaves as a code, its text stays in this hospital's log."""
     try:
-        client = _client(context)
-        memory = Memory(Path(str(context.node_config["memory-folder"])) / client.digest)
-        return write_reply(client.answer(read_request(message), memory, Keys(_key_folder(context))), to=message)
-    except Refused as refused:
-        log.warning("refused code=%s: %s", refused.code, refused)
-        return write_refusal(refused, to=message)
+        hospital = Hospital.at(context.node_config, str(context.run_config["fh-study"]))
+        sealed = hospital.client.answer(read_request(message), hospital.memory, hospital.keys)
+        return write_reply(sealed, to=message)
     except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
-        return _failed(error, message, context)
+        return write_error(reason_for(error, context.node_config), to=message)
 
 
 def _failed(error: Exception, message: Message, context: Context) -> Message:
     """The reply of a hospital that could not answer."""
-    incident = incident_of(str(context.node_config.get("site-folder", "")), type(error).__name__, str(error))
-    log.error("failed incident=%s %s: %s", incident, type(error).__name__, error)
-    return write_failure(error, incident, to=message)
-
-
-def _client(context: Context) -> Client:
-    config = context.node_config
-    return client_of(
-        str(config["site-folder"]),
-        str(context.run_config["fh-study"]),
-        # The node's own config, never the run's: who asks does not say what is approved. Without it the records decide.
-        str(config.get("approved", "")),
-        str(config.get("source", "")),
-        str(config.get("attack", "")),
-        str(config.get("run-folder", "")),
-    )
+    return write_error(reason_for(error, context.node_config), to=message)
 
 
 def _study_of(context: Context) -> str:
     """The digest of the study that came, for the log; of one that can't be read there is none."""
     try:
-        return _client(context).digest
+        return Hospital.at(context.node_config, str(context.run_config["fh-study"])).client.digest
     except FedHealthError:
         return "unreadable"
 
@@ -147,7 +131,7 @@ def _trail(context: Context) -> Trail | None:
     return trail_of(str(context.node_config["site-folder"]), place, str(_key_folder(context)))
 
 
-@lru_cache(maxsize=MOST_CLIENTS)
+@lru_cache(maxsize=MOST_HOSPITALS)
 def trail_of(folder: str, place: str, keys: str) -> Trail:
     """The trail of a hospital's folder, its log read once."""
     name = load_manifest(Path(folder)).name
@@ -155,7 +139,42 @@ def trail_of(folder: str, place: str, keys: str) -> Trail:
     return Trail(Countersigner(own))
 
 
-@lru_cache(maxsize=MOST_CLIENTS)
+def reason_for(error: Exception, node: Mapping[str, Any]) -> str:
+    """Why there is no answer, as it travels; the text goes to the hospital's log."""
+    if isinstance(error, Refused):
+        log.warning("refused code=%s: %s", error.code, error)
+        return refusal(error)
+    incident = incident_of(str(node.get("site-folder", "")), type(error).__name__, str(error))
+    log.error("failed incident=%s %s: %s", incident, type(error).__name__, error)  # a trace may hold rows
+    return failure(error, incident)
+
+
+@dataclass(frozen=True, slots=True)
+class Hospital:
+    """What answers at a node: its client, what it remembers of the study, and its keys."""
+
+    client: Client
+    memory: Memory
+    keys: Keys
+
+    @classmethod
+    def at(cls, node: Mapping[str, Any], packed_study: str) -> Hospital:
+        """The hospital of a node's config, for a study."""
+        own = Path(str(node["site-folder"]))
+        client = client_of(
+            str(node["site-folder"]),
+            packed_study,
+            # The node's own config, never the run's: who asks does not say what is approved. Without it the records decide.
+            str(node.get("approved", "")),
+            str(node.get("source", "")),
+            str(node.get("attack", "")),
+            str(node.get("run-folder", "")),
+        )
+        memory = Memory(Path(str(node["memory-folder"])) / client.digest)
+        return cls(client, memory, Keys(Path(str(node.get("key-folder", own / FOLDER)))))
+
+
+@lru_cache(maxsize=MOST_HOSPITALS)
 def incident_of(folder: str, kind: str, text: str) -> str:
     """The number under which a hospital's log knows a cause of failure.
 
@@ -166,7 +185,7 @@ def incident_of(folder: str, kind: str, text: str) -> str:
     return uuid.uuid4().hex[:8]
 
 
-@lru_cache(maxsize=MOST_CLIENTS)
+@lru_cache(maxsize=MOST_HOSPITALS)
 def client_of(
     folder: str, packed_study: str, approved: str, packed_source: str, packed_attack: str, run_folder: str = ""
 ) -> Client:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ from fedhealth.strategies.method import method_of
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
-    from fedhealth.core.update import PrivateUpdate, SealedUpdate
+    from fedhealth.core.update import PrivateUpdate, SealedUpdate, Update
     from fedhealth.governance.approval import Approved
     from fedhealth.privacy import Mechanism
     from fedhealth.privacy.ledger import Ledger
@@ -49,11 +49,25 @@ if TYPE_CHECKING:
     from fedhealth.secagg.masked import Masked
     from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
+    from fedhealth.site.gate import Permit
     from fedhealth.site.keys import Keys
     from fedhealth.site.memory import Memory
     from fedhealth.site.quality import QualityReport
+    from fedhealth.site.turns import Turns
 
 log = logging.getLogger(__name__)
+
+#: Hospitals kept loaded in one process, each with its cohort.
+MOST_HOSPITALS = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A request that the gate let through; `told` is what was answered when it came before, where that counts."""
+
+    request: Request
+    permit: Permit
+    told: Update | None
 
 
 @dataclass(frozen=True)
@@ -93,10 +107,16 @@ class Client:
         go_on(self.manifest, digest=self.digest, approved=self.approvals)
         if request.purpose in STEPS:
             return self._round(memory, keys).step(request)
-        return self._sealed(request, self.computed(request, memory, self.ledger), memory, keys)
+        opened = self.opened(request, memory)
+        return self.closed(opened, self.worked(opened), memory, keys)
 
     def computed(self, request: Request, memory: Memory, ledger: Ledger) -> PrivateUpdate:
         """What the hospital has to say to a request, charged to `ledger`; errors as of `answer`."""
+        opened = self.opened(request, memory, ledger)
+        return self.privatised(opened, self.worked(opened), memory)
+
+    def opened(self, request: Request, memory: Memory, ledger: Ledger | None = None) -> Opened:
+        """The request past the gate, and charged: to `ledger`, or the hospital's own."""
         answers = Answers(memory.folder / "answers")
         told = answers.find(request) if isinstance(self.mechanism, DpSgd) else None
         permit = open_round(
@@ -110,19 +130,37 @@ class Client:
             round_=request.round_,
             purpose=request.purpose,
             mechanism=self.mechanism,
-            ledger=ledger,
+            ledger=ledger or self.ledger,
             is_known=told is not None,
             is_simulated=bool(self.run_folder),
         )
-        if told is not None and isinstance(self.mechanism, DpSgd):
-            return self.mechanism.told_before(told, what=request.purpose)
-        update = work_for(request.purpose)(replace(permit, attack=self.attack), request)
+        return Opened(request, replace(permit, attack=self.attack), told)
+
+    def worked(self, opened: Opened, turns: Turns | None = None) -> Update:
+        """What the hospital computed, or told before; in `turns` where many of one thread work at once.
+
+        Raises:
+            Awaited: it is to be called again, once what it waits for is in `turns`.
+        """
+        if opened.told is not None:
+            return opened.told
+        return work_for(opened.request.purpose)(replace(opened.permit, turns=turns), opened.request)
+
+    def closed(self, opened: Opened, update: Update, memory: Memory, keys: Keys | None) -> SealedUpdate:
+        """What leaves: the update made private and sealed."""
+        return self._sealed(opened.request, self.privatised(opened, update, memory), memory, keys)
+
+    def privatised(self, opened: Opened, update: Update, memory: Memory) -> PrivateUpdate:
+        """The update as it may be sealed; of a private study it is kept, to be told again as it is."""
+        request = opened.request
+        if opened.told is not None and isinstance(self.mechanism, DpSgd):
+            return self.mechanism.told_before(update, what=request.purpose)
         stream = f"{self.manifest.name} {request.round_}"
         private = self.mechanism.privatise(update, what=request.purpose, stream=stream)
         if isinstance(self.mechanism, DpSgd):
             if request.purpose == "query.shape":
                 keep_size(memory, private)
-            answers.keep(request, private.update)
+            Answers(memory.folder / "answers").keep(request, private.update)
         return private
 
     def _sealed(self, request: Request, private: PrivateUpdate, memory: Memory, keys: Keys | None) -> SealedUpdate:
@@ -168,18 +206,17 @@ class Client:
     @cached_property
     def manifest(self) -> SiteManifest:
         """The hospital's manifest, read from its own folder."""
-        own = load_manifest(self.folder)
-        return replace(own, source=unpacked(self.packed_source)) if self.packed_source else own
+        return _manifest(self.folder, self.packed_source)
 
     @cached_property
     def study(self) -> Study:
         """The study as it came."""
-        return study_from(unpacked(self.packed_study))
+        return _study(self.packed_study)[0]
 
     @cached_property
     def digest(self) -> str:
         """The digest of the study as it came."""
-        return digest(unpacked(self.packed_study))
+        return _study(self.packed_study)[1]
 
     @cached_property
     def approvals(self) -> Approved:
@@ -220,7 +257,31 @@ class Client:
 
     @cached_property
     def _loaded(self) -> tuple[Cohort, QualityReport]:
-        study = self.study
-        return load_cohort(
-            self.manifest, self.folder, spec=study.features, task=study.task, split=study.split, seed=study.seed
-        )
+        return _cohort(self.folder, self.packed_study, self.packed_source)
+
+
+@lru_cache(maxsize=16)
+def _study(packed: str) -> tuple[Study, str]:
+    """The study and its digest, which all hospitals of a simulation share."""
+    document = unpacked(packed)
+    return study_from(document), digest(document)
+
+
+@lru_cache(maxsize=MOST_HOSPITALS)
+def _manifest(folder: Path, packed_source: str) -> SiteManifest:
+    """A hospital's manifest, with the source that a simulation puts in its own's place."""
+    own = load_manifest(folder)
+    return replace(own, source=unpacked(packed_source)) if packed_source else own
+
+
+@lru_cache(maxsize=MOST_HOSPITALS)
+def _cohort(folder: Path, packed_study: str, packed_source: str) -> tuple[Cohort, QualityReport]:
+    """A hospital's cohort, which a simulation's check before the run and the run itself share."""
+    (study, _), manifest = _study(packed_study), _manifest(folder, packed_source)
+    return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
+
+
+def forget() -> None:
+    """Read hospitals' folders anew from here on: another simulation begins in this process."""
+    _manifest.cache_clear()
+    _cohort.cache_clear()

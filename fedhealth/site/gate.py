@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fedhealth.site.attacks import Attack
     from fedhealth.site.cohort import Cohort
     from fedhealth.site.memory import Memory
+    from fedhealth.site.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Permit:
 
     `attack` is what a simulated hospital does in place of its honest training; see `site.attacks`.
     `private` is how the hospital must train, as it was charged; None where training has no bound.
+    `turns` are there where it trains at once with others of this thread.
     """
 
     study: Study
@@ -52,6 +54,7 @@ class Permit:
     round_: int
     attack: Attack = field(default_factory=Plain)
     private: tuple[PatientLevel, Course] | None = None
+    turns: Turns | None = None
 
 
 def open_round(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.study import Study
     from fedhealth.site.cohort import Cohort, Part
-    from fedhealth.site.engines import Engine
+
+
+class Predicts(Protocol):
+    """As much of an engine as the scores of an event need."""
+
+    def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[n] probabilities of the outcome."""
+        ...
 
 
 def summarised(
@@ -32,7 +39,7 @@ def summarised(
     part: str,
     *,
     grouped: bool = False,
-    engine: Engine | None = None,
+    engine: Predicts | None = None,
 ) -> NDArray[np.float64]:
     """[width] the sums of a network's predictions for one part of a hospital's patients (`SummaryLayout`).
 

@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 class Sgd:
     """Heavy-ball momentum and an L2 penalty, as `torch.optim.SGD`."""
 
-    def __init__(self, weights: list[torch.nn.Parameter], training: LocalTraining) -> None:
+    def __init__(self, weights: Sequence[torch.Tensor], training: LocalTraining) -> None:
         self._weights, self._training = weights, training
         self._velocity = [torch.zeros_like(weight) for weight in weights] if training.momentum else None
+
+    def narrow(self, k: int) -> None:
+        """From now on step the first `k` of each weight alone; the others keep what they have."""
+        self._weights = _first(self._weights, k)
+        self._velocity = self._velocity and _first(self._velocity, k)
 
     def take(self, gradients: Sequence[torch.Tensor]) -> None:
         """One step; the weights change in place."""
@@ -33,16 +38,20 @@ class Sgd:
             direction = gradient + training.weight_decay * weight if training.weight_decay else gradient
             if self._velocity is not None:
                 direction = self._velocity[i].mul_(training.momentum).add_(direction)
-            weight.sub_(training.learning_rate * direction)
+            weight.sub_(direction, alpha=training.learning_rate)
 
 
 class AdamW:
     """Decoupled weight decay, as `torch.optim.AdamW` with eps 1e-8."""
 
-    def __init__(self, weights: list[torch.nn.Parameter], training: LocalTraining) -> None:
+    def __init__(self, weights: Sequence[torch.Tensor], training: LocalTraining) -> None:
         self._weights, self._training, self._taken = weights, training, 0
         self._mean = [torch.zeros_like(weight) for weight in weights]
         self._square = [torch.zeros_like(weight) for weight in weights]
+
+    def narrow(self, k: int) -> None:
+        """From now on step the first `k` of each weight alone; the others keep what they have."""
+        self._weights, self._mean, self._square = (_first(x, k) for x in (self._weights, self._mean, self._square))
 
     def take(self, gradients: Sequence[torch.Tensor]) -> None:
         """One step; the weights change in place."""
@@ -55,6 +64,10 @@ class AdamW:
             square.mul_(training.beta2).addcmul_(gradient, gradient, value=1 - training.beta2)
             scale = (square / corrected2).sqrt_().add_(1e-8)
             weight.addcdiv_(mean, scale, value=-training.learning_rate / corrected1)
+
+
+def _first(tensors: Sequence[torch.Tensor], k: int) -> list[torch.Tensor]:
+    return [tensor[:k] for tensor in tensors]
 
 
 STEPS: dict[str, type[Sgd | AdamW]] = {"sgd": Sgd, "adamw": AdamW}

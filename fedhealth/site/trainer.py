@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from fedhealth.core.parts import build
+from fedhealth.core.pull import Pull
 from fedhealth.core.seeds import rng_of
+from fedhealth.core.study import canonical
 from fedhealth.models.weights import first_network, load_weights, names_of, weights_of
 from fedhealth.site.engines.plain import batches
+from fedhealth.site.kernels.fit import FitJob
 from fedhealth.strategies.method import Fitted
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
     from fedhealth.core.network_names import NetworkNames
     from fedhealth.core.preprocessor import Preprocessor
-    from fedhealth.core.pull import Arrays, Pull
+    from fedhealth.core.pull import Arrays
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.study import Study
     from fedhealth.core.training import LocalTraining
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from fedhealth.site.engines import Engine
     from fedhealth.site.private_engine import PrivateEngine
     from fedhealth.site.summing_engine import SummingEngine
+    from fedhealth.site.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class SiteTrainer:
         site: the hospital's name.
         round_: the round.
         private: takes the study's engine's place where every step must be private.
+        turns: where the hospital is one of many in this thread that train at once; None where it trains by itself.
     """
 
     study: Study
@@ -53,6 +59,7 @@ class SiteTrainer:
     site: str
     round_: int
     private: PrivateEngine | SummingEngine | None = None
+    turns: Turns | None = None
 
     @cached_property
     def training(self) -> LocalTraining:
@@ -72,13 +79,15 @@ class SiteTrainer:
     @cached_property
     def names(self) -> NetworkNames:
         """Of the study's network."""
-        return names_of(self.network)
+        return names_of(self.network) if self.turns is None else _shared(*self._of_network)[1]
 
     @cached_property
     def network(self) -> nn.Module:
-        """The study's network before any training; its weights are set anew in each use."""
-        model = build(self.study.model, where="model", room="fedhealth.models")
-        return first_network(model, self.preprocessor.width, seed=self.study.seed)
+        """The study's network before any training; its weights are set anew in each use.
+
+        Hospitals that train at once share one.
+        """
+        return _network(*self._of_network) if self.turns is None else _shared(*self._of_network)[0]
 
     @cached_property
     def engine(self) -> Engine:
@@ -104,12 +113,16 @@ class SiteTrainer:
         purpose: str = "batches",
     ) -> Fitted:
         """The weights after training from `weights`."""
-        load_weights(self.network, weights)
         training = self.training if epochs is None else replace(self.training, epochs=epochs, steps=None)
-        loss, steps = self.engine.fit(
-            self.network, self.x, self.y, training, self.rng(purpose), pull=pull,
-            only=None if only is None else frozenset(only),
-        )  # fmt: skip
+        moving = None if only is None else frozenset(only)
+        if self.turns is not None and self.private is None:
+            return self.turns.fitted(
+                lambda: FitJob(
+                    self.network, weights, self.x, self.y, training, self.rng(purpose), pull or Pull(), moving
+                )
+            )
+        load_weights(self.network, weights)
+        loss, steps = self.engine.fit(self.network, self.x, self.y, training, self.rng(purpose), pull=pull, only=moving)
         return Fitted(weights_of(self.network), loss, steps)
 
     def gradient(
@@ -132,8 +145,21 @@ class SiteTrainer:
 
     @cached_property
     def _first(self) -> Arrays:
-        model = build(self.study.model, where="model", room="fedhealth.models")
-        return weights_of(first_network(model, self.preprocessor.width, seed=self.study.seed))
+        return weights_of(_network(*self._of_network))
+
+    @cached_property
+    def _of_network(self) -> tuple[str, int, int]:
+        return canonical(self.study.model), self.preprocessor.width, self.study.seed
+
+
+def _network(model: str, width: int, seed: int) -> nn.Module:
+    return first_network(build(json.loads(model), where="model", room="fedhealth.models"), width, seed=seed)
+
+
+@lru_cache(maxsize=16)
+def _shared(model: str, width: int, seed: int) -> tuple[nn.Module, NetworkNames]:
+    network = _network(model, width, seed)
+    return network, names_of(network)
 
 
 def training_of(study: Study, round_: int, n: int) -> LocalTraining:

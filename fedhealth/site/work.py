@@ -18,6 +18,7 @@ from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.site.private_round import engine_for, keep_bound, summing_engine
 from fedhealth.site.scoring import summarised
 from fedhealth.site.trainer import SiteTrainer
+from fedhealth.site.turns import Scorer
 from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fedhealth.runtime.codec import Request
     from fedhealth.site.gate import Permit
     from fedhealth.site.private_engine import PrivateEngine
+    from fedhealth.site.scoring import Predicts
     from fedhealth.site.summing_engine import SummingEngine
 
 #: The name under which a vector to be summed travels.
@@ -83,10 +85,15 @@ def evaluate(permit: Permit, request: Request) -> Update:
     trainer = _trainer(permit, request, of_round, private=_private(permit, steps=0))
     memory = permit.memory.before(of_round + 1)
     received = Received(_arrays(request), request.config)
-    load_weights(trainer.network, method_of(study.strategy).personal(trainer, received, memory))
+    weights = method_of(study.strategy).personal(trainer, received, memory)
+    engine: Predicts = trainer.engine
+    if trainer.turns is not None and trainer.private is None and study.task.follow_up is None:
+        engine = Scorer(trainer.turns, weights)
+    else:
+        load_weights(trainer.network, weights)
     grouped = bool(request.config.get("grouped", False))
     vector = summarised(
-        study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=trainer.engine
+        study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=engine
     )
     shared = float(permit.manifest.policy.share_site_results)
     patients = int((permit.cohort.split == name).sum())
@@ -123,6 +130,7 @@ def _trainer(
         site=permit.manifest.name,
         round_=round_,
         private=private,
+        turns=permit.turns,
     )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, RecordDict
 
 from fedhealth.core.errors import Refused
-from fedhealth.runtime.codec import write_failure, write_refusal
+from fedhealth.runtime.codec import failure, refusal, write_error
 from fedhealth.runtime.deployment import flower
 from fedhealth.runtime.deployment.site_folder import SiteFolder
 from fedhealth.runtime.deployment.supervisor import end_with_parent
@@ -48,11 +48,11 @@ def answer(folder: SiteFolder, message: Message, run_config: Mapping[str, str]) 
         return app(message, context)
     except Refused as refused:
         log.warning("refused code=%s: %s", refused.code, refused)
-        return write_refusal(refused, to=message)
+        return write_error(refusal(refused), to=message)
     except Exception as error:  # noqa: BLE001 - one message must not end the hospital's part
         incident = incident_of(str(folder.path), type(error).__name__, str(error))
         log.error("failed incident=%s %s: %s", incident, type(error).__name__, error)  # noqa: TRY400 - a trace may hold rows
-        return write_failure(error, incident, to=message)
+        return write_error(failure(error, incident), to=message)
 
 
 def _check_awake(folder: SiteFolder) -> None:

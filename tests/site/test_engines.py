@@ -77,7 +77,7 @@ def test_predictions_are_probabilities_of_the_logit():
 
 
 def test_an_unknown_device_is_refused():
-    with pytest.raises(SettingError, match="must be cpu, cuda or cuda:N, found 'gpu'"):
+    with pytest.raises(SettingError, match="must be auto, cpu, cuda or cuda:N, found 'gpu'"):
         Plain(device="gpu")
 
 

@@ -33,12 +33,7 @@ class Plain:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        try:
-            device = torch.device(self.device)
-        except RuntimeError:
-            raise SettingError(f"`device` must be cpu, cuda or cuda:N, found {self.device!r}. Try cpu.") from None
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise SettingError(f"`device` must be there, found {self.device} but no CUDA. Use engine.device=cpu.")
+        device_named(self.device)
 
     def fit(
         self,
@@ -63,8 +58,9 @@ class Plain:
             only: the parameters that move; None for all.
         """
         use_one_thread()
-        network.to(self.device).train()
-        features, outcome = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
+        device = device_named(self.device)
+        network.to(device).train()
+        features, outcome = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
         moving = {name: weight for name, weight in network.named_parameters() if only is None or name in only}
         weights = list(moving.values())
         steps = STEPS[training.optimiser](weights, training)
@@ -89,8 +85,9 @@ class Plain:
     ) -> tuple[float, dict[str, NDArray[np.float32]]]:
         """The mean loss and its gradient by parameter; a normalising layer uses its running statistics."""
         use_one_thread()
-        network.to(self.device).eval()
-        features, outcome = torch.from_numpy(x).to(self.device), torch.from_numpy(y).to(self.device)
+        device = device_named(self.device)
+        network.to(device).eval()
+        features, outcome = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
         loss = _loss(network, features, outcome)
         names, weights = zip(*network.named_parameters(), strict=True)
         found = torch.autograd.grad(loss, weights)
@@ -106,9 +103,10 @@ class Plain:
 
     def _scored(self, network: nn.Module, x: NDArray[np.float32]) -> torch.Tensor:
         use_one_thread()
-        network.to(self.device).eval()
+        device = device_named(self.device)
+        network.to(device).eval()
         with torch.no_grad():
-            score: torch.Tensor = network(torch.from_numpy(x).to(self.device)).squeeze(1).double()
+            score: torch.Tensor = network(torch.from_numpy(x).to(device)).squeeze(1).double()
         return score
 
 
@@ -137,6 +135,23 @@ def batches(n: int, training: LocalTraining, rng: np.random.Generator) -> Iterat
         if at == 0:
             order = torch.from_numpy(rng.permutation(n))
         yield order[at : at + training.batch_size]
+
+
+def device_named(name: str) -> str:
+    """The device that a setting names: itself, or of `auto` a GPU where there is one.
+
+    Raises:
+        SettingError: there is no such device.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SettingError(f"`device` must be auto, cpu, cuda or cuda:N, found {name!r}. Try cpu.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SettingError(f"`device` must be there, found {name} but no CUDA. Use engine.device=cpu.")
+    return name
 
 
 def use_one_thread() -> None:

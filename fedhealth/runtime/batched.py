@@ -1,0 +1,233 @@
+"""The batched grid: a simulation's hospitals, asked block by block, in this process or in forked ones."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import defaultdict
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from fedhealth.core.errors import FedHealthError
+from fedhealth.core.study import packed, unpacked
+from fedhealth.runtime import flower
+from fedhealth.runtime.block import Answer, Asked, answered, from_bytes, size_of, to_bytes
+from fedhealth.runtime.codec import Request, read_request, write_average, write_error, write_masked
+from fedhealth.runtime.local import FIRST_NODE, LocalGrid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from multiprocessing.connection import Connection
+
+    from flwr.app import Message, RecordDict
+
+    from fedhealth.runtime.block import Crew
+
+
+class BatchedGrid(LocalGrid):
+    """A local grid whose hospitals answer in blocks, and where a sum is all that is wanted, as one.
+
+    A block is of hospitals that stand together in the roster; results do not depend on
+    `processes`. Forked processes keep what they load, each the hospitals of its own blocks.
+
+    Args:
+        crew: answers for a block.
+        nodes: the nodes' configs, in the order of the roster.
+        processes: forked ones; with 1 or less all is done in this one.
+        is_summed: whether hospitals may answer a question together.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        nodes: Iterable[Mapping[str, Any]],
+        *,
+        processes: int = 1,
+        is_summed: Callable[[Request], bool] = lambda _: False,
+    ) -> None:
+        super().__init__(crew, [], {})
+        self._crew, self._is_summed = crew, is_summed
+        self._nodes = dict(enumerate(nodes, start=FIRST_NODE))
+        self._size = size_of(len(self._nodes))
+        blocks = -(-len(self._nodes) // self._size)
+        self._hands = [_Hand(self._work) for _ in range(min(processes, blocks))] if processes > 1 else []
+        self._blocks: dict[int, list[Message]] = {}
+        self._pending: list[list[Message]] = []
+        self._stands: dict[str, tuple[tuple[str, ...], int]] = {}
+
+    def get_node_ids(self) -> list[int]:
+        """The nodes' ids, in the order they were given."""
+        return list(self._nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Take the messages; the ids returned name their replies. What they carry is only read."""
+        blocks: dict[int, list[Message]] = defaultdict(list)
+        ids = []
+        self._stands.clear()
+        for message in messages:
+            ids.append(str(next(self._ids)))
+            flower.set_message_id(message, ids[-1])
+            blocks[(message.metadata.dst_node_id - FIRST_NODE) // self._size].append(message)
+        for number, block in sorted(blocks.items()):
+            if self._hands:
+                self._hands[number % len(self._hands)].ask(block)
+            else:
+                self._pending.append(block)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies of the next block, or with processes of all blocks that are done."""
+        del message_ids
+        if not self._hands:
+            if not self._pending:
+                return []
+            block = self._pending.pop(0)
+            asked = [
+                (message.metadata.dst_node_id, request)
+                for message, request in zip(block, _requests(block), strict=True)
+            ]
+            return self._replies(block, self._work(asked))
+        found: list[Message] = []
+        for block, answers in _heard(self._hands):
+            found += self._replies(block, answers)
+        return found
+
+    def covered(self, reply: Message) -> tuple[tuple[str, ...], int]:
+        """The ids of the messages that a reply answers, and the bytes of the arrays behind it as they left."""
+        return self._stands[reply.metadata.message_id]
+
+    def close(self) -> None:
+        """Let the processes go."""
+        for hand in self._hands:
+            hand.close()
+
+    def _work(self, asked: Sequence[tuple[int, Request]]) -> list[Answer]:
+        is_summed = bool(asked) and self._is_summed(asked[0][1])
+        return answered(self._crew, [Asked(self._nodes[node], request) for node, request in asked], is_summed=is_summed)
+
+    def _replies(self, block: Sequence[Message], answers: Iterable[Answer]) -> list[Message]:
+        replies = []
+        for answer in answers:
+            to = [block[place] for place in answer.places]
+            if answer.error:
+                reply = write_error(answer.error, to=to[0])
+            elif answer.is_masked:
+                reply = write_masked(answer.arrays, to=to[0])
+            else:
+                reply = write_average(answer.arrays, answer.metrics, answer.weight, to=to[0])
+            flower.set_message_id(reply, f"r{to[0].metadata.message_id}")
+            self._stands[f"r{to[0].metadata.message_id}"] = (
+                tuple(message.metadata.message_id for message in to), answer.size_bytes,
+            )  # fmt: skip
+            replies.append(reply)
+        return replies
+
+
+class _Hand:
+    """A forked process that works for its blocks, one after the other."""
+
+    def __init__(self, work: Callable[[Sequence[tuple[int, Request]]], list[Answer]]) -> None:
+        context = multiprocessing.get_context("fork")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self.connection, work), daemon=True)
+        self._process.start()
+        theirs.close()
+        #: What it was asked and has not answered yet, the oldest first.
+        self.blocks: list[list[Message]] = []
+        self._ahead: list[list[Message]] = []
+
+    def ask(self, block: list[Message]) -> None:
+        """Give it a block, once it has done those before."""
+        if self.blocks:
+            # A pipe holds little: two that both write and do not read would wait for ever.
+            self._ahead.append(block)
+            return
+        self.blocks.append(block)
+        self.connection.send_bytes(_asked_bytes(block))
+
+    def hear(self) -> tuple[list[Message], list[Answer]]:
+        """What it answered to the oldest block; it is given the next.
+
+        Raises:
+            FedHealthError: it has ended.
+        """
+        try:
+            content = self.connection.recv_bytes()
+        except EOFError:
+            raise FedHealthError(
+                f"a process of the simulation must live to the end, found process {self._process.pid} ended. "
+                "There may be too little memory; use runtime.processes=1."
+            ) from None
+        block = self.blocks.pop(0)
+        if self._ahead:
+            self.ask(self._ahead.pop(0))
+        return block, from_bytes(content)
+
+    def close(self) -> None:
+        """End the process."""
+        self.connection.close()
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+def _heard(hands: Sequence[_Hand]) -> list[tuple[list[Message], list[Answer]]]:
+    """What those that are done answered; waits up to 200 ms for the first."""
+    busy: dict[Any, _Hand] = {hand.connection: hand for hand in hands if hand.blocks}
+    return [busy[done].hear() for done in wait(list(busy), timeout=0.2)]
+
+
+def _serve(ours: Connection, theirs: Connection, work: Callable[[Sequence[tuple[int, Request]]], list[Answer]]) -> None:
+    """Answer blocks until the other end is closed."""
+    # Whoever started this one is told of an interruption, and closes the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    theirs.close()
+    try:
+        while True:
+            ours.send_bytes(to_bytes(work(_asked_from(ours.recv_bytes()))))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+    # Not the interpreter's own end: what the parent registered for that is the parent's.
+    os._exit(0)
+
+
+def _requests(block: Sequence[Message]) -> list[Request]:
+    """The requests of the messages; those that carry the same records share what was read of them."""
+    read: dict[int, Request] = {}
+    found = []
+    for message in block:
+        records: RecordDict = message.content
+        if id(records) not in read:
+            read[id(records)] = read_request(message)
+        found.append(read[id(records)])
+    return found
+
+
+def _asked_bytes(block: Sequence[Message]) -> bytes:
+    """A block's questions, each different one once."""
+    requests = _requests(block)
+    different = {id(request): request for request in requests}
+    number = {key: i for i, key in enumerate(different)}
+    header = {
+        "nodes": [message.metadata.dst_node_id for message in block],
+        "which": [number[id(request)] for request in requests],
+        "asked": [[r.purpose, r.round_, r.config, list(r.arrays)] for r in different.values()],
+    }
+    arrays = {f"{i}|{name}": array for i, r in enumerate(different.values()) for name, array in r.arrays.items()}
+    said = packed(header).encode()
+    return len(said).to_bytes(8, "little") + said + bytes(save_tensors(arrays))
+
+
+def _asked_from(content: bytes) -> list[tuple[int, Request]]:
+    """The inverse of `_asked_bytes`."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header, arrays = unpacked(content[8:end].decode()), load_tensors(content[end:])
+    requests = [
+        Request(purpose, round_, {name: arrays[f"{i}|{name}"] for name in names}, config)
+        for i, (purpose, round_, config, names) in enumerate(header["asked"])
+    ]
+    return [(node, requests[which]) for node, which in zip(header["nodes"], header["which"], strict=True)]

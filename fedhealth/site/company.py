@@ -1,0 +1,68 @@
+"""A company: hospitals of one process that answer one question together, in a simulation alone.
+
+Each hospital's answer takes its own road through its own gate (`site.client`); only the training and scoring
+in the middle of it is done for all at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fedhealth.core.study import study_from, unpacked
+from fedhealth.site.app import Hospital, reason_for
+from fedhealth.site.engines.batched import Batched
+from fedhealth.site.masked_round import STEPS
+from fedhealth.site.trainer import engine_of
+from fedhealth.site.turns import together
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fedhealth.core.update import SealedUpdate
+    from fedhealth.runtime.block import Asked
+    from fedhealth.site.client import Opened
+
+
+@dataclass(slots=True)
+class Company:
+    """The hospitals of a study whose engine is `batched`; a `runtime.block.Crew`.
+
+    Attributes:
+        packed_study: the study as it travels.
+    """
+
+    packed_study: str
+    _engine: Batched = field(init=False)
+
+    def __post_init__(self) -> None:
+        engine = engine_of(study_from(unpacked(self.packed_study)))
+        self._engine = engine if isinstance(engine, Batched) else Batched()
+
+    def __call__(self, asked: Sequence[Asked]) -> list[SealedUpdate | str]:
+        """What leaves each hospital, in the order asked, or why nothing does."""
+        found: dict[int, SealedUpdate | str] = {}
+        opened: dict[int, tuple[Hospital, Opened]] = {}
+        for place, each in enumerate(asked):
+            try:
+                hospital = Hospital.at(each.node, self.packed_study)
+                if each.request.purpose in STEPS:
+                    found[place] = hospital.client.answer(each.request, hospital.memory, hospital.keys)
+                else:
+                    opened[place] = hospital, hospital.client.opened(each.request, hospital.memory)
+            except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
+                found[place] = reason_for(error, each.node)
+        works = {place: partial(hospital.client.worked, past) for place, (hospital, past) in opened.items()}
+        worked = together(works, self._engine, lambda place, error: reason_for(error, asked[place].node))
+        for place, update in worked.items():
+            hospital, past = opened[place]
+            try:
+                found[place] = (
+                    update
+                    if isinstance(update, str)
+                    else hospital.client.closed(past, update, hospital.memory, hospital.keys)
+                )
+            except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
+                found[place] = reason_for(error, asked[place].node)
+        return [found[place] for place in range(len(asked))]

@@ -1,0 +1,124 @@
+"""The batched engine: the plain engine's steps, for as many hospitals at once as there are.
+
+A hospital that is by itself has the same steps alone, and bit for bit the same result as in company.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from fedhealth.core.settings import settings
+from fedhealth.models.weights import load_weights, weights_of
+from fedhealth.site.engines.plain import Plain, device_named, use_one_thread
+from fedhealth.site.kernels.fit import FitJob, fit_all
+from fedhealth.site.kernels.score import ScoreJob, Scores, score_all
+from fedhealth.site.kernels.stack import why_not
+from fedhealth.strategies.method import Fitted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from fedhealth.core.pull import Pull
+    from fedhealth.core.risk_sets import Outcome
+    from fedhealth.core.training import LocalTraining
+
+log = logging.getLogger(__name__)
+
+
+@settings
+class Batched:
+    """Many hospitals' mini-batches in one matrix product a layer; what can't be stacked goes by `Plain`.
+
+    Attributes:
+        device: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU where there is one.
+    """
+
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        device_named(self.device)
+
+    def fit(
+        self,
+        network: nn.Module,
+        x: NDArray[np.float32],
+        y: Outcome,
+        training: LocalTraining,
+        rng: np.random.Generator,
+        *,
+        pull: Pull | None = None,
+        only: Collection[str] | None = None,
+    ) -> tuple[float, int]:
+        """As `Plain.fit`."""
+        if not self._stacks(network, y):
+            return self._plain.fit(network, x, y, training, rng, pull=pull, only=only)
+        more = {} if pull is None else {"pull": pull}
+        job = FitJob(network, weights_of(network), x, y, training, rng, only=None if only is None else frozenset(only), **more)  # fmt: skip
+        (found,) = self.fit_all([job])
+        load_weights(network, found.weights)
+        return found.loss, found.steps
+
+    def fit_all(self, jobs: Sequence[FitJob]) -> list[Fitted]:
+        """What training gave each job; those that can't be stacked are trained one after the other."""
+        use_one_thread()
+        stacked = [job for job in jobs if self._stacks(job.network, job.y)]
+        found = dict(zip(map(id, stacked), fit_all(stacked, device_named(self.device)), strict=True))
+        return [found[id(job)] if id(job) in found else self._fit_alone(job) for job in jobs]
+
+    def gradient(
+        self, network: nn.Module, x: NDArray[np.float32], y: Outcome
+    ) -> tuple[float, dict[str, NDArray[np.float32]]]:
+        """As `Plain.gradient`."""
+        return self._plain.gradient(network, x, y)
+
+    def score(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[n] what the network gives: logits, or log hazard ratios."""
+        return self._scored(network, x).score
+
+    def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[n] probabilities of the outcome."""
+        return self._scored(network, x).probability
+
+    def score_all(self, jobs: Sequence[ScoreJob]) -> list[Scores]:
+        """The scores of each job's patients."""
+        use_one_thread()
+        stacked = [job for job in jobs if self._stacks(job.network)]
+        found = dict(zip(map(id, stacked), score_all(stacked, device_named(self.device)), strict=True))
+        return [found[id(job)] if id(job) in found else self._score_alone(job) for job in jobs]
+
+    def _scored(self, network: nn.Module, x: NDArray[np.float32]) -> Scores:
+        (found,) = self.score_all([ScoreJob(network, weights_of(network), x)])
+        return found
+
+    def _stacks(self, network: nn.Module, y: Outcome | None = None) -> bool:
+        """Whether a job goes into a stack; why not is logged, once a process."""
+        reason = why_not(network)
+        if y is not None and y.ndim > 1:
+            reason = "a partial likelihood compares patients, and has no mini-batch"
+        if reason:
+            _say_once("the network is trained one hospital after the other: " + reason, log.info)
+        return not reason and (y is None or len(y) > 0)
+
+    def _fit_alone(self, job: FitJob) -> Fitted:
+        load_weights(job.network, job.weights)
+        loss, steps = self._plain.fit(job.network, job.x, job.y, job.training, job.rng, pull=job.pull, only=job.only)
+        return Fitted(weights_of(job.network), loss, steps)
+
+    def _score_alone(self, job: ScoreJob) -> Scores:
+        load_weights(job.network, job.weights)
+        return Scores(self._plain.score(job.network, job.x), self._plain.predict(job.network, job.x))
+
+    @property
+    def _plain(self) -> Plain:
+        return Plain(device=device_named(self.device))
+
+
+@lru_cache(maxsize=64)
+def _say_once(text: str, say: Callable[[str], None]) -> None:
+    say(text)

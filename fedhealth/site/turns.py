@@ -1,0 +1,123 @@
+"""Turns: how one hospital's work waits for others', so that training is done for many at once.
+
+A hospital's half of a method is ordinary code that calls `fit` and goes on with what it gave. In a simulation
+of many hospitals it is run until it asks for training or scores, and is let go there; when all have asked,
+the engine answers them together, and each is run again from its start with the answers so far.
+That is sound since such work is a function of what it was given: it changes nothing before its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from fedhealth.site.kernels.fit import FitJob
+from fedhealth.site.kernels.score import ScoreJob, Scores
+from fedhealth.strategies.method import Fitted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from fedhealth.core.pull import Arrays
+    from fedhealth.site.engines.batched import Batched
+
+Job: TypeAlias = FitJob | ScoreJob
+Done: TypeAlias = Fitted | Scores
+T = TypeVar("T")
+W = TypeVar("W")
+F = TypeVar("F")
+
+
+class Awaited(BaseException):
+    """Let go: the job must be done before the work goes on. Not an error, so that no handler of errors takes it."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__("a job must be done first")
+        self.job = job
+
+
+@dataclass(slots=True)
+class Turns:
+    """One hospital's answers so far, given again in the order in which it asks."""
+
+    _done: list[Done] = field(default_factory=list)
+    _next: int = 0
+
+    def fitted(self, job: Callable[[], FitJob]) -> Fitted:
+        """What training gave.
+
+        Raises:
+            Awaited: it is not done yet.
+        """
+        return self._answer(job)  # type: ignore[return-value]
+
+    def scored(self, job: Callable[[], ScoreJob]) -> Scores:
+        """What scoring gave.
+
+        Raises:
+            Awaited: it is not done yet.
+        """
+        return self._answer(job)  # type: ignore[return-value]
+
+    def take(self, done: Done) -> None:
+        """Take what was awaited, and start again."""
+        self._done.append(done)
+        self._next = 0
+
+    def _answer(self, job: Callable[[], Job]) -> Done:
+        if self._next == len(self._done):
+            raise Awaited(job())
+        self._next += 1
+        return self._done[self._next - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """An engine's `predict`, by given weights and in turn with others."""
+
+    turns: Turns
+    weights: Arrays
+
+    def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[n] probabilities of the outcome by the weights, the network giving but their shape."""
+        return self.turns.scored(lambda: ScoreJob(network, self.weights, x)).probability
+
+
+def together(
+    works: Mapping[T, Callable[[Turns], W]], engine: Batched, failed: Callable[[T, Exception], F]
+) -> dict[T, W | F]:
+    """What each work gave, all that they wait for being done by the engine for as many as wait.
+
+    Args:
+        works: by hospital, its work in its turns.
+        engine: does the jobs.
+        failed: what stands for the work of a hospital where it raised an error.
+    """
+    found: dict[T, W | F] = {}
+    turns = {whose: Turns() for whose in works}
+    open_ = list(works)
+    while open_:
+        awaited: list[tuple[T, Job]] = []
+        for whose in open_:
+            try:
+                found[whose] = works[whose](turns[whose])
+            except Awaited as waits:
+                awaited.append((whose, waits.job))
+            except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
+                found[whose] = failed(whose, error)
+        open_ = [whose for whose, _ in awaited]
+        for whose, done in zip(open_, _done([job for _, job in awaited], engine), strict=True):
+            turns[whose].take(done)
+    return found
+
+
+def _done(jobs: Sequence[Job], engine: Batched) -> list[Done]:
+    fits, scores = (
+        iter(engine.fit_all([job for job in jobs if isinstance(job, FitJob)])),
+        iter(engine.score_all([job for job in jobs if isinstance(job, ScoreJob)])),
+    )
+    return [next(fits) if isinstance(job, FitJob) else next(scores) for job in jobs]
