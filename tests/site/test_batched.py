@@ -102,7 +102,7 @@ def test_a_hospital_gets_the_same_bits_alone_and_in_any_company(model, training,
     weights = weights_of(network)
     orders = [range(len(SIZES)), reversed(range(len(SIZES)))]
     together, backwards = (
-        {s: f for s, f in zip(o, Batched().fit_all([job(network, weights, training, s, dtype=dtype) for s in o]), strict=True)}
+        dict(zip(o, Batched().fit_all([job(network, weights, training, s, dtype=dtype) for s in o]), strict=True))
         for o in map(list, orders)
     )  # fmt: skip
     for site in range(len(SIZES)):
