@@ -6,6 +6,8 @@ same patients, first weights and order of patients, and times the training and a
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import resource
 import sys
@@ -59,11 +61,17 @@ class Data:
         return float((ranks[y == 1].sum() - positive * (positive + 1) / 2) / (positive * (len(y) - positive)))
 
 
+@functools.cache
+def context_data(sites: int) -> Data:
+    """The patients, drawn once in each of Ray's processes."""
+    return Data(sites)
+
+
 def network():
     from torch import nn
 
     widths, layers = (WIDTH, *HIDDEN), []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], 1))
 
@@ -96,7 +104,7 @@ def by_torch(data: Data, rounds: int):
             for name, array in net.state_dict().items():
                 mean[name].add_(array, alpha=float(share))
         model = mean
-        yield lambda: {name: array.numpy() for name, array in model.items()}
+        yield {name: array.numpy() for name, array in model.items()}
 
 
 def by_engine(data: Data, rounds: int, *, processes: int = 1, plain: bool = False):
@@ -108,13 +116,13 @@ def by_engine(data: Data, rounds: int, *, processes: int = 1, plain: bool = Fals
     from flwr.serverapp.strategy import FedAvg
 
     from fedhealth.core.training import LocalTraining
+    from fedhealth.core.update import Update
     from fedhealth.models.weights import load_weights, weights_of
+    from fedhealth.privacy.plain import Plain as NoPrivacy
     from fedhealth.runtime import flower
     from fedhealth.runtime.batched import BatchedGrid
-    from fedhealth.runtime.codec import array_record, arrays_of
+    from fedhealth.runtime.codec import array_record
     from fedhealth.runtime.policy import Patience, PolicyGrid
-    from fedhealth.core.update import Update
-    from fedhealth.privacy.plain import Plain as NoPrivacy
     from fedhealth.secagg.plain import Plain as NoMasks
     from fedhealth.site.engines.batched import Batched
     from fedhealth.site.engines.plain import Plain
@@ -134,11 +142,20 @@ def by_engine(data: Data, rounds: int, *, processes: int = 1, plain: bool = Fals
 
     def crew(asked):
         jobs = [
-            FitJob(net, a.request.arrays, data.x[a.node["k"]], data.y[a.node["k"]], training, data.order(a.request.round_ - 1, a.node["k"]))
+            FitJob(
+                net,
+                a.request.arrays,
+                data.x[a.node["k"]],
+                data.y[a.node["k"]],
+                training,
+                data.order(a.request.round_ - 1, a.node["k"]),
+            )
             for a in asked
         ]
         fitted = list(one_by_one(jobs)) if plain else engine.fit_all(jobs)
-        updates = [Update(len(job.y), found.weights, {"loss": found.loss}) for job, found in zip(jobs, fitted, strict=True)]
+        updates = [
+            Update(len(job.y), found.weights, {"loss": found.loss}) for job, found in zip(jobs, fitted, strict=True)
+        ]
         return [NoMasks().seal(NoPrivacy().privatise(update, what="train")) for update in updates]
 
     sites = len(data.sizes)
@@ -150,7 +167,7 @@ def by_engine(data: Data, rounds: int, *, processes: int = 1, plain: bool = Fals
         replies = grid.send_and_receive(list(messages))
         arrays, _ = strategy.aggregate_train(round_, replies)
         model = {name: arrays[name].numpy().astype("f4") for name in model}
-        yield lambda: model
+        yield model
     inner.close()
 
 
@@ -198,7 +215,7 @@ def by_jax(data: Data, rounds: int):
         for k, n in enumerate(data.sizes):
             order[k, :n] = data.order(round_, k).permutation(n)
         weights = jax.block_until_ready(round_of(weights, order.reshape(sites, steps, BATCH), real))
-        yield lambda: {
+        yield {
             name: np.asarray(array)
             for i, (w, b) in enumerate(weights)
             for name, array in ((f"{2 * i}.weight", w.T), (f"{2 * i}.bias", b))
@@ -221,24 +238,23 @@ def on_ray(data: Data, rounds: int) -> dict:
 
     @client.train()
     def train(message, context):
-        import functools
-
         import torch
 
         torch.set_num_threads(1)
-        cache = sys.modules.setdefault("speed_cache", type(sys)("speed_cache")).__dict__
-        own = cache.setdefault("data", None) or cache.__setitem__("data", Data(sites)) or cache["data"]
+        own = context_data(sites)
         k, round_ = int(context.node_config["partition-id"]), int(message.content["config"]["server-round"]) - 1
         net = network()
         net.load_state_dict(message.content["arrays"].to_torch_state_dict())
         torch_site(net, torch.optim.SGD(net.parameters(), lr=RATE), own.x[k], own.y[k], own.order(round_, k))
-        del functools
         content = {"arrays": ArrayRecord(net.state_dict()), "metrics": MetricRecord({"num-examples": len(own.y[k])})}
         return Message(RecordDict(content), reply_to=message)
 
     @server.main()
     def run(grid, context):
-        first = ArrayRecord({name: __import__("torch").from_numpy(a) for name, a in data.named().items()})
+        del context
+        import torch
+
+        first = ArrayRecord({name: torch.from_numpy(a) for name, a in data.named().items()})
 
         def look(_, arrays):
             stamps.append(time.perf_counter())
@@ -248,7 +264,7 @@ def on_ray(data: Data, rounds: int) -> dict:
 
     resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": 2}}
     run_simulation(server, client, num_supernodes=sites, backend_config=resources)
-    return {"rounds_s": [b - a for a, b in zip(stamps, stamps[1:], strict=False)], "auroc": data.auroc(found)}
+    return {"rounds_s": [b - a for a, b in itertools.pairwise(stamps)], "auroc": data.auroc(found)}
 
 
 def main() -> None:
@@ -265,12 +281,16 @@ def main() -> None:
             "fedhealth 2": lambda *given: by_engine(*given, processes=2),
             "plain engine": lambda *given: by_engine(*given, plain=True),
         }
-        seconds, began, model = [], time.perf_counter(), None
+        seconds, busy, model = [], [], None
+        began, worked = time.perf_counter(), time.process_time()
         for found in engines[peer](data, rounds):
-            model = found()
+            model = found
             seconds.append(time.perf_counter() - began)
-            began = time.perf_counter()
+            busy.append(time.process_time() - worked)
+            began, worked = time.perf_counter(), time.process_time()
         said = {"rounds_s": seconds, "auroc": data.auroc(model)}
+        if peer != "fedhealth 2":
+            said["cpu_s"] = sorted(busy[1:])[len(busy[1:]) // 2]
     # Of this process and the largest child: what many children took together is more.
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(json.dumps({**said, "peak_bytes": peak * 1024, "patients": int(data.sizes.sum())}))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -80,8 +81,8 @@ def environment(peer: str) -> str:
 
 def table(rows: list[dict]) -> str:
     lines = [
-        "| sites | engine | s a round, median (range) | times FedHealth's | first round, s | start to end, s | peak, GB | AUROC |",
-        "|---|---|---|---|---|---|---|---|",
+        "| sites | engine | s a round, median (range) | times FedHealth's | CPU s a round | first round, s | start to end, s | peak, GB | AUROC |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for sites in dict.fromkeys(row["sites"] for row in rows):
         here = [row for row in rows if row["sites"] == sites]
@@ -89,7 +90,7 @@ def table(rows: list[dict]) -> str:
         base = next((row for row in here if row["peer"] == "torch" and "error" not in row), None)
         for row in here:
             if "error" in row:
-                lines.append(f"| {sites:,} | {row['peer']} | {row['error']} | | | | | |")
+                lines.append(f"| {sites:,} | {row['peer']} | {row['error']} | | | | | | |")
                 continue
             later = row["rounds_s"][1:]
             middle = statistics.median(later)
@@ -97,10 +98,10 @@ def table(rows: list[dict]) -> str:
             void = base is not None and abs(base["auroc"] - row["auroc"]) > 0.002
             lines.append(
                 f"| {sites:,} | {row['peer']} | {middle:.4f} ({min(later):.4f} to {max(later):.4f}) | "
-                f"{'void' if void else ratio} | {row['rounds_s'][0]:.2f} | {row['whole_s']:.1f} | "
+                f"{'void' if void else ratio} | {row.get('cpu_s', math.nan):.4f} | {row['rounds_s'][0]:.2f} | {row['whole_s']:.1f} | "
                 f"{row['peak_bytes'] / 1e9:.2f} | {row['auroc']:.4f} |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace("nan", "–") + "\n"
 
 
 def spread(row: dict, ours: dict) -> str:
