@@ -500,12 +500,13 @@ def _spent(simulation: Simulation, store: Store) -> str:
 
     It is more than was planned where a round was run again.
     """
-    from fedhealth.privacy.guarantee import guarantee
-    from fedhealth.privacy.ledger import events_of
-
     mechanism = plan_for(simulation.study).mechanism
     if not isinstance(mechanism, PatientLevel):
         return ""
+    # The accountant loads much of scipy, for seconds.
+    from fedhealth.privacy.guarantee import guarantee
+    from fedhealth.privacy.ledger import events_of
+
     each = []
     for name, manifest in simulation.manifests.items():
         ledger = ledger_of(manifest, simulation.folders[name].resolve(), run=store.folder.resolve())

@@ -374,7 +374,7 @@ def test_a_hospital_whose_reply_was_lost_forgets_that_round(smoke, monkeypatch, 
         return honest(sealed, to=to)
 
     monkeypatch.setattr(site_app, "write_reply", losing)
-    words = (f"strategy={strategy}", "rounds=3", "rules.quorum=2")
+    words = (f"strategy={strategy}", "rounds=3", "rules.quorum=2", "engine=plain")
     store = finished(smoke(*words, f"run.folder={tmp_path / 'lossy'}"))
     assert len(lost) == 1
     memory = next((store.folder / "memory" / "harrow-fen").iterdir())

@@ -73,6 +73,8 @@ class BatchedGrid(LocalGrid):
             flower.set_message_id(message, ids[-1])
             blocks[(message.metadata.dst_node_id - FIRST_NODE) // self._size].append(message)
         for number, block in sorted(blocks.items()):
+            # A strategy may ask in an order of chance, and in a sum the order shows.
+            block.sort(key=lambda message: message.metadata.dst_node_id)
             if self._hands:
                 self._hands[number % len(self._hands)].ask(block)
             else:

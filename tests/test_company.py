@@ -1,0 +1,86 @@
+"""Hospitals that answer in blocks: by processes or in one, together or apart, they give one study."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fedhealth import simulate
+from fedhealth.simulate import checked, open_run, run
+
+
+def finished(config):
+    simulation = checked(config)
+    store = open_run(simulation)
+    run(simulation, store, lambda row: None)
+    return store
+
+
+def model(store):
+    return load_file(store.folder / "model.safetensors")
+
+
+def rows(store):
+    return [json.loads(line) for line in (store.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def told(store):
+    """What a round says but for how long it took."""
+    return [{key: value for key, value in row.items() if key != "took_s"} for row in rows(store)]
+
+
+@pytest.mark.process
+def test_two_processes_give_the_bytes_of_one_together_and_apart(smoke, tmp_path, monkeypatch):
+    for apart in (32, 2):
+        monkeypatch.setattr(simulate, "APART", apart)
+        one, two = (
+            finished(smoke(f"run.folder={tmp_path / f'{apart}-{p}'}", "sites=demo", f"runtime.processes={p}"))
+            for p in (1, 2)
+        )
+        assert all(np.array_equal(model(one)[name], array) for name, array in model(two).items())
+        assert told(one) == told(two)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "feddyn", "fedadam", "ditto", "finetune"])
+def test_a_batched_study_is_the_plain_one(smoke, tmp_path, strategy):
+    words = ("model=mlp", "model.hidden=[8]", f"strategy={strategy}", "rounds=2")
+    plain, batched = (
+        finished(smoke(*words, f"engine={e}", f"run.folder={tmp_path / e}")) for e in ("plain", "batched")
+    )
+    for name, array in model(plain).items():
+        np.testing.assert_allclose(model(batched)[name], array, atol=2e-5)
+    assert rows(batched)[-1]["train_loss"] == pytest.approx(rows(plain)[-1]["train_loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fednova", "afl"])
+def test_hospitals_that_answer_together_give_what_they_give_apart(smoke, tmp_path, monkeypatch, strategy):
+    words = ("sites=demo", f"strategy={strategy}", "rounds=2", "rules.quorum=8")
+    apart = finished(smoke(*words, f"run.folder={tmp_path / 'apart'}"))
+    monkeypatch.setattr(simulate, "APART", 1)
+    together = finished(smoke(*words, f"run.folder={tmp_path / 'together'}"))
+    for name, array in model(apart).items():
+        np.testing.assert_allclose(model(together)[name], array, atol=1e-6)
+    for one, two in zip(rows(apart), rows(together), strict=True):
+        for key in ("answered", "trained_by", "scored_by", "events", "others", "messages", "bytes_up", "bytes_down"):
+            assert two[key] == one[key], key
+        assert two["train_loss"] == pytest.approx(one["train_loss"], abs=1e-6)
+
+
+def test_a_hospital_that_refuses_is_named_and_the_others_stand_together(smoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(simulate, "APART", 1)
+    folder = tmp_path / "sites"
+    for name in ("galen-heart", "harrow-fen", "port-amity", "norrvik"):
+        own = folder / name
+        own.mkdir(parents=True)
+        text = (simulate.builtin_sites() / name / "site.yaml").read_text()
+        own.joinpath("site.yaml").write_text(
+            text.replace("policy:", "policy:\n  paused: true") if name == "norrvik" else text
+        )
+    store = finished(smoke(f"sites.folder={folder}", "sites.names=null", "rules.quorum=3"))
+    for row in rows(store):
+        assert row["trained_by"] == ["galen-heart", "harrow-fen", "port-amity"]
+        assert {failure["site"] for failure in row["failed"]} == {"norrvik"}
+        assert "paused" in row["failed"][0]["reason"]
