@@ -100,13 +100,15 @@ def federation(folder: Path, overrides: Sequence[str] = ()) -> Iterator[tuple[Co
 @contextmanager
 def place(words: str, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A place's supervisor, by the command that starts it in the field; it and its processes end afterwards."""
+    from fedhealth.runtime.deployment.supervisor import WITH_PARENT
+
     with _log(folder / "logs" / "supervisor.log") as out:
         process = subprocess.Popen(  # noqa: S603 - this package's own command
             [sys.executable, "-P", "-m", "fedhealth", *words.split(), str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **(environment or {}), WITH_PARENT: "1"},
             start_new_session=True,
         )
     try:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
+import yaml
 from deployment import Federation, Wire, federated, fedhealth, until
 from safetensors.numpy import load as load_tensors
 
@@ -246,7 +247,8 @@ def test_a_hospital_whose_clock_is_wrong_is_told_so(there, tmp_path):
 def test_a_data_source_that_vanished_fails_that_hospital_and_says_no_more_than_a_code(there):
     manifest = there.sites[HURT] / "site.yaml"
     before = manifest.read_text()
-    manifest.write_text(before.split("source:")[0] + "source:\n  kind: csv\n  path: of-mrs-smith.csv\n")
+    source = {"kind": "csv", "path": "of-mrs-smith.csv"}
+    manifest.write_text(yaml.safe_dump({**yaml.safe_load(before), "source": source}))
     try:
         rows = ended(there, there.begin("seed=16", "rounds=1", "rules.quorum=2"))
         found = {line.what: line for line in examined(there.sites[HURT])}

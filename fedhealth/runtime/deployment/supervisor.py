@@ -37,6 +37,9 @@ LEAVE_S = 8.0
 #: A log is set aside at this size, the one set aside before being dropped.
 LOG_BYTES = 20 * 2**20
 
+#: Where this is set, a supervisor ends when the process that started it does: that of a trial.
+WITH_PARENT = "FEDHEALTH_WITH_PARENT"
+
 #: Nothing is sent to Flower's makers, and nothing is fetched from a package index.
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -87,7 +90,10 @@ class Supervisor:
         with held(self.folder):
             before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
             try:
+                parent = os.getppid()
                 while not self._ending:
+                    if os.environ.get(WITH_PARENT) and os.getppid() != parent:
+                        return "SIGTERM"
                     self._look()
                     time.sleep(LOOK_S)
                 return self._ending
