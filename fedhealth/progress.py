@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 WHO = (("local", "alone"), ("federated", "federated"), ("pooled", "pooled"), ("oracle", "best possible"))
 
+#: Of more hospitals than this a table shows the worst and how all lie; a round names so many that failed.
+MANY, WORST, NAMED = 30, 10, 5
+
 #: Output that is no terminal has no width of its own.
 WIDTH = 100
 
@@ -54,9 +57,8 @@ def rounds_shown(title: str, planned: int, hospitals: int) -> Iterator[Callable[
 
         def show(row: dict[str, Any]) -> None:
             bar.update(task, completed=row["round"], found=f"{row['answered']} hospitals  AUROC {_value(row)}")
-            for failure in row["failed"]:
-                said = f"round {row['round']}: {failure['site']} {failure['reason']}"
-                bar.console.print(said, highlight=False, markup=False)
+            for said in _failures(row["failed"]):
+                bar.console.print(f"round {row['round']}: {said}", highlight=False, markup=False)
 
         yield show
 
@@ -68,7 +70,7 @@ def result_table(report: Mapping[str, Any]) -> Table:
     shown = [(who, title) for who, title in WHO if any(row["who"] == who for row in report["comparison"])]
     at = f" at {report['follow_up']['horizon']}" if report.get("follow_up") else ""
     table = Table(
-        title=f"AUROC{at} on {whose} test patients, with the federation's 95 % interval",
+        title=f"AUROC{at} on {whose} test patients, with the federation's 95 % interval{_which(report, is_masked=is_masked)}",
         title_justify="left",
         box=None,
     )
@@ -76,11 +78,18 @@ def result_table(report: Mapping[str, Any]) -> Table:
     table.add_column("" if is_masked else "test patients", justify="right")
     for _, title in shown:
         table.add_column(title, justify="right")
-    for site in () if is_masked else report["sites"]:
+    everyone = [] if is_masked else report["sites"]
+    for site in _worst(everyone):
         patients = "withheld" if site["test"] is None else f"{site['test']:,}"
         table.add_row(escape(site["title"]), patients, *(_cell(site[who], who) for who, _ in shown))
     by_who = {row["who"]: row for row in report["comparison"]}
     table.add_section()
+    if len(everyone) > MANY:
+        table.add_row(
+            f"of {len(everyone):,} hospitals, 5 % lie below", "", *(_band(everyone, who, 0.05) for who, _ in shown)
+        )
+        table.add_row("half lie below", "", *(_band(everyone, who, 0.5) for who, _ in shown))
+        table.add_row("95 % lie below", "", *(_band(everyone, who, 0.95) for who, _ in shown))
     if not is_masked:
         table.add_row(
             "mean of hospitals", "", *(_cell(by_who[who]["mean_site_auroc"], who) for who, _ in shown), style="bold"
@@ -92,6 +101,36 @@ def result_table(report: Mapping[str, Any]) -> Table:
         found = [_cell((report["union"].get(who) or {}).get("c_index"), who) for who, _ in shown]
         table.add_row("Harrell's C, within hospitals", "", *found, style="bold")
     return table
+
+
+def _which(report: Mapping[str, Any], *, is_masked: bool) -> str:
+    return f"; the {WORST} hospitals that fare worst" if not is_masked and len(report["sites"]) > MANY else ""
+
+
+def _worst(sites: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All hospitals, or of many those with the lowest AUROC of the federation's, the lowest first."""
+    if len(sites) <= MANY:
+        return sites
+    known = [(value, site) for site in sites if (value := _auroc_at(site, "federated")) is not None]
+    return [site for _, site in sorted(known, key=lambda pair: pair[0])[:WORST]]
+
+
+def _band(sites: list[dict[str, Any]], who: str, share: float) -> str:
+    """The AUROC that so large a share of the hospitals that show one lie below."""
+    found = sorted(value for site in sites if (value := _auroc_at(site, who)) is not None)
+    return f"{found[min(int(share * len(found)), len(found) - 1)]:.3f}" if found else "–"
+
+
+def _auroc_at(site: Mapping[str, Any], who: str) -> float | None:
+    found = site.get(who)
+    measure = None if found is None else Measure.from_json(found)
+    return measure.value if measure is not None and measure.is_estimable else None
+
+
+def _failures(failed: list[dict[str, str]]) -> list[str]:
+    """Who failed and why, a few by name."""
+    said = [f"{failure['site']} {failure['reason']}" for failure in failed[:NAMED]]
+    return said + ([f"and {len(failed) - NAMED:,} more hospitals failed"] if len(failed) > NAMED else [])
 
 
 def grid_table(grid: Grid) -> Table:
@@ -115,7 +154,7 @@ def _shown(cell: Cell) -> Text:
 
 
 def _line(row: dict[str, Any], planned: int) -> str:
-    failed = "".join(f"; {failure['site']} {failure['reason']}" for failure in row["failed"])
+    failed = "".join(f"; {said}" for said in _failures(row["failed"]))
     return f"round {row['round']:>3}/{planned}  {row['answered']} hospitals  AUROC {_auroc(row)}{failed}"
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from fedhealth.progress import grid_table
+from fedhealth.core.measure import Measure
+from fedhealth.progress import grid_table, result_table
 from fedhealth.report.comparison_tables import Cell, Grid, Row
 
 
@@ -31,3 +32,19 @@ def test_rows_stand_under_their_heading_once():
 def test_what_else_there_is_to_say_stands_beneath_the_number():
     lines = shown(Grid("t", ("AUROC",), [Row("a", [Cell("0.7", under=("Oak, 2 of 3", "Elm, 1 of 3"))])]))
     assert lines[-2:] == ["Oak, 2 of 3", "Elm, 1 of 3"]
+
+
+def test_of_a_thousand_hospitals_the_ten_that_fare_worst_and_how_all_lie_are_shown():
+    def auroc(value):
+        return Measure(value).to_json()
+
+    sites = [{"title": f"H{i}", "test": 50, "federated": auroc(i / 1000)} for i in range(999, -1, -1)]
+    total = {"who": "federated", "mean_site_auroc": auroc(0.5), "union_auroc": auroc(0.5)}
+    console = Console(width=100, force_terminal=False, no_color=True)
+    with console.capture() as capture:
+        console.print(result_table({"sites": sites, "comparison": [total], "masking": None}))
+    lines = [line.split() for line in capture.get().splitlines()]
+    assert [line[0] for line in lines if line and line[0][0] == "H" and line[0][1:].isdigit()] == [
+        f"H{i}" for i in range(10)
+    ]
+    assert [line[-1] for line in lines if "below" in line] == ["0.050", "0.500", "0.950"]

@@ -1,7 +1,8 @@
 """Engines: how a hospital's share of the training is carried out.
 
 An engine is a `@settings` class with the verbs `fit`, `gradient`, `score` and `predict`. `plain` is the
-ordinary loop; it is slow, obvious, and the oracle of every faster one. Under `privacy=dp_sgd` the
+ordinary loop; it is slow, obvious, and the oracle of every faster one. `batched` takes the same steps for
+many hospitals at once (`site.kernels`), and gives each bit for bit what it gets alone. Under `privacy=dp_sgd` the
 study's engine scores, and `site.private_engine` takes the steps.
 """
 
