@@ -49,7 +49,7 @@ def fitted(layout: MarginLayout, counts: NDArray[np.float64], *, seed: int) -> N
     ones = torch.from_numpy(shares.astype(np.float32))
     first = torch.from_numpy(np.log(np.clip(shares, 1e-4, None)).astype(np.float32))
     logits = first + SPREAD * torch.randn((ROWS, layout.starts[-1]), generator=generator)
-    logits.requires_grad_(True)
+    logits.requires_grad_()
     optimiser = torch.optim.Adam([logits], lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     for _ in range(STEPS):
@@ -69,7 +69,7 @@ def fitted(layout: MarginLayout, counts: NDArray[np.float64], *, seed: int) -> N
 def _probabilities(logits: torch.Tensor, layout: MarginLayout) -> torch.Tensor:
     import torch
 
-    return torch.cat([part.softmax(1) for part in logits.split(layout.sizes, dim=1)], dim=1)
+    return torch.cat([part.softmax(1) for part in torch.split(logits, list(layout.sizes), dim=1)], dim=1)
 
 
 def _matrices(layout: MarginLayout, shares: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

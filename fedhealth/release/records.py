@@ -82,7 +82,9 @@ def _values(feature: Feature, attribute: Attribute, cells: NDArray[np.int64], rn
     if is_whole:
         numbers = np.floor(np.ceil(low) + at * (np.floor(high) - np.ceil(low) + 1))
     else:
-        numbers = np.exp(np.log(low) + at * np.log(high / low)) if feature.transform == "log" else low + at * (high - low)
+        numbers = (
+            np.exp(np.log(low) + at * np.log(high / low)) if feature.transform == "log" else low + at * (high - low)
+        )
     texts = [f"{number:.3g}" if number < 1000 else f"{number:.0f}" for number in numbers]
     # Where three digits would leave the bin, all of them.
     moved = attribute.cells(np.array(texts, dtype=np.float64)) != cells
