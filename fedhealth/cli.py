@@ -27,6 +27,7 @@ from fedhealth import (
     receipts_command,
     site_command,
     study_command,
+    synthesize_command,
 )
 from fedhealth.core.errors import FedHealthError, IntegrityError, SettingError
 
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     preview_command.add_to(records)
     receipts_command.add_to(records)
     audit_command.add_to(commands)
+    synthesize_command.add_to(commands)
     audit_log_command.add_to(commands)
     study_command.add_to(commands)
     return parser

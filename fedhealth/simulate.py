@@ -32,6 +32,7 @@ from fedhealth.core.study import Study, digest, packed, study_from
 from fedhealth.core.update import ALL
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.privacy.patient_level import PatientLevel
+from fedhealth.privacy.release import Release
 from fedhealth.runtime import flower
 from fedhealth.runtime.batched import BatchedGrid
 from fedhealth.runtime.local import FIRST_NODE, Local, LocalGrid
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from fedhealth.runtime.codec import Request
+    from fedhealth.runtime.policy import PolicyGrid
     from fedhealth.site.attacks import Attack
     from fedhealth.site.client import Client
 
@@ -158,6 +160,22 @@ def open_run(simulation: Simulation) -> Store:
         SettingError: the folder exists, or the runtime lacks what it needs.
     """
     _runtime(simulation)
+    mechanism = plan_for(simulation.study).mechanism
+    if isinstance(mechanism, Release):
+        raise SettingError(
+            "a study with privacy=release trains nothing, found it in a simulation. Use fedhealth synthesize, or another privacy."
+        )
+    store = Store(fresh_folder(simulation))
+    store.write_config(simulation.config)
+    return store
+
+
+def fresh_folder(simulation: Simulation) -> Path:
+    """A run's folder, made now.
+
+    Raises:
+        SettingError: it exists.
+    """
     chosen = simulation.settings.folder
     folder = Path(chosen) if chosen else Path("runs") / simulation.study.name / stamp()
     try:
@@ -167,9 +185,7 @@ def open_run(simulation: Simulation) -> Store:
             f"a run must have a folder of its own, found {folder} there already. Choose another run.folder, or go on "
             f"with it: fedhealth simulate --resume {folder}"
         ) from None
-    store = Store(folder)
-    store.write_config(simulation.config)
-    return store
+    return folder
 
 
 def stamp() -> str:
@@ -291,6 +307,22 @@ def _grid(
         processes=runtime.forks(len(nodes)) if is_open else 1,
         is_summed=is_summed,
     )
+
+
+@contextlib.contextmanager
+def asked_here(simulation: Simulation, store: Store) -> Iterator[PolicyGrid]:
+    """All hospitals in this process, for a question outside a study's rounds; each must answer that the plan needs."""
+    flower.quiet()
+    study, names = simulation.study, dict(enumerate(simulation.study.roster, start=FIRST_NODE))
+    nodes = _nodes(simulation, store.folder).values()
+    inner = Local().grid(client_app, nodes, _run_config(simulation, store))
+    try:
+        grid = policed(inner, names, study, simulation.digest, poll_s=0)
+        grid.ask(study.roster)
+        grid.need(plan_for(study).least)
+        yield grid
+    finally:
+        inner.close()
 
 
 def _run_on_ray(simulation: Simulation, store: Store, runtime: Ray, watch: Callable[[dict[str, Any]], None]) -> None:

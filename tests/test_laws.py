@@ -18,6 +18,7 @@ ROOTS = {
     "runs",
     "on_ray",
     "ledger_command",
+    "synthesize_command",
     "approval_command",
     "audit_command",
     "audit_log_command",
@@ -44,11 +45,12 @@ MAY_IMPORT = {
     "core": set(),
     **{leaf: {"core"} for leaf in LEAVES},
     "report": {"core", "evaluation"},
+    "release": {"core", "evaluation"},
     "site": {"core", *LEAVES},
     "server": {"core", *(LEAVES - {"synthetic"})},
 }
 HEAVY = {
-    "torch": {"models", "site"},
+    "torch": {"models", "site", "release"},
     "flwr": {"runtime", "site", "server", "strategies", "simulate", "preview", "on_ray", "conduct"},
     "hydra": {"compose"},
     "omegaconf": {"compose", "cli"},

@@ -90,6 +90,8 @@ REFUSALS: dict[str, str] = {
     "not_private": "the hospital sends this with a bound on what it reveals, or not at all, and it has no such form",
     "delta_too_large": "the delta of the study or of the hospital is one over its patients or more",
     "batch_too_large": "the study's batches are larger than the hospital's cohort, or its epsilon can't be kept",
+    "release_too_small": "a synthetic release is of too few patients",
+    "release_too_near": "a synthetic release lies nearer to the patients behind it than chance has it",
     "no_size": "the hospital was not asked for its number of patients first",
     "data_not_fit": "of a feature that the study requires, too many patients at the hospital have no good value",
     "schema_differs": "the hospital's data is of another version of the feature spec",

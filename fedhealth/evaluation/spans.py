@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.span import Span
 from fedhealth.core.split import PARTS
+from fedhealth.evaluation.margins import MARGINS, MarginLayout
 from fedhealth.evaluation.moments import MomentLayout
 from fedhealth.evaluation.scores import SummaryLayout
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from fedhealth.core.study import Study
 
 #: By question, whose answer is a sum.
-QUESTIONS = ("query.shape", "query.moments", "query.spread", "evaluate")
+QUESTIONS = ("query.shape", "query.moments", "query.spread", "query.margins", "evaluate")
 
 
 def spans_of(study: Study, question: str, *, grouped: bool = False) -> tuple[Span, ...]:
@@ -30,6 +31,8 @@ def spans_of(study: Study, question: str, *, grouped: bool = False) -> tuple[Spa
         return moments.first_spans()
     if question == "query.spread":
         return moments.second_spans()
+    if question == MARGINS:
+        return (Span("margins", MarginLayout.of(study).size),)
     if question == "evaluate":
         return SummaryLayout.of(study, grouped=grouped).spans()
     raise SettingError(

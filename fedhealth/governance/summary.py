@@ -60,7 +60,9 @@ def asked(signed: Signed, *, site: str, is_trusted: bool) -> Lines:
         ("predicts", _predicts(study)),
         (
             "learns",
-            f"a model of kind {_part(proposal.study['model'])}, by {_part(proposal.study['strategy'])}, in {_rounds(study.rounds)}",
+            "no model: synthetic patients are made from counts, once"
+            if _is(study.privacy, "Release")
+            else f"a model of kind {_part(proposal.study['model'])}, by {_part(proposal.study['strategy'])}, in {_rounds(study.rounds)}",
         ),
     ]
 
@@ -83,6 +85,12 @@ def leaves(study: Study) -> Lines:
     scores = "how many patients of either outcome were given which risk"
     if study.task.follow_up is not None:
         scores += ", and how many pairs in the right order"
+    if _is(study.privacy, "Release"):
+        counts = (
+            "how many training patients have each value and each pair of values, of all features and the outcome cut into "
+            "bins, with this hospital's share of the noise"
+        )
+        return [("once", counts), ("never", "a patient's row, name or identifier")]
     groups = ", ".join(group.label or name for name, group in study.features.groups.items())
     by = f", also by {groups}" if groups else ""
     if _protects_patients(study.privacy):

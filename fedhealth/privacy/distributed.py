@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fedhealth.core.privacy_event import Event, View
     from fedhealth.core.training import LocalTraining
     from fedhealth.privacy.guarantee import Guarantee
+    from fedhealth.privacy.noise import NoiseSource
 
 #: By how much, as a share, rounding to the lattice may add to how far a patient moves a sum.
 MOST_INFLATION = 0.05
@@ -47,8 +48,22 @@ MOST_INFLATION = 0.05
 _ROOM = 1 - 1e-6
 
 
+class SharesNoise:
+    """A mechanism of which each hospital adds a share of the noise, under its mask."""
+
+    __slots__ = ()
+
+    def lattice(self, what: str, size: int, *, rounds: int, shares: int) -> Lattice:
+        """The lattice of a question's sum, of `size` numbers."""
+        raise NotImplementedError
+
+    def source(self, stream: str) -> NoiseSource:
+        """Where a hospital's share comes from."""
+        raise NotImplementedError
+
+
 @settings
-class Distributed(PatientLevel):
+class Distributed(PatientLevel, SharesNoise):
     """DP-FedSGD with noise shared among masked hospitals, the unit being a patient with all records.
 
     The guarantee is against whoever sees the sums: the coordinator, whatever it sends, with up to
@@ -115,25 +130,10 @@ class Distributed(PatientLevel):
             Refused: it has no private form.
             SettingError: there would be no honest share, or rounding would add too much.
         """
-        from fedhealth.privacy.noise import FARTHEST, WIDE_SIGMA
-
-        if shares < 1:
-            raise SettingError(
-                f"`secagg.min_cohort` less `secagg.colluders` must be at least 1, found {shares}. Raise min_cohort."
-            )
         is_training = what == "train"
         noise = self.course(rounds=rounds).noise_multiplier if is_training else self._noise_on(what)
         reach = self.max_grad_norm * (1 + SLACK) if is_training else 1.0
-        own = max(noise / math.sqrt(shares), self.local_noise)
-        # What is left of a share's reach once rounding has taken its part.
-        left = WIDE_SIGMA / own - math.sqrt(size)
-        if not math.sqrt(size) <= MOST_INFLATION * left:
-            raise SettingError(
-                f"rounding must add at most {MOST_INFLATION:.0%} to how far a patient moves a sum, found "
-                f"{math.sqrt(size) / max(left, 1e-9):.1%} for {size} numbers at a noise multiplier of {own:.3g} a hospital. Use a "
-                "smaller model, less noise or more hospitals."
-            )
-        return Lattice(left / reach * _ROOM, FARTHEST)
+        return shared_lattice(noise, reach, size, shares=shares, least=self.local_noise)
 
     def alone(self, course: Course, rounds: int, *, min_cohort: int, shares: int) -> Guarantee:
         """What a patient is promised against a coordinator without a hospital on its side: every share counts then."""
@@ -170,9 +170,40 @@ class Distributed(PatientLevel):
         return guarantee(events, delta=self.delta, views=[view])
 
 
+def shared_lattice(noise: float, reach: float, size: int, *, shares: int, least: float = 0.0) -> Lattice:
+    """The lattice of a sum of `size` numbers that a patient moves by `reach`, whose noise is `noise` times that.
+
+    Args:
+        noise: the noise multiplier of the whole sum.
+        reach: how far a patient moves the sum in L2, before it is rounded.
+        size: how many numbers are summed.
+        shares: how many shares are in a sum at least.
+        least: the noise multiplier of one share at least.
+
+    Raises:
+        SettingError: there would be no honest share, or rounding would add too much.
+    """
+    from fedhealth.privacy.noise import FARTHEST, WIDE_SIGMA
+
+    if shares < 1:
+        raise SettingError(
+            f"`secagg.min_cohort` less `secagg.colluders` must be at least 1, found {shares}. Raise min_cohort."
+        )
+    own = max(noise / math.sqrt(shares), least)
+    # What is left of a share's reach once rounding has taken its part.
+    left = WIDE_SIGMA / own - math.sqrt(size)
+    if not math.sqrt(size) <= MOST_INFLATION * left:
+        raise SettingError(
+            f"rounding must add at most {MOST_INFLATION:.0%} to how far a patient moves a sum, found "
+            f"{math.sqrt(size) / max(left, 1e-9):.1%} for {size} numbers at a noise multiplier of {own:.3g} a hospital. Use a "
+            "smaller model, less noise or more hospitals."
+        )
+    return Lattice(left / reach * _ROOM, FARTHEST)
+
+
 def lattices(mechanism: object, *, rounds: int, shares: int) -> Callable[[str, int], Lattice] | None:
     """By question and size the lattice of its sum, where the mechanism shares noise; else None."""
-    if not isinstance(mechanism, Distributed):
+    if not isinstance(mechanism, SharesNoise):
         return None
     found = mechanism
     return lambda what, size: found.lattice(what, size, rounds=rounds, shares=shares)

@@ -60,6 +60,12 @@ def spread(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.query("margins")
+def margins(message: Message, context: Context) -> Message:
+    """For a synthetic release: counts of values and pairs of values, under masks and with noise."""
+    return _answer(message, context)
+
+
 @app.query("share")
 def share(message: Message, context: Context) -> Message:
     """In a masked study: shares of this hospital's secrets, sealed for the others."""

@@ -20,6 +20,7 @@ from fedhealth.core.errors import Refused
 from fedhealth.core.privacy_event import Unbounded, as_json
 from fedhealth.privacy.ledger import Entry
 from fedhealth.privacy.patient_level import PatientLevel
+from fedhealth.privacy.release import Release
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
@@ -61,7 +62,7 @@ def charge(
     """
     event: Event = Unbounded()
     most = None
-    if isinstance(mechanism, PatientLevel):
+    if isinstance(mechanism, PatientLevel | Release):
         for name, delta in (("privacy.delta", mechanism.delta), ("policy.delta", manifest.policy.delta)):
             _check_delta(name, delta, patients)
         event, most = mechanism.event(purpose, course), mechanism.planned_times(purpose, study.rounds)
@@ -70,7 +71,7 @@ def charge(
     ):
         return
     cap = manifest.policy.epsilon_cap
-    view = mechanism.view if isinstance(mechanism, PatientLevel) else "updates"
+    view = mechanism.view if isinstance(mechanism, PatientLevel | Release) else "updates"
     entry = Entry(study=study.name, digest=digest, what=purpose, event=event, view=view, cohort=manifest.name)
     ledger.charge(entry, epsilon_cap=math.inf if cap is None else cap, delta=manifest.policy.delta, most=most)
 

@@ -21,7 +21,7 @@ from fedhealth.core.parts import build
 from fedhealth.core.study import digest, study_from, unpacked
 from fedhealth.evaluation.spans import spans_of
 from fedhealth.governance.approval import OneStudy
-from fedhealth.privacy.distributed import Distributed, lattices
+from fedhealth.privacy.distributed import SharesNoise, lattices
 from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import wide
 from fedhealth.secagg.plain import Plain
@@ -179,7 +179,7 @@ class Client:
             lattice=lattices(mechanism, rounds=self.study.rounds, shares=masked.shares),
         )  # fmt: skip
         stream = f"{self.manifest.name} {request.round_} {request.purpose} share"
-        noise = partial(wide, source=mechanism.source(stream)) if isinstance(mechanism, Distributed) else None
+        noise = partial(wide, source=mechanism.source(stream)) if isinstance(mechanism, SharesNoise) else None
         return opened.begin(
             private, content, terms, self.manifest.name, floor=self.manifest.policy.min_cohort, noise=noise
         )

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import Refused
-from fedhealth.privacy.distributed import Distributed
+from fedhealth.evaluation.margins import MARGINS
+from fedhealth.privacy.distributed import SharesNoise
 from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.patient_level import PatientLevel
+from fedhealth.privacy.release import Release
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.budget import charge
 from fedhealth.site.private_round import course_of
@@ -125,12 +127,19 @@ def open_round(
             found="both",
             remedy="Use privacy=distributed under masks, or secagg=plain.",
         )
-    if isinstance(mechanism, Distributed) and not is_masked:
+    if isinstance(mechanism, SharesNoise) and not is_masked:
         raise Refused(
             "not_private",
-            rule="a study with privacy=distributed must be masked, since each hospital adds a share of the noise only",
+            rule="a study whose hospitals share noise must be masked, since each adds a share of it only",
             found="secagg=plain",
             remedy="Use secagg=masked.",
+        )
+    if purpose == MARGINS and not isinstance(mechanism, Release):
+        raise Refused(
+            "not_private",
+            rule="counts of pairs of values must leave with privacy=release, whose noise hides a rare pair",
+            found=str(study.privacy.get("_target_")),
+            remedy="Ask by fedhealth synthesize.",
         )
     course = None
     if isinstance(mechanism, PatientLevel) and purpose in ("train", "evaluate"):

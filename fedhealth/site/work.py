@@ -11,6 +11,7 @@ from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
+from fedhealth.evaluation.margins import MARGINS, MarginLayout
 from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
 from fedhealth.models.weights import load_weights
 from fedhealth.privacy.distributed import Distributed
@@ -56,6 +57,14 @@ def spread(permit: Permit, request: Request) -> Update:
     means = np.asarray(request.arrays["means"], dtype=np.float64)
     vector = second_pass(layout, part.columns, means, min_cell=permit.manifest.policy.min_cell)
     return Update(len(part.y), {SUM: vector})
+
+
+def margins(permit: Permit, request: Request) -> Update:
+    """How many training patients have each value and pair of values, in units of what one patient moves (`evaluation.margins`)."""
+    del request
+    part, layout = permit.cohort.part("train"), MarginLayout.of(permit.study)
+    counts = layout.counts(layout.cells(part.columns, part.y))
+    return Update(len(part.y), {SUM: counts / layout.sensitivity})
 
 
 def train(permit: Permit, request: Request) -> Update:
@@ -104,6 +113,7 @@ WORK: dict[str, Callable[[Permit, Request], Update]] = {
     "query.shape": shape,
     "query.moments": moments,
     "query.spread": spread,
+    MARGINS: margins,
     "train": train,
     "evaluate": evaluate,
 }
