@@ -1,4 +1,4 @@
-"""The command line: `fedhealth simulate | report | runs | sites | site | coordinator | federate | audit-privacy`.
+"""The command line: `fedhealth simulate | report | runs | stats | sites | site | coordinator | federate | audit-privacy`.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 integrity failure, 130
 interrupted. A failure a user can act on is one line on standard error.
@@ -26,6 +26,7 @@ from fedhealth import (
     preview_command,
     receipts_command,
     site_command,
+    stats_command,
     study_command,
     synthesize_command,
 )
@@ -145,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     synthesize_command.add_to(commands)
     audit_log_command.add_to(commands)
     study_command.add_to(commands)
+    stats_command.add_to(commands)
     return parser
 
 

@@ -310,8 +310,14 @@ def _grid(
 
 
 @contextlib.contextmanager
-def asked_here(simulation: Simulation, store: Store) -> Iterator[PolicyGrid]:
-    """All hospitals in this process, for a question outside a study's rounds; each must answer that the plan needs."""
+def asked_here(simulation: Simulation, store: Store, *, least: int | None = None) -> Iterator[PolicyGrid]:
+    """All hospitals in this process, for a question outside a study's rounds.
+
+    Args:
+        simulation: the study.
+        store: where its hospitals keep what they must.
+        least: how many must answer; by default as many as its rounds need.
+    """
     flower.quiet()
     study, names = simulation.study, dict(enumerate(simulation.study.roster, start=FIRST_NODE))
     nodes = _nodes(simulation, store.folder).values()
@@ -319,7 +325,7 @@ def asked_here(simulation: Simulation, store: Store) -> Iterator[PolicyGrid]:
     try:
         grid = policed(inner, names, study, simulation.digest, poll_s=0)
         grid.ask(study.roster)
-        grid.need(plan_for(study).least)
+        grid.need(plan_for(study).least if least is None else least)
         yield grid
     finally:
         inner.close()

@@ -29,6 +29,7 @@ ROOTS = {
     "receipts_command",
     "study_command",
     "study_document",
+    "stats_command",
     "compose",
     "conduct",
     "coordinating",

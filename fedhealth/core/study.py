@@ -19,6 +19,7 @@ from fedhealth.core.features import FeatureSpec
 from fedhealth.core.settings import read, settings
 from fedhealth.core.signing_key import fault_of_key
 from fedhealth.core.split import Split
+from fedhealth.core.tabulation import Tabulation
 from fedhealth.core.task import Task
 from fedhealth.core.training import LocalTraining
 
@@ -79,7 +80,7 @@ class Study:
 
     `model`, `strategy`, `server_optimiser`, `privacy`, `secagg` and `engine` are parts: `_target_` and their
     settings (see `core.parts`). `roster` names the hospitals; a masked study also holds their
-    `identities`, each one's public Ed25519 key in hex.
+    `identities`, each one's public Ed25519 key in hex. A study with a `tabulation` is one of tables.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Study:
     secagg: dict[str, Any]
     engine: dict[str, Any]
     identities: dict[str, str] = field(default_factory=dict)
+    tabulation: Tabulation = field(default_factory=Tabulation)
 
     def __post_init__(self) -> None:
         if self.identities:

@@ -10,12 +10,13 @@ from fedhealth.core.split import PARTS
 from fedhealth.evaluation.margins import MARGINS, MarginLayout
 from fedhealth.evaluation.moments import MomentLayout
 from fedhealth.evaluation.scores import SummaryLayout
+from fedhealth.evaluation.tables import TableLayout
 
 if TYPE_CHECKING:
     from fedhealth.core.study import Study
 
 #: By question, whose answer is a sum.
-QUESTIONS = ("query.shape", "query.moments", "query.spread", "query.margins", "evaluate")
+QUESTIONS = ("query.shape", "query.moments", "query.spread", "query.margins", "query.table", "evaluate")
 
 
 def spans_of(study: Study, question: str, *, grouped: bool = False) -> tuple[Span, ...]:
@@ -33,6 +34,8 @@ def spans_of(study: Study, question: str, *, grouped: bool = False) -> tuple[Spa
         return moments.second_spans()
     if question == MARGINS:
         return (Span("margins", MarginLayout.of(study).size),)
+    if question == "query.table":
+        return TableLayout.of(study).spans()
     if question == "evaluate":
         return SummaryLayout.of(study, grouped=grouped).spans()
     raise SettingError(

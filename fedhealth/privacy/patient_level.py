@@ -54,7 +54,8 @@ class PatientLevel:
         max_grad_norm: the L2 norm to which a patient's gradient is clipped.
         sampling_rate: each patient's chance to be in a step.
         clipping: of the whole gradient at once, `flat`, or otherwise.
-        statistics_noise: the noise on counts of patients, in patients.
+        statistics_noise: the noise on counts of patients, in patients; on tables, over how far one patient
+            moves all of them together.
         evaluation_noise: the noise on each cell of a score histogram, in patients.
         evaluate_every: rounds between two looks at the validation patients; null for none, and
             the last round's model is taken.
@@ -173,7 +174,7 @@ class PatientLevel:
         return NoiseSource(insecure_seed=None if seed is None else seed_of(seed, purpose=stream))
 
     def _noise_on(self, what: str) -> float:
-        if what == "query.shape":
+        if what in ("query.shape", "query.table"):
             return self.statistics_noise
         if what == "evaluate":
             return self.evaluation_noise

@@ -66,6 +66,12 @@ def margins(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.query("table")
+def table(message: Message, context: Context) -> Message:
+    """The tables of a study of tables."""
+    return _answer(message, context)
+
+
 @app.query("share")
 def share(message: Message, context: Context) -> Message:
     """In a masked study: shares of this hospital's secrets, sealed for the others."""

@@ -2,7 +2,8 @@
 
 Every request passes here, and nothing leaves that did not. The order is: the study is
 approved (`governance.approval`); the hospital is not paused; masking is on where the hospital demands it;
-the floors hold; the patients' budget allows it, and is charged. Rows without consent are already
+the floors hold; what is asked for is what the study is for, and no table of before can be
+subtracted from it; the patients' budget allows it, and is charged. Rows without consent are already
 out of the cohort (`site.cohort`). What comes later (quarantine, receipts) is one more rule in
 `open_round`, before the charge: a refusal after it would cost without giving.
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import Refused
 from fedhealth.evaluation.margins import MARGINS
+from fedhealth.evaluation.tables import TableLayout
 from fedhealth.privacy.distributed import SharesNoise
 from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.patient_level import PatientLevel
@@ -24,6 +26,7 @@ from fedhealth.privacy.release import Release
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.budget import charge
 from fedhealth.site.private_round import course_of
+from fedhealth.site.told_columns import ToldColumns
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from fedhealth.site.turns import Turns
 
 log = logging.getLogger(__name__)
+
+#: The one question of a study of tables.
+TABLES = "query.table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +147,18 @@ def open_round(
             found=str(study.privacy.get("_target_")),
             remedy="Ask by fedhealth synthesize.",
         )
+    if bool(study.tabulation.tables) != (purpose == TABLES):
+        raise Refused(
+            "not_asked_for",
+            rule="a study of tables must ask for its tables alone, and another study for none",
+            found=purpose,
+            remedy="Approve another study for the rest.",
+        )
     course = None
     if isinstance(mechanism, PatientLevel) and purpose in ("train", "evaluate"):
         course = course_of(study, mechanism, memory)
+    if purpose == TABLES and not isinstance(mechanism, PatientLevel):
+        ToldColumns(ledger.path.with_suffix(".told.json")).admit(TableLayout.of(study), cohort)
     if not is_known:
         charge(
             ledger, manifest, study, mechanism, digest=digest, purpose=purpose,

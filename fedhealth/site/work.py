@@ -13,6 +13,7 @@ from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
 from fedhealth.evaluation.margins import MARGINS, MarginLayout
 from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
+from fedhealth.evaluation.tables import TableLayout
 from fedhealth.models.weights import load_weights
 from fedhealth.privacy.distributed import Distributed
 from fedhealth.privacy.dp_sgd import DpSgd
@@ -67,6 +68,14 @@ def margins(permit: Permit, request: Request) -> Update:
     return Update(len(part.y), {SUM: counts / layout.sensitivity})
 
 
+def tables(permit: Permit, request: Request) -> Update:
+    """The study's tables of all patients, in whichever part of the split (`evaluation.tables`)."""
+    del request
+    everyone, floor = permit.cohort.everyone, permit.manifest.policy.min_cell
+    vector = TableLayout.of(permit.study).answer(everyone.columns, everyone.y, everyone.days, min_cell=floor)
+    return Update(len(everyone), {SUM: vector})
+
+
 def train(permit: Permit, request: Request) -> Update:
     """This hospital's half of a round, by the study's method; its memory is kept before anything leaves."""
     trainer = _trainer(permit, request, permit.round_, private=_private(permit, steps=None))
@@ -114,6 +123,7 @@ WORK: dict[str, Callable[[Permit, Request], Update]] = {
     "query.moments": moments,
     "query.spread": spread,
     MARGINS: margins,
+    "query.table": tables,
     "train": train,
     "evaluate": evaluate,
 }

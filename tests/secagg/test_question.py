@@ -10,6 +10,7 @@ import pytest
 
 from fedhealth.core.split import Split
 from fedhealth.core.study import Study
+from fedhealth.core.tabulation import Tabulation
 from fedhealth.runtime.codec import Request
 from fedhealth.secagg.content.question import task_of
 
@@ -48,6 +49,7 @@ def changed(study: Study, field: str) -> Study:
         "rules": replace(study.rules, timeout_s=1.0),
         "server_optimiser": {"_target_": "another"},
         "secagg": {"_target_": "another"},
+        "tabulation": Tabulation(tables=(("age",),)),
         "seed": study.seed + 1,
         "training": replace(study.training, epochs=study.training.epochs + 1),
         "task": replace(study.task, positive_above=study.task.positive_above + 1),
@@ -59,7 +61,9 @@ def changed(study: Study, field: str) -> Study:
 
 # By part of a study: whether a statistic, and whether training, is another question with it.
 PARTS = {
-    **dict.fromkeys(("name", "title", "rounds", "roster", "identities", "rules", "server_optimiser", "secagg"), (0, 0)),
+    **dict.fromkeys(
+        ("name", "title", "rounds", "roster", "identities", "rules", "server_optimiser", "secagg", "tabulation"), (0, 0)
+    ),
     **dict.fromkeys(("seed", "training", "model", "strategy", "privacy", "engine"), (0, 1)),
     **dict.fromkeys(("task", "features", "split"), (1, 1)),
 }
