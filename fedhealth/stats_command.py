@@ -176,7 +176,7 @@ def _show(found: Tables, promise: str) -> None:
 
     out = console()
     for said in found.findings():
-        out.print(_over_time(said) if "times" in said else _table(said))
+        out.print(Text(said["title"], style="bold"), _over_time(said) if "times" in said else _table(said), sep="\n")
         if lines := _beside(said):
             out.print(Text(lines))
         out.print()
@@ -193,7 +193,7 @@ def _table(said: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     is_cut = any(said["withheld_by"])
-    table = Table(title=escape(said["title"]), title_justify="left", box=None)
+    table = Table(box=None)
     table.add_column("")
     for cell in said["cells"]:
         table.add_column(escape(cell), justify="right")
@@ -212,7 +212,7 @@ def _over_time(said: Mapping[str, Any]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(said["title"]), title_justify="left", box=None)
+    table = Table(box=None)
     for title in ("", "by", "at risk", "events", "without event", "withheld by"):
         table.add_column(title, justify="right" if title else "left")
     rows = zip(said["rows"], said["counts"], said["kaplan_meier"], said["withheld_by"], strict=False)

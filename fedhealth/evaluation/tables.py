@@ -210,7 +210,8 @@ class TableLayout:
             columns: harmonised, each [n].
             y: [n], 1 with the event, else 0.
             days: [n] to the event or the end of follow-up.
-            min_cell: a row with a count below is withheld; where there is noise, none is.
+            min_cell: a row with a count below is withheld, nobody too where the row holds somebody; where there
+                is noise, or it is 1, none is.
         """
         pieces = []
         for table in self.tables:
@@ -396,7 +397,9 @@ def _told(
 
 
 def _hidden(counts: NDArray[np.int64], missing: int, floor: int) -> NDArray[np.bool_]:
-    """[rows + 1] which rows, and whether the missing, a hospital withholds."""
+    """[rows + 1] which rows, and whether the missing, a hospital withholds; with a floor of 1 none."""
+    if floor <= 1:
+        return np.zeros(len(counts) + 1, dtype=np.bool_)
     live = counts[:, counts.sum(axis=0) > 0]
     names = [f"{place:09d}" for place in range(len(counts) + 1)]
     sizes = {name: (*row, sum(row)) for name, row in zip(names, live.tolist(), strict=False) if sum(row)}

@@ -1,0 +1,105 @@
+"""A column is told once without noise: nothing that could be subtracted from it leaves after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedhealth.core.errors import IntegrityError, Refused
+from fedhealth.core.tabulation import Tabulation
+from fedhealth.evaluation.tables import TableLayout
+from fedhealth.simulate import checked, clients
+from fedhealth.site.cohort import Cohort
+from fedhealth.site.told_columns import ToldColumns
+
+
+@pytest.fixture
+def hospital(smoke, tmp_path):
+    """A hospital's record and cohort, and the layout of tables of the smoke study."""
+    simulation = checked(smoke())
+    client = clients(simulation)["galen-heart"]
+
+    def layout(*tables: tuple[str, ...], bins=None) -> TableLayout:
+        spec = simulation.study.features
+        if bins:
+            features = tuple(replace(f, bins=bins) if f.name == "age" else f for f in spec.features)
+            spec = replace(spec, features=features)
+        return TableLayout.of(replace(simulation.study, features=spec, tabulation=Tabulation(tables=tables)))
+
+    return ToldColumns(tmp_path / "hospital" / "told.json"), client.cohort, layout
+
+
+def without(cohort: Cohort, patient: int) -> Cohort:
+    """The cohort after one patient has left."""
+    keep = np.arange(len(cohort.patients)) != patient
+    everyone = cohort.everyone
+    rest = replace(
+        everyone,
+        columns={name: column[keep] for name, column in everyone.columns.items()},
+        y=everyone.y[keep],
+        groups={name: codes[keep] for name, codes in everyone.groups.items()},
+    )
+    return Cohort(cohort.patients[keep], rest, cohort.split[keep])
+
+
+def test_the_same_table_of_the_same_patients_is_told_again_in_whatever_order_they_come(hospital):
+    told, cohort, layout = hospital
+    told.admit(layout(("age",)), cohort)
+    order = np.random.default_rng(0).permutation(len(cohort.patients))
+    shuffled = Cohort(
+        cohort.patients[order],
+        replace(
+            cohort.everyone,
+            columns={name: column[order] for name, column in cohort.everyone.columns.items()},
+            y=cohort.everyone.y[order],
+        ),
+        cohort.split[order],
+    )
+    told.admit(layout(("age",)), shuffled)
+
+
+def test_a_column_is_not_told_again_once_a_patient_has_left(hospital):
+    told, cohort, layout = hospital
+    told.admit(layout(("age",)), cohort)
+    with pytest.raises(Refused, match="other patients") as refusal:
+        told.admit(layout(("age",)), without(cohort, 3))
+    assert refusal.value.code == "told_before"
+    told.admit(layout(("female",)), without(cohort, 3))  # a column of which nothing was told
+
+
+def test_a_column_is_not_told_again_once_a_value_was_corrected(hospital):
+    told, cohort, layout = hospital
+    told.admit(layout(("age",)), cohort)
+    ages = cohort.everyone.columns["age"].copy()
+    ages[0] += 30
+    changed = replace(cohort.everyone, columns={**cohort.everyone.columns, "age": ages})
+    with pytest.raises(Refused):
+        told.admit(layout(("age",)), Cohort(cohort.patients, changed, cohort.split))
+
+
+def test_a_column_is_not_told_again_cut_elsewhere_or_beside_another(hospital):
+    told, cohort, layout = hospital
+    told.admit(layout(("age",)), cohort)
+    for other in (layout(("age",), bins=(50.0, 66.0)), layout(("age", "female"))):
+        with pytest.raises(Refused, match="another table"):
+            told.admit(other, cohort)
+
+
+def test_a_refusal_notes_nothing(hospital):
+    told, cohort, layout = hospital
+    told.admit(layout(("age",)), cohort)
+    with pytest.raises(Refused):
+        told.admit(layout(("female",), ("age", "admission")), cohort)
+    told.admit(layout(("female", "admission")), cohort)
+
+
+def test_the_record_names_no_patient_and_a_spoilt_one_stops_the_hospital(hospital):
+    told, cohort, layout = hospital
+    told.admit(layout(("age",)), cohort)
+    text = told.path.read_text()
+    assert not any(patient in text for patient in cohort.patients.tolist())
+    told.path.write_text("[]")
+    with pytest.raises(IntegrityError):
+        told.admit(layout(("age",)), cohort)
