@@ -11,6 +11,7 @@ patient with all records:
 | training | one sum of clipped gradients a round; of the noise every hospital adds its share |
 | how many patients there are | three counts, summed over hospitals, with noise of `statistics_noise` patients |
 | scores | a histogram by outcome, summed over hospitals, with noise of `evaluation_noise` patients in each cell |
+| tables, of a study that asks for nothing else | one vector, summed over hospitals, noise as on counts (`evaluation.tables`) |
 | means and deviations for scaling, losses | never |
 
 A sum is of at least `min_cohort` hospitals, of which `colluders` may leave their noise out or tell it: so a share

@@ -7,6 +7,7 @@ What a hospital tells of its patients, and how each is made private for a patien
 | training | each step a sum over patients drawn by secret coins, each patient's mean gradient clipped, with noise |
 | how many patients there are | noise on three counts, one of which a patient is in; every weight in a mean is made of it |
 | scores | noise on a histogram by outcome, in one cell of which a patient is |
+| tables, of a study that asks for nothing else | one vector, with noise as on counts (`evaluation.tables`) |
 | means and deviations for scaling | never asked: the study scales by its feature spec's ranges |
 | training losses | never sent |
 

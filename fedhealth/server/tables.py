@@ -33,7 +33,7 @@ class Tables:
         layout: of the study.
         told: by table.
         hospitals: that are in the sum.
-        least: a row that fewer hospitals told is shown to nobody, nor what needs it.
+        least: a row that fewer hospitals told is not shown, nor what needs it.
         noise: the standard deviation of a count, in patients; 0 where counts are exact.
         failed: who did not answer and why, in words.
     """
