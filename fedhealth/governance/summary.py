@@ -58,13 +58,16 @@ def asked(signed: Signed, *, site: str, is_trusted: bool) -> Lines:
         ("runs until", f"{proposal.expires} at the latest"),
         ("hospitals", where),
         ("predicts", _predicts(study)),
-        (
-            "learns",
-            "no model: synthetic patients are made from counts, once"
-            if _is(study.privacy, "Release")
-            else f"a model of kind {_part(proposal.study['model'])}, by {_part(proposal.study['strategy'])}, in {_rounds(study.rounds)}",
-        ),
+        ("learns", _learns(study)),
     ]
+
+
+def _learns(study: Study) -> str:
+    if study.tabulation.tables:
+        return "no model: tables of patients are counted, once"
+    if _is(study.privacy, "Release"):
+        return "no model: synthetic patients are made from counts, once"
+    return f"a model of kind {_part(study.model)}, by {_part(study.strategy)}, in {_rounds(study.rounds)}"
 
 
 def read_of_patients(study: Study) -> Lines:
@@ -90,6 +93,15 @@ def leaves(study: Study) -> Lines:
             "how many training patients have each value and each pair of values, of all features and the outcome cut into "
             "bins, with this hospital's share of the noise"
         )
+        return [("once", counts), ("never", "a patient's row, name or identifier")]
+    if study.tabulation.tables:
+        named = "; ".join(" by ".join(columns) for columns in study.tabulation.tables)
+        how = (
+            "with noise"
+            if _protects_patients(study.privacy)
+            else "without noise, rows below this hospital's min_cell withheld"
+        )
+        counts = f"of all patients, in bins and levels, and means and variances of single numbers, {how}: {named}"
         return [("once", counts), ("never", "a patient's row, name or identifier")]
     groups = ", ".join(group.label or name for name, group in study.features.groups.items())
     by = f", also by {groups}" if groups else ""

@@ -1,7 +1,7 @@
 """A rehearsal: the questions of a study's first round, asked of one hospital on its own machine.
 
 They are asked as in the study and in its order: how many patients, sums for scaling, one
-round of training, scores. What the one hospital answers is all there is, so the model and the
+round of training, scores; of a study of tables its one question. What the one hospital answers is all there is, so the model and the
 scaling start from its patients alone; names, shapes and sizes are the study's.
 """
 
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 from flwr.app import ConfigRecord
 
 from fedhealth.core.study import packed
+from fedhealth.evaluation.tables import TableLayout
 from fedhealth.models.weights import first_network, names_of, weights_of
 from fedhealth.runtime.codec import array_record
 from fedhealth.server.app import learned
 from fedhealth.server.plan import plan_for
 from fedhealth.server.rounds import evaluated, is_looked_at
+from fedhealth.server.statistics import vectors
 from fedhealth.strategies.method import SumServer
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ def rehearse(study: Study, grid: PolicyGrid) -> None:
         QuorumError: the hospital refused or failed.
         DataError: its patients alone leave nothing to learn or test.
     """
+    if study.tabulation.tables:
+        vectors(grid, "query.table", TableLayout.of(study).width)
+        return
     plan = plan_for(study)
     for least in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
         if hasattr(plan.strategy, least):
