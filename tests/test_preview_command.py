@@ -19,6 +19,7 @@ from fedhealth.governance.signing import new_key, signing_key
 from fedhealth.preview import previewed
 from fedhealth.privacy.ledger import Ledger
 from fedhealth.simulate import checked, clients, open_run, run
+from fedhealth.stats_command import tabulated
 from fedhealth.study_document import document_of
 from fedhealth.synthetic.folders import write_sites
 
@@ -214,3 +215,15 @@ def test_receipts_are_listed_and_counted(capsys, drawn, tmp_path):
     assert said(capsys, *words)[0] == 4
     code, _, err = said(capsys, *words[:5], "/nowhere")
     assert (code, "--log must name the folder of a log" in err) == (2, True)
+
+
+def test_of_a_study_of_tables_its_one_answer_is_previewed_and_named_and_nothing_is_noted(drawn):
+    simulation = tabulated(checked(config_of(drawn)), {"tables": [["age", "female"], ["sodium"]]})
+    before = files(drawn.parent)
+    (found,) = previewed(simulation.document, drawn / "hospital-01").leaving
+    assert found.purpose == "query.table"
+    # By hand: 10 bins of 2 and 8 of 1 with their missing, who is withheld in each, and 6 numbers of moments.
+    assert found.parts[0].shape == (10 * 2 + 1 + 11 + 8 + 1 + 9 + 6,)
+    assert files(drawn.parent) == before
+    ((_, what), _) = summary.leaves(simulation.study)
+    assert what.endswith("min_cell withheld: age by female; sodium")
