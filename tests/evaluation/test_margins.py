@@ -112,6 +112,11 @@ def test_what_has_no_margins_is_refused(study):
     bare = FeatureSpec(name="x", features=(Feature(name="lactate"),))
     with pytest.raises(SettingError, match="bins or a range"):
         MarginLayout.of(replace(study, features=bare))
+    series = FeatureSpec(
+        name="x", features=(Feature(name="pulse", kind="series", window_h=(0.0, 4.0), range=(20, 250)),)
+    )
+    with pytest.raises(SettingError, match="found a series"):
+        MarginLayout.of(replace(study, features=series))
     timed = replace(study.task, follow_up=FollowUp(time="days", horizon=30))
     with pytest.raises(SettingError, match="whose outcome is a time"):
         MarginLayout.of(replace(study, task=timed))
