@@ -134,7 +134,7 @@ def test_a_preview_leaves_nothing_behind_and_charges_nothing(drawn):
 @pytest.mark.parametrize("part", options("privacy"))
 def test_a_clinician_is_told_of_a_bound_where_the_ledger_finds_one_and_nowhere_else(drawn, part):
     """Whatever mechanism there is: a new one is told of as none until `governance.summary` has words for it."""
-    also = ["secagg=masked", "strategy=fedsgd"] if part == "distributed" else []
+    also = ["secagg=masked", "strategy=fedsgd"] if part in ("distributed", "release") else []
     document = document_of(config_of(drawn, f"privacy={part}", *also), NAMES)
     found = previewed(document, drawn / "hospital-01")
     words = dict(summary.protection(study_from(document)))["privacy"]

@@ -87,7 +87,7 @@ class MarginLayout:
         """The layout of a study, from what is public alone.
 
         Raises:
-            SettingError: the outcome is a time, or a numeric feature has neither bins nor a range.
+            SettingError: the outcome is a time, or a feature a series or without bins and range.
         """
         if study.task.follow_up is not None:
             raise SettingError(
@@ -185,6 +185,11 @@ class MarginLayout:
 
 
 def _attribute(feature: Feature) -> Attribute:
+    if feature.kind == "series":
+        raise SettingError(
+            f"feature {feature.name}: a synthetic release must be of single values, found a series. Leave it out of the "
+            "features."
+        )
     if feature.kind == "categorical":
         return Attribute(feature.name, levels=feature.levels)
     if feature.kind == "binary":

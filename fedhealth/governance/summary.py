@@ -216,7 +216,7 @@ def _trained(study: Study) -> str:
 
 def _protects_patients(privacy: Mapping[str, Any]) -> bool:
     """Whether a mechanism is known to put noise on what leaves a hospital; of one not known here nothing is claimed."""
-    return _is(privacy, "DpSgd") or _is(privacy, "Distributed")
+    return any(_is(privacy, name) for name in ("DpSgd", "Distributed", "Release"))
 
 
 def _trained_privately(study: Study) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: The one question that has a private form here.
 MARGINS = "query.margins"
 #: What the noise is more than the closed form says, so that an accountant that rounds up stays within epsilon.
-_ROOM = 1 + 1e-4
+_ROOM = 1 + 1e-3
 
 
 @settings

@@ -22,7 +22,15 @@ def counted(study: Study, grid: PolicyGrid) -> tuple[NDArray[np.float64], int]:
     Raises:
         QuorumError: too few answer.
     """
-    layout = MarginLayout.of(study)
-    found, whose = vectors(grid, MARGINS, layout.size)
+    found, whose = asked(study, grid)
     # Hospitals send them over how far a patient moves them.
-    return found[ALL] * layout.sensitivity, len(whose)
+    return found[ALL] * MarginLayout.of(study).sensitivity, len(whose)
+
+
+def asked(study: Study, grid: PolicyGrid) -> tuple[dict[str, NDArray[np.float64]], frozenset[str]]:
+    """The answers as they come, by hospital or of all together, and whose they are.
+
+    Raises:
+        QuorumError: too few answer.
+    """
+    return vectors(grid, MARGINS, MarginLayout.of(study).size)

@@ -10,6 +10,7 @@ from fedhealth.core.split import PARTS
 from fedhealth.privacy.distributed import Distributed
 from fedhealth.privacy.dp_sgd import DpSgd, whole_size
 from fedhealth.privacy.patient_level import PatientLevel
+from fedhealth.privacy.release import Release
 from fedhealth.secagg.masked import Masked
 from fedhealth.strategies.fedsgd import FedSgd
 
@@ -33,6 +34,11 @@ def check_private(
     Raises:
         SettingError: naming the part and what to use in its place.
     """
+    if isinstance(mechanism, Release) and not is_masked:
+        raise SettingError(
+            "privacy=release adds a share of the noise at each hospital, found secagg=plain, which shows every share by "
+            "itself. Use secagg=masked."
+        )
     if not isinstance(mechanism, PatientLevel):
         return
     if isinstance(mechanism, Distributed):

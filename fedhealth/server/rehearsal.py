@@ -14,8 +14,10 @@ from flwr.app import ConfigRecord
 from fedhealth.core.study import packed
 from fedhealth.evaluation.tables import TableLayout
 from fedhealth.models.weights import first_network, names_of, weights_of
+from fedhealth.privacy.release import Release
 from fedhealth.runtime.codec import array_record
 from fedhealth.server.app import learned
+from fedhealth.server.margins import asked
 from fedhealth.server.plan import plan_for
 from fedhealth.server.rounds import evaluated, is_looked_at
 from fedhealth.server.statistics import vectors
@@ -38,6 +40,9 @@ def rehearse(study: Study, grid: PolicyGrid) -> None:
         vectors(grid, "query.table", TableLayout.of(study).width)
         return
     plan = plan_for(study)
+    if isinstance(plan.mechanism, Release):
+        asked(study, grid)
+        return
     for least in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
         if hasattr(plan.strategy, least):
             # Flower would wait for the other hospitals, and for ever.

@@ -22,11 +22,11 @@ def ask(smoke_study, tmp_path):
     study = smoke_study
     cohort, _ = load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
 
-    def opened(study=study, digest="a" * 64, **policy):
+    def opened(study=study, digest="a" * 64, purpose="train", **policy):
         changed = replace(manifest, policy=replace(manifest.policy, **policy))
         return open_round(
             changed, study, cohort, Memory(tmp_path),
-            digest=digest, approved=OneStudy("a" * 64), is_masked=False, round_=1, purpose="train",
+            digest=digest, approved=OneStudy("a" * 64), is_masked=False, round_=1, purpose=purpose,
             mechanism=Plain(), ledger=Ledger(tmp_path / "ledger.sqlite"),
         )  # fmt: skip
 
@@ -45,6 +45,7 @@ def test_an_approved_study_gets_a_permit(ask):
         ({"require_masking": True}, "masking_required"),
         ({"min_cohort": 4}, "too_few_sites"),
         ({"min_patients": 10_000}, "cohort_too_small"),
+        ({"purpose": "query.margins"}, "not_private"),
     ],
 )
 def test_a_rule_that_does_not_hold_refuses_by_its_code(ask, change, code):
