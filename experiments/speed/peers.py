@@ -241,7 +241,8 @@ def on_ray(data: Data, rounds: int) -> dict:
         import torch
 
         torch.set_num_threads(1)
-        own = context_data(sites)
+        # By its module: what is cached can't travel to another process by value.
+        own = importlib.import_module("peers").context_data(sites)
         k, round_ = int(context.node_config["partition-id"]), int(message.content["config"]["server-round"]) - 1
         net = network()
         net.load_state_dict(message.content["arrays"].to_torch_state_dict())
