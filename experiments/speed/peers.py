@@ -7,6 +7,7 @@ same patients, first weights and order of patients, and times the training and a
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import json
 import resource
