@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedhealth import simulate
+from fedhealth.runtime import block
 from fedhealth.simulate import checked, open_run, run
 
 
@@ -34,6 +35,7 @@ def told(store):
 
 @pytest.mark.process
 def test_two_processes_give_the_bytes_of_one_together_and_apart(smoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(block, "MOST", 4)
     for apart in (32, 2):
         monkeypatch.setattr(simulate, "APART", apart)
         one, two = (

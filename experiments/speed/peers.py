@@ -7,6 +7,7 @@ same patients, first weights and order of patients, and times the training and a
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import json
 import resource
@@ -241,7 +242,8 @@ def on_ray(data: Data, rounds: int) -> dict:
         import torch
 
         torch.set_num_threads(1)
-        own = context_data(sites)
+        # By its module: what is cached can't travel to another process by value.
+        own = importlib.import_module("peers").context_data(sites)
         k, round_ = int(context.node_config["partition-id"]), int(message.content["config"]["server-round"]) - 1
         net = network()
         net.load_state_dict(message.content["arrays"].to_torch_state_dict())

@@ -23,7 +23,7 @@ os.environ.update(OMP_NUM_THREADS="1", FLWR_TELEMETRY_ENABLED="0", RAY_USAGE_STA
 
 HERE = Path(__file__).parent
 #: What is not in FedHealth's own environment.
-NEEDS = {"jax": "jax==0.10.2", "fedjax": "fedjax==0.0.17", "pfl": "pfl==0.6.0", "nvflare": "nvflare==2.9.0"}
+NEEDS = {"jax": "jax==0.10.2"}
 INSIDE = ("torch", "fedhealth", "fedhealth 2", "plain engine", "ray")
 PEERS = (*INSIDE, "jax")
 #: Multiplications and additions of one patient's step of the MLP, and of a core in a second where nothing else limits it.

@@ -64,8 +64,8 @@ class Answer:
 
 
 def size_of(roster: int) -> int:
-    """How many of so many hospitals make a block: at least two blocks where there are enough to share."""
-    return min(MOST, max(-(-roster // 2), 4))
+    """How many of so many hospitals make a block: all of few, for more of them at once is faster; else a half at most."""
+    return roster if roster < MOST else min(MOST, -(-roster // 2))
 
 
 def answered(crew: Crew, asked: Sequence[Asked], *, is_summed: bool) -> list[Answer]:

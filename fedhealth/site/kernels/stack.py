@@ -47,7 +47,7 @@ def in_order(network: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]
 
 def height(parameters: int) -> int:
     """How many networks of so many parameters go into a stack: a function of the model alone, of no machine."""
-    return min(max(MOST_PARAMETERS // max(parameters, 1), 1), MOST_STACKED)
+    return min(max(round(MOST_PARAMETERS / max(parameters, 1)), 1), MOST_STACKED)
 
 
 class Stack:
