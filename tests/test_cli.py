@@ -50,7 +50,7 @@ def said(capsys, *words: str) -> tuple[int, str]:
         (["rules.patience=2", "split={train: 0.7, validation: 0.0, test: 0.3}"], 2, "needs validation patients"),
         (["split.train=0.9"], 2, "must be at least 0 and sum to 1"),
         (["runtime.workers=-1"], 2, "`workers` must be 0 or more, found -1"),
-        (["engine.device=gpu"], 2, "`device` must be cpu, cuda or cuda:N, found 'gpu'"),
+        (["engine.device=gpu"], 2, "`device` must be auto, cpu, cuda or cuda:N, found 'gpu'"),
         (["run.baselines=[best]"], 2, "`run.baselines` may be local, pooled, oracle, found best"),
         (["task=heart", "features=heart"], 2, "galen-heart: a task must have a synthetic outcome, found 'heart'"),
         (["features=heart"], 2, "must be generated, found"),
