@@ -11,7 +11,7 @@ from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.evaluation.moments import MomentLayout, first_pass, global_means, global_moments, second_pass
 from fedhealth.simulate import checked, clients
 from fedhealth.site import baselines
-from fedhealth.site.engines.plain import Plain
+from fedhealth.site.engines.batched import Batched
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def scaling(study, client) -> Preprocessor:
 def fits(monkeypatch):
     """The training settings of each round that any baseline ran."""
     seen = []
-    honest = Plain.fit
+    honest = Batched.fit
 
     def fit(self, network, x, y, training, rng):
         seen.append(training)
         return honest(self, network, x, y, training, rng)
 
-    monkeypatch.setattr(Plain, "fit", fit)
+    monkeypatch.setattr(Batched, "fit", fit)
     return seen
 
 
@@ -65,4 +65,4 @@ def test_a_baseline_keeps_its_best_round_by_the_watched_measure(simulation, watc
     at = int(np.argmin([value for _, value in seen])) + 1
     _, again = baselines.local(replace(study, rounds=at), client)
     x = preprocessor.apply(client.cohort.part("test").columns)
-    assert (Plain().predict(best, x) == Plain().predict(again, x)).all()
+    assert (Batched().predict(best, x) == Batched().predict(again, x)).all()
