@@ -105,6 +105,7 @@ def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
     from fedhealth.release.fit import fitted
     from fedhealth.release.floor import refuse_few, refuse_near
     from fedhealth.release.records import csv_text, drawn
+    from fedhealth.release.smoothing import smoothed
     from fedhealth.secagg.masked import Masked
     from fedhealth.server.margins import counted
     from fedhealth.server.store import Store
@@ -129,7 +130,9 @@ def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
             counts, hospitals = counted(study, grid)
     patients = layout.patients(counts)
     refuse_few(patients)
-    cells = drawn(layout, fitted(layout, counts, seed=study.seed), round(patients), seed=study.seed)
+    noise = mechanism.noise_multiplier * layout.sensitivity * math.sqrt(hospitals / sealing.shares)
+    mixture = fitted(layout, smoothed(layout, counts, noise=noise), seed=study.seed)
+    cells = drawn(layout, mixture, round(patients), seed=study.seed)
     found = checked(study, layout, _real(simulation, layout), cells)
     out.mkdir(parents=True, exist_ok=True)
     _write(out, CHECK, found, validation_text(found))
@@ -138,7 +141,7 @@ def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
     described = card(
         study, layout, rows=len(cells), hospitals=hospitals, promised=str(mechanism.planned()),
         alone=str(mechanism.opened(shares=sealing.shares)), statement=mechanism.statement(),
-        noise=mechanism.noise_multiplier * layout.sensitivity * math.sqrt(hospitals / sealing.shares),
+        noise=noise,
         digests={"study": simulation.digest, PATIENTS: hashlib.sha256(text.encode()).hexdigest()},
     )  # fmt: skip
     _write(out, CARD, described, card_text(described))

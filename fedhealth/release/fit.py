@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fedhealth.evaluation.margins import MarginLayout
 
 #: Rows of the mixture. Fewer can't hold all pairs, more take longer and fit noise.
-ROWS = 1500
+ROWS = 800
 STEPS = 400
 LEARNING_RATE = 0.1
 #: How much more a pair with the outcome counts: what is learned from a release is the outcome.

@@ -16,6 +16,7 @@ from fedhealth.release import fit
 from fedhealth.release.card import NOT_FOR, card, card_text
 from fedhealth.release.floor import refuse_few, refuse_near
 from fedhealth.release.records import csv_text, drawn
+from fedhealth.release.smoothing import smoothed
 
 SPEC = FeatureSpec(
     name="tiny",
@@ -68,6 +69,16 @@ def test_a_release_of_exact_counts_has_nearly_those_counts_and_more_noise_takes_
     # Independent draws of the same single values, so that the pairs are what was learned.
     shuffled = np.column_stack([rng.permutation(column) for column in real.T])
     assert by_noise[1] < apart(layout, real, shuffled) / 2
+
+
+def test_smoothing_takes_noise_off_pairs_and_leaves_exact_counts_and_single_values_alone(study):
+    layout, rng = MarginLayout.of(study), np.random.default_rng(8)
+    exact = layout.counts(patients(layout, 4000, rng))
+    noisy, single = exact + 40 * rng.standard_normal(layout.size), layout.starts[-1]
+    assert smoothed(layout, exact, noise=0.0) == pytest.approx(exact, abs=1e-6)
+    found = smoothed(layout, noisy, noise=40.0)
+    assert np.array_equal(found[:single], noisy[:single])
+    assert np.square(found - exact)[single:].sum() < 0.8 * np.square(noisy - exact)[single:].sum()
 
 
 def test_the_same_sum_and_seed_give_the_same_release_and_another_seed_another(study):
