@@ -1,4 +1,4 @@
-"""The command line: `fedhealth simulate | report | runs | stats | sites | site | coordinator | federate | audit-privacy`.
+"""The command line: `fedhealth simulate | report | runs | stats | synthesize | sites | site | coordinator | federate | audit-privacy`.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 3 refused by policy, 4 integrity failure, 130
 interrupted. A failure a user can act on is one line on standard error.

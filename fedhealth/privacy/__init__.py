@@ -2,7 +2,8 @@
 
 A mechanism is a `@settings` class with one verb, `privatise(update, what) ->
 PrivateUpdate`. `plain` does nothing, and says so by an event of infinite cost; `dp_sgd` bounds
-what a patient loses, at each hospital by itself, and `distributed` in the masked sum over hospitals; `central` leaves the noise to the coordinator, and bounds what the
+what a patient loses, at each hospital by itself, and `distributed` in the masked sum over hospitals, `release` in the one
+sum behind synthetic patients; `central` leaves the noise to the coordinator, and bounds what the
 models tell of a hospital.
 
 What mechanisms are made of and judged by:
