@@ -19,7 +19,7 @@ GRADIENT = "gradient"
 
 @settings
 class FedSgd(Method):
-    """FedSGD (McMahan et al. 2017, arXiv 1602.05629, section 2): hospitals send a gradient and no weights.
+    """FedSGD (McMahan 2017, arXiv:1602.05629, section 2, algorithm 1 with one step): hospitals send a gradient and no weights.
 
     Without privacy it is of all their training patients, so the round is a step of gradient descent on
     the pooled patients, exactly. Under `privacy=distributed` it is a sum over patients drawn by secret coins,
