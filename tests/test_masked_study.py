@@ -119,7 +119,7 @@ def test_statistics_under_masks_are_the_sums_themselves(four, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedadam", "scaffold", "newton", "afl", "fednova"])
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedadam", "scaffold", "newton", "afl", "fednova", "fedsgd"])
 def test_hospitals_lost_at_any_stage_leave_what_the_plain_study_without_them_gives(four, tmp_path, strategy):
     words = ("rounds=6", f"strategy={strategy}")
     plain, _ = conducted(four(*words), tmp_path / "plain", lost_before_the_sum)
@@ -149,7 +149,7 @@ def test_every_strategy_that_needs_a_sum_gives_under_masks_what_it_gives_in_plai
 def test_the_strategies_that_a_mask_allows_are_all_tested():
     stems = {path.stem for path in (configs_folder() / "strategy").glob("*.yaml")}
     each = {"krum", "multikrum", "bulyan", "fedmedian", "fedtrimmedavg", "qfedavg"}
-    assert stems - each == {*REST, "fedavg", "fedprox", "fedadam", "scaffold", "newton", "afl", "fednova"}
+    assert stems - each == {*REST, "fedavg", "fedprox", "fedadam", "scaffold", "newton", "afl", "fednova", "fedsgd"}
 
 
 def test_nothing_of_one_hospital_travels_in_clear(four, tmp_path):
