@@ -54,14 +54,14 @@ def own_sites(tmp_path, **policy):
 def asked(monkeypatch):
     """Every request that a hospital of this process gets, and what it answers, as (purpose, round, metrics)."""
     heard = []
-    answer = Client.answer
+    closed = Client.closed  # what every answer passes last, whether hospitals answer one by one or together
 
-    def listening(self, request, memory, keys=None):
-        sealed = answer(self, request, memory, keys)
-        heard.append((request.purpose, request.round_, dict(sealed.metrics)))
+    def listening(self, opened, update, memory, keys):
+        sealed = closed(self, opened, update, memory, keys)
+        heard.append((opened.request.purpose, opened.request.round_, dict(sealed.metrics)))
         return sealed
 
-    monkeypatch.setattr(Client, "answer", listening)
+    monkeypatch.setattr(Client, "closed", listening)
     return heard
 
 

@@ -75,7 +75,9 @@ def test_no_true_count_no_mean_and_no_loss_reaches_the_coordinator(smoke):
 
 def test_the_report_prints_the_epsilon_with_all_that_it_depends_on(smoke):
     # Little noise on scores, and many patients to test on: results of a few are withheld now and then.
-    config = smoke(*PRIVATE, "privacy.epsilon=30", "privacy.evaluation_noise=0.5", "split={train: 0.3, validation: 0.1, test: 0.6}")
+    config = smoke(
+        *PRIVATE, "privacy.epsilon=30", "privacy.evaluation_noise=0.5", "split={train: 0.3, validation: 0.1, test: 0.6}"
+    )
     store = conducted(config)
     report = reported(checked(config), store)
     for words in ("ε = 30, δ = 1e-05", "a patient with all records", "added or removed", "the coordinator included",
