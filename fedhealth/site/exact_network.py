@@ -161,11 +161,18 @@ def check_layers(network: nn.Module) -> None:
                 f"privacy=dp_sgd needs each patient's own gradient, found {type(layer).__name__}, whose output for one "
                 "patient depends on the others. Use model.normalisation=layer."
             )
-        if not isinstance(layer, nn.Linear | nn.LayerNorm | nn.ReLU | nn.Sequential):
-            raise SettingError(
-                "privacy=dp_sgd knows the gradient by patient of Linear, LayerNorm and ReLU layers one after the other, "
-                f"found {type(layer).__name__}. Use model=logistic or mlp."
-            )
+    unknown = [
+        layer
+        for layer in network.modules()
+        if not isinstance(layer, nn.Linear | nn.LayerNorm | nn.ReLU | nn.Sequential)
+    ]
+    if unknown:
+        # A layer rather than what holds it, where there is one.
+        named = next((layer for layer in unknown if not list(layer.children())), unknown[0])
+        raise SettingError(
+            "privacy=dp_sgd knows the gradient by patient of Linear, LayerNorm and ReLU layers one after the other, "
+            f"found {type(named).__name__}. Use model=logistic or mlp."
+        )
 
 
 def _in_order(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
