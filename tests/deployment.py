@@ -20,7 +20,7 @@ from fedhealth.runtime.deployment.site_folder import SiteFolder
 from fedhealth.runtime.deployment.supervisor import running
 
 
-def until(happened, what: str, limit_s: float = 60.0, look_s: float = 0.02):
+def until(happened, what: str, limit_s: float = 240.0, look_s: float = 0.02):
     """What `happened` gives, once it gives something."""
     deadline = time.monotonic() + limit_s
     while not (found := happened()):
