@@ -7,7 +7,8 @@ of one patient beside them; then no bound on one patient's part would hold.
 
 So what goes into a linear layer lies on a lattice, and so do its weights, both so coarse that
 every product and every sum of products is a float64 without rounding. Then no order of adding matters.
-What comes after (activation, normalisation within a row) is computed element by element or row by row.
+What comes after (activation, normalisation within a row) is computed element by element, and sums within
+a row in an order that depends on its width alone.
 Gradients go back in plain float64: nothing there jumps, so their rounding is bounded, by
 `ExactNetwork.rounding`.
 """
@@ -18,6 +19,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -112,20 +114,28 @@ class ExactNetwork:
 
         The usual bound on sums of k products, k units of what their absolute values add up to
         (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1), goes back
-        layer by layer; what goes forward has no rounding. `closely` is a smaller bound, at the
-        price of some matrix products.
+        layer by layer; what goes forward has no rounding. What is passed on has a length of at most
+        `far` and is off by at most `off` units. `closely` is a smaller bound, at the price of some matrix products.
+
+        Raises:
+            Refused: a weight is not finite.
         """
-        far, units, total = 1.0, float(SIGMOID), 0.0
+        far, off, total = 1.0, float(SIGMOID), 0.0
         for _, layer in reversed(self._layers):
             if isinstance(layer, nn.Linear):
-                total += units * far * (CAP * math.sqrt(layer.in_features) + 1)
-                far *= _stretch(layer.weight.detach(), closely=closely)
-                units += 2 * layer.out_features
+                total += off * (CAP * math.sqrt(layer.in_features) + 1)
+                weight, _ = _rounded(layer)
+                # Absolute values stretch by as much as all singular values together, also where the matrix does not.
+                length = float(torch.linalg.vector_norm(weight))
+                stretch = min(length, _stretch(weight)) if closely else length
+                off = off * stretch + (layer.out_features + 2) * far * length
+                far *= stretch
             elif isinstance(layer, nn.LayerNorm):
                 width = math.prod(layer.normalized_shape)
-                total += units * far * (math.sqrt(width) + 1)
-                far *= float(layer.weight.detach().abs().max()) / math.sqrt(layer.eps)
-                units += 3 * width + 30
+                total += off * (math.sqrt(width) + 1)
+                stretch = float(layer.weight.detach().abs().max()) / math.sqrt(layer.eps)
+                off = (off + (3 * width + 30) * far) * stretch
+                far *= stretch
         return 2 * UNIT * total
 
     def _passed(self, x: torch.Tensor) -> tuple[torch.Tensor, list[_Step]]:
@@ -138,11 +148,9 @@ class ExactNetwork:
                     steps.append(_Step(name, layer, x, onto, (weight,)))
                     x = torch.addmm(bias, onto, weight.T)
                 elif isinstance(layer, nn.LayerNorm):
-                    out, mean, spread = torch.native_layer_norm(
-                        x, layer.normalized_shape, layer.weight, layer.bias, layer.eps
-                    )
-                    steps.append(_Step(name, layer, x, (x - mean) * spread, (mean, spread)))
-                    x = out
+                    normal, spread = _normalised(x, layer.eps)
+                    steps.append(_Step(name, layer, x, normal, (spread,)))
+                    x = (normal * layer.weight).add_(layer.bias)
                 else:
                     steps.append(_Step(name, layer, x, x))
                     x = x.clamp_min(0.0)
@@ -208,15 +216,40 @@ def _largest(weight: torch.Tensor) -> float:
     return max(abs(float(end)) for end in torch.aminmax(weight))
 
 
-def _stretch(weight: torch.Tensor, *, closely: bool) -> float:
-    """At least the factor by which the matrix makes a vector longer: a norm of it, or of the eighth power of its singular values."""
-    if not closely:
-        return float(torch.linalg.vector_norm(weight))
-    power = weight @ weight.T if weight.shape[0] < weight.shape[1] else weight.T @ weight
+def _normalised(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """[n, width] rows of mean 0 and, but for `eps`, variance 1; and [n, 1] what they were multiplied by.
+
+    The variance is of the very differences that are divided, so no row is longer than the root of the width,
+    however the mean was rounded.
+    """
+    centred = x - _row_sums(x) / x.shape[1]
+    variance = _row_sums(centred * centred) / x.shape[1] + eps
+    # NumPy's root is the processor's, rounded once; torch may hand it to a library that promises less.
+    spread = torch.from_numpy(1 / np.sqrt(variance.numpy()))
+    return centred * spread, spread
+
+
+def _row_sums(x: torch.Tensor) -> torch.Tensor:
+    """[n, 1] each row's sum: half is added to half, so the order is the same whatever row it is and how many there are."""
+    while (width := x.shape[1]) > 1:
+        half = width // 2
+        folded = x[:, :half] + x[:, half : 2 * half]
+        x = torch.cat([folded, x[:, 2 * half :]], dim=1) if width % 2 else folded
+    return x
+
+
+def _stretch(weight: torch.Tensor) -> float:
+    """At least the factor by which the matrix makes a vector longer: a norm of the eighth power of its singular values."""
+    # Of a matrix with 1 for its largest number: the eighth power of a small one would vanish.
+    largest = _largest(weight)
+    if largest == 0:
+        return 0.0
+    scaled = weight / largest
+    power = scaled @ scaled.T if weight.shape[0] < weight.shape[1] else scaled.T @ scaled
     for _ in range(2):
         power = power @ power
     # The products' own rounding is far below this room.
-    return math.pow(float(torch.linalg.vector_norm(power)), 1 / 8) * (1 + 1e-6)
+    return largest * math.pow(float(torch.linalg.vector_norm(power)), 1 / 8) * (1 + 1e-6)
 
 
 def _own(step: _Step, back: torch.Tensor, moving: Collection[str]) -> dict[str, Gradients]:
@@ -237,11 +270,11 @@ def _before(step: _Step, back: torch.Tensor) -> torch.Tensor:
     if isinstance(layer, nn.Linear):
         found: torch.Tensor = aten.hardtanh_backward(back @ step.beside[0], step.came, -CAP, CAP)
     elif isinstance(layer, nn.LayerNorm):
-        mean, spread = step.beside
-        found = aten.native_layer_norm_backward(
-            back, step.came, layer.normalized_shape, mean, spread,
-            layer.weight.detach(), layer.bias.detach(), [True, False, False],
-        )[0]  # fmt: skip
+        # By the normal row: by the row itself, far from 0 as it may lie, what cancels would leave nothing but rounding.
+        (spread,), normal = step.beside, step.used
+        back = back * layer.weight.detach()
+        mean, along = _row_sums(back) / back.shape[1], _row_sums(back * normal) / back.shape[1]
+        found = (back - mean - normal * along) * spread
     else:
         found = aten.threshold_backward(back, step.came, 0.0)
     return found

@@ -141,10 +141,72 @@ def test_the_closer_bound_lies_between_the_largest_singular_values_and_the_loose
         for layer in made:
             if isinstance(layer, torch.nn.Linear):
                 layer.weight.div_(torch.linalg.matrix_norm(layer.weight, 2))
-    # All singular values are at most 1 now, so no layer stretches: 60 inputs' worth of units and no product of norms.
-    flat = 2 * 2**-53 * (8 * (64 * 23**0.5 + 1) + 10 * (64 * 40**0.5 + 1) + 56 * (64 * 30**0.5 + 1))
-    assert flat <= exact.rounding(closely=True) <= 1.5**2 * flat
-    assert exact.rounding(closely=True) < exact.rounding() / 2
+    # All singular values are at most 1 now, so no layer stretches. What sums of 1 and of 23 products round off adds up.
+    length = float(torch.linalg.vector_norm(made[2].weight.detach()))
+    units = [8, 8 + 3, 8 + 3 + 25 * length]
+    flat = 2 * 2**-53 * sum(k * (64 * n**0.5 + 1) for k, n in zip(units, (23, 40, 30), strict=True))
+    assert flat * (1 - 1e-6) <= exact.rounding(closely=True) <= 1.5**2 * flat
+    assert exact.rounding(closely=True) < 0.9 * exact.rounding()
+
+
+@pytest.mark.parametrize("small", [1e-30, 1e-36, 3e-42])
+def test_the_closer_bound_does_not_lose_a_layer_whose_weights_are_next_to_nothing(small):
+    """One layer of float32's smallest numbers, and large ones beside it that make its gradients large again."""
+    made = network(Mlp(hidden=(16, 16, 16)), 8)
+    with torch.no_grad():
+        made[2].weight.div_(torch.linalg.matrix_norm(made[2].weight, 2)).mul_(1e20)
+        made[4].weight.div_(torch.linalg.matrix_norm(made[4].weight, 2)).mul_(1e20)
+        made[6].weight.mul_(small)
+        for layer in (made[2], made[4], made[6]):
+            layer.bias.zero_()
+        whole = float(torch.linalg.matrix_norm(made[6].weight, 2)) * 1e40
+    # One unit in the last place of the largest gradient that reaches the first layer is less than what is said.
+    assert 2**-53 * whole <= ExactNetwork(made).rounding(closely=True) <= ExactNetwork(made).rounding()
+
+
+def test_the_bound_is_of_the_weights_as_they_are_worked_with():
+    """A large bias makes the lattice so coarse that each weight becomes nearly twice what it was."""
+    made = network(Mlp(hidden=(16,)), 8)
+    with torch.no_grad():
+        made[2].bias.fill_(2.0**26)
+        made[2].weight.fill_(1.01)
+    said = ExactNetwork(made).rounding()
+    with torch.no_grad():
+        made[2].weight.fill_(2.0)
+    assert said == pytest.approx(ExactNetwork(made).rounding())
+
+
+@pytest.mark.parametrize("far", [0.0, 1e4, 1e6, 1e7, 1e8])
+def test_rows_far_from_zero_are_normalised_and_gone_back_through_as_exactly_as_any(far):
+    """Biases that put a layer's units far from 0 beside how they differ, as a coordinator might."""
+    made = network(Mlp(hidden=(16, 16), normalisation="layer"), 8, scale=0.3)
+    rng = np.random.default_rng(5)
+    with torch.no_grad():
+        made[0].bias.add_(far)
+        lattice = 2.0 ** (math.frexp(float(far or 1.0))[1] - 25)
+        made[0].weight.copy_(torch.from_numpy(rng.integers(-1, 2, size=(16, 8)) * max(lattice, 2.0**-3)))
+    exact, names = ExactNetwork(made), [name for name, _ in made.named_parameters()]
+    x, y = rows(301, 8) / 100, torch.from_numpy(rng.integers(0, 2, 301)).double()
+    together = exact.gradients(x, y, names)
+    for n in (300, 299, 7, 1):
+        beside = exact.gradients(x[-n:], y[-n:], names)
+        for i in range(min(n, 8)):
+            square = sum(
+                float(((_written_out(one, n - 1 - i) - _written_out(all_, 300 - i)) ** 2).sum())
+                for one, all_ in zip(beside, together, strict=True)
+            )
+            assert math.sqrt(square) <= exact.rounding(closely=True) / 1000
+
+
+def test_layer_normalisation_is_torchs_own_forward_and_back():
+    made = network(Mlp(hidden=(13,), normalisation="layer"), 5, scale=0.5)
+    x, y = (rows(40, 5) / 4).clamp(-8, 8), torch.from_numpy(np.random.default_rng(1).integers(0, 2, 40)).double()
+    names = [name for name, _ in made.named_parameters()]
+    found = ExactNetwork(made).gradients(x, y, names)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(made(x)[:, 0], y, reduction="sum")
+    expected = torch.autograd.grad(loss, list(made.parameters()))
+    for one, whole in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.total(torch.ones(40).double()).view_as(whole), whole, rtol=1e-5, atol=1e-5)
 
 
 def test_what_goes_into_a_layer_is_capped():
