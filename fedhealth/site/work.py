@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedhealth.core.errors import SettingError, did_you_mean
+from fedhealth.core.errors import Refused, SettingError, did_you_mean
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
@@ -146,7 +146,7 @@ def _trainer(
     return SiteTrainer(
         study=permit.study,
         patients=permit.cohort.part("train"),
-        preprocessor=_preprocessor(str(request.config["preprocessor"])),
+        preprocessor=_scaling(permit, request),
         site=permit.manifest.name,
         round_=round_,
         private=private,
@@ -168,6 +168,25 @@ def _private(permit: Permit, *, steps: int | None) -> PrivateEngine | SummingEng
     if not isinstance(mechanism, DpSgd):
         raise SettingError(f"training must have a private engine, found none for {type(mechanism).__name__}. Add one.")
     return engine_for(mechanism, course, permit.memory, site=permit.manifest.name, round_=permit.round_, steps=charged)
+
+
+def _scaling(permit: Permit, request: Request) -> Preprocessor:
+    """The preprocessor that came; of a private study it must be the feature spec's.
+
+    By another one whoever asks would learn of a patient without noise: words read as numbers fail where somebody has a word.
+
+    Raises:
+        Refused: it is another one.
+    """
+    found = _preprocessor(str(request.config["preprocessor"]))
+    if permit.private is not None and found != Preprocessor.from_spec(permit.study.features):
+        raise Refused(
+            "another_task",
+            rule="a private study must scale its features as their spec says",
+            found="another preprocessor",
+            remedy="Ask with the study's own.",
+        )
+    return found
 
 
 @lru_cache(maxsize=16)

@@ -68,6 +68,19 @@ def test_nothing_is_trained_before_the_number_of_patients_is_told(hospital):
     assert whats(client) == []
 
 
+@pytest.mark.parametrize("purpose", ["train", "evaluate"])
+def test_features_that_are_scaled_otherwise_than_the_spec_says_are_refused_whatever_the_patients_are(hospital, purpose):
+    """Read as numbers, words fail where somebody has a word: that would tell of a patient without noise."""
+    client, ask, _ = hospital()
+    ask("query.shape")
+    own = Preprocessor.from_spec(client.study.features).to_json()
+    as_number = {"mean": 0.0, "sd": 1.0, "transform": "none"}
+    features = [{"name": feature["name"], **as_number} for feature in own["features"]]
+    with pytest.raises(Refused) as refused:
+        ask(purpose, 1, **{"part": "test", "of-round": 1, "preprocessor": packed({**own, "features": features})})
+    assert refused.value.code == "another_task"
+
+
 @pytest.mark.parametrize("question", ["query.moments", "query.spread"])
 def test_means_are_refused_whoever_asks(hospital, question):
     client, ask, _ = hospital()
