@@ -150,12 +150,14 @@ class Study:
     def score_noise(self) -> float:
         """The standard deviation, in patients, of what `privacy` puts on each of those cells at a hospital.
 
-        Under masks it is a hospital's share of the whole: that of min_cohort - colluders hospitals together.
+        Under masks it is a hospital's share of the whole, that of min_cohort - colluders hospitals together, or
+        its floor where that is more.
         """
         if not self.score_bins:
             return 0.0
         shares = int(self.secagg.get("min_cohort", 1)) - int(self.secagg.get("colluders", 0))
-        return float(self.privacy.get("evaluation_noise", 0.0)) / math.sqrt(max(shares, 1))
+        own = float(self.privacy.get("evaluation_noise", 0.0)) / math.sqrt(max(shares, 1))
+        return max(own, float(self.privacy.get("local_noise", 0.0)))
 
 
 def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +162,10 @@ def test_a_wrong_setting_is_refused_in_one_line(settings, said):
 def test_only_this_mechanism_has_lattices():
     assert lattices(Plain(), rounds=3, shares=2) is None
     assert lattices(mechanism(), rounds=ROUNDS, shares=2)("train", 5).margin == FARTHEST
+
+
+@pytest.mark.parametrize(("floor", "expected"), [(0.0, 4 / 2**0.5), (1.0, 4 / 2**0.5), (3.5, 3.5)])
+def test_the_noise_that_scores_are_shown_with_is_a_hospitals_share_or_its_floor(smoke_study, floor, expected):
+    privacy = {"score_bins": 20, "evaluation_noise": 4.0, "local_noise": floor}
+    study = replace(smoke_study, privacy=privacy, secagg={"min_cohort": 3, "colluders": 1})
+    assert study.score_noise == pytest.approx(expected)
