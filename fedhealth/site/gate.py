@@ -7,7 +7,8 @@ subtracted from it; the patients' budget allows it, and is charged. Rows without
 out of the cohort (`site.cohort`). What comes later (quarantine, receipts) is one more rule in
 `open_round`, before the charge: a refusal after it would cost without giving.
 
-That a floor does not hold is told without noise, to whoever asks.
+That a floor does not hold, or that there are more patients than a masked study allows for, is told without noise,
+to whoever asks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from fedhealth.core.errors import Refused
 from fedhealth.evaluation.margins import MARGINS
 from fedhealth.evaluation.tables import TableLayout
-from fedhealth.privacy.distributed import SharesNoise
+from fedhealth.privacy.distributed import Distributed, SharesNoise
 from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.privacy.release import Release
@@ -153,6 +154,14 @@ def open_round(
             rule="a study of tables must ask for its tables alone, and another study for none",
             found=purpose,
             remedy="Approve another study for the rest.",
+        )
+    if isinstance(mechanism, Distributed) and n > (most := int(study.secagg["weight_max"])):
+        # What others' rounding can do to a sum is bounded for so many.
+        raise Refused(
+            "weight_out_of_range",
+            rule=f"a hospital of the study must have at most {most} training patients",
+            found=str(n),
+            remedy="Agree on a larger secagg.weight_max.",
         )
     course = None
     if isinstance(mechanism, PatientLevel) and purpose in ("train", "evaluate"):

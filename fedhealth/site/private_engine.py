@@ -161,7 +161,9 @@ class PrivateEngine:
     ) -> list[torch.Tensor]:
         """The gradient of a step, array by array."""
         sizes = [weight.numel() for weight in weights]
-        check_rounding(exact, patients=2 * self.size + 1000, bound=self.bound)
+        # No more than that: the number told is off by less than twelve deviations of its noise, but for one chance in 10^32.
+        most = 2 * self.size + 1000 + 12 * self.mechanism.statistics_noise
+        check_rounding(exact, patients=most, bound=self.bound)
         taken = drawn(rows.patients, self.course.rate, coins)
         summed, norms = self.clipped_sum(exact, names, rows, taken)
         total = noisy(

@@ -6,6 +6,7 @@ from fedhealth.core.errors import REFUSALS, Refused
 from fedhealth.core.manifest import load_manifest
 from fedhealth.governance.approval import OneStudy
 from fedhealth.places import builtin_sites
+from fedhealth.privacy.distributed import Distributed
 from fedhealth.privacy.ledger import Ledger
 from fedhealth.privacy.plain import Plain
 from fedhealth.site.cohort import load_cohort
@@ -22,12 +23,12 @@ def ask(smoke_study, tmp_path):
     study = smoke_study
     cohort, _ = load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
 
-    def opened(study=study, digest="a" * 64, purpose="train", **policy):
+    def opened(study=study, digest="a" * 64, purpose="train", mechanism=None, is_masked=False, **policy):
         changed = replace(manifest, policy=replace(manifest.policy, **policy))
         return open_round(
             changed, study, cohort, Memory(tmp_path),
-            digest=digest, approved=OneStudy("a" * 64), is_masked=False, round_=1, purpose=purpose,
-            mechanism=Plain(), ledger=Ledger(tmp_path / "ledger.sqlite"),
+            digest=digest, approved=OneStudy("a" * 64), is_masked=is_masked, round_=1, purpose=purpose,
+            mechanism=mechanism or Plain(), ledger=Ledger(tmp_path / "ledger.sqlite"),
         )  # fmt: skip
 
     return opened
@@ -54,6 +55,22 @@ def test_a_rule_that_does_not_hold_refuses_by_its_code(ask, change, code):
     assert refused.value.code == code
     assert code in REFUSALS
     assert refused.value.exit_code == 3
+
+
+@pytest.mark.parametrize(("most", "code"), [(10, "weight_out_of_range"), (131_072, None)])
+def test_a_study_with_shared_noise_takes_no_hospital_larger_than_it_allows_for(ask, smoke_study, most, code):
+    """For so many patients it bounds how their gradients round."""
+    study = replace(
+        smoke_study, secagg={"weight_max": most}, strategy={"_target_": "fedhealth.strategies.fedsgd.FedSgd"}
+    )
+    mechanism = Distributed(epsilon=None, noise_multiplier=1.0, delta=1e-6)
+    asked = {"study": study, "mechanism": mechanism, "is_masked": True, "purpose": "query.shape"}
+    if code is None:
+        assert ask(**asked).study is study
+        return
+    with pytest.raises(Refused) as refused:
+        ask(**asked)
+    assert refused.value.code == code
 
 
 def test_every_refusal_has_words_for_the_coordinator():

@@ -208,3 +208,14 @@ def test_a_norm_near_the_bound_counts_in_part():
     # The noise on the count is a twentieth of the patients; counted whole they would give a share of 0 or 1.
     share = 0.3 - math.log(made.bound / 0.5)
     assert share == pytest.approx(0.5, abs=4 * 0.05)
+
+
+def test_rounding_is_bounded_for_as_many_patients_as_there_may_be_behind_the_number_that_was_told(monkeypatch):
+    """With noise of a thousand patients on it, a hospital of thousands may have told 1."""
+    asked = []
+    monkeypatch.setattr(
+        "fedhealth.site.private_engine.check_rounding", lambda exact, *, patients, bound: asked.append(patients)
+    )
+    x, y = np.zeros((3, 2), np.float32), np.zeros(3, np.float32)
+    step(engine(size=1, statistics_noise=1000.0), x, y)
+    assert min(asked) >= 12_000
