@@ -237,7 +237,6 @@ def test_the_federation_of_intensive_care_units_passes_the_units_alone_and_the_t
 
 @pytest.mark.process
 def test_ten_million_patients_in_parquet_take_less_than_two_gib(monkeypatch, tmp_path):
-    pytest.importorskip("duckdb")
     monkeypatch.syspath_prepend(str(EXPERIMENTS / "sources"))
     sources = importlib.import_module("run")
     try:

@@ -121,8 +121,15 @@ def test_below_the_floor_nothing_is_released(refuse, value, code):
 
 
 def test_at_the_floor_a_release_goes_on():
-    refuse_few(2000.0)
-    refuse_near(0.55)
+    def code(refuse, value):
+        try:
+            refuse(value)
+        except Refused as refused:
+            return refused.code
+        return ""
+
+    assert [code(refuse_few, n) for n in (1999.4, 2000.0, 1e9)] == ["release_too_small", "", ""]
+    assert [code(refuse_near, share) for share in (0.551, 0.55, 0.0)] == ["release_too_near", "", ""]
 
 
 def test_the_card_says_what_the_release_costs_and_is_not_for(study):

@@ -98,6 +98,15 @@ ASH = SiteManifest(
 )
 
 
+def misspelt(site=None, spec=None, task=None, **blocks) -> str:
+    """What is said of a misspelt name in a manifest; nothing where there is none."""
+    try:
+        _check_spelling(replace(site or ASH, **blocks), spec or LABS, task or DEATH)
+    except SettingError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("block", ["units", "codes"])
 @pytest.mark.parametrize(
     ("found", "meant"),
@@ -120,11 +129,13 @@ def test_a_misspelt_feature_is_refused_and_the_right_one_named(block, found, mea
     "name", ["diastolic_bp", "systolic_bp_min", "max_systolic_bp", "systolic_bt", "lactate", "dead"]
 )
 def test_another_studys_feature_may_be_named(name):
-    _check_spelling(replace(ASH, units={name: "x"}, codes={name: "x", "died": "dead"}), LABS, DEATH)
+    assert misspelt(units={name: "x"}, codes={name: "x", "died": "dead"}) == ""
+    assert "Did you mean creatinine" in misspelt(units={name: "x", "creatinin": "x"})
 
 
 def test_another_studys_feature_that_is_spelt_nearly_alike_may_be_named_beside_this_ones():
-    _check_spelling(replace(ASH, units={"creatine": "g/L", "creatinine": "mg/dL"}), LABS, DEATH)
+    assert "found 'creatine'" in misspelt(units={"creatine": "g/L"})
+    assert misspelt(units={"creatine": "g/L", "creatinine": "mg/dL"}) == ""
 
 
 def test_the_outcome_is_a_column_too_but_has_no_unit():
@@ -138,5 +149,5 @@ def test_the_outcome_is_a_column_too_but_has_no_unit():
 def test_a_built_in_hospital_serves_every_built_in_task(task):
     config = resolved(composed([f"task={task}", f"features={task}"]))
     spec, of = read(FeatureSpec, config["features"], where="features"), read(Task, config["task"], where="task")
-    for name in site_names(builtin_sites()):
-        _check_spelling(load_manifest(builtin_sites() / name), spec, of)
+    manifests = [load_manifest(builtin_sites() / name) for name in site_names(builtin_sites())]
+    assert {site.name: misspelt(site, spec, of) for site in manifests} == dict.fromkeys((s.name for s in manifests), "")

@@ -80,7 +80,8 @@ def test_the_command_drafts_once_and_what_it_drafts_can_be_inspected(table, tmp_
 
 
 def test_a_parquet_table_is_drafted_as_one(table, tmp_path):
-    duckdb = pytest.importorskip("duckdb")
+    import duckdb
+
     path = tmp_path / "export.parquet"
     duckdb.sql(f"copy (from read_csv('{table}')) to '{path}'")
     draft = drafted(path, name="elm", spec=SPEC, task=TASK)

@@ -17,7 +17,6 @@ from fedhealth.places import builtin_sites
 from fedhealth.site.sources import open_source
 from fedhealth.site.sources.long import LongSource
 
-pytest.importorskip("duckdb")
 DEATH = Task(name="death", title="Death", outcome="died")
 
 

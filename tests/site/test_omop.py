@@ -24,9 +24,6 @@ from fedhealth.site.sources import omop_postgresql
 from fedhealth.site.sources.omop_duckdb import OmopDuckdbSource
 from fedhealth.site.sources.omop_postgresql import OmopPostgresqlSource
 
-pytest.importorskip("duckdb")
-pytest.importorskip("psycopg")
-
 DEATH = Task(name="death", title="Death", outcome="died", event="death_in_stay")
 YEARS = 24.0 * 36_600
 SPEC = FeatureSpec(

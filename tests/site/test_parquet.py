@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -10,8 +11,6 @@ from fedhealth.core.features import Feature, FeatureSpec
 from fedhealth.core.manifest import Policy, SiteManifest
 from fedhealth.core.task import Task
 from fedhealth.site.sources.parquet import ParquetSource
-
-duckdb = pytest.importorskip("duckdb")
 
 SPEC = FeatureSpec(
     name="small",

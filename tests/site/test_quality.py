@@ -167,7 +167,12 @@ def test_a_required_feature_is_good_for_four_fifths_of_the_patients_or_the_round
 
 
 def test_a_feature_that_is_not_required_may_be_missing():
-    refused(FeatureSpec(name="s", features=(AGE,)), age=[50.0] + [np.nan] * 9)
+    missing = {"age": [50.0] + [np.nan] * 9}
+    with pytest.raises(Refused, match="none for 9 of 10"):
+        refused(FeatureSpec(name="s", features=(replace(AGE, required=True),)), **missing)
+    rows, report = harmonise(table(**missing), FeatureSpec(name="s", features=(AGE,)), manifest())
+    assert check_fit(report, FeatureSpec(name="s", features=(AGE,)), manifest()) is None
+    assert np.isnan(rows.columns["age"]).sum() == 9
 
 
 def test_another_version_of_the_schema_is_refused():

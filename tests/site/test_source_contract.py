@@ -21,8 +21,6 @@ from fedhealth.site.cohort import Cohort
 from fedhealth.site.quality import harmonise
 from fedhealth.site.sources import _source_class, kinds, open_source
 
-pytest.importorskip("duckdb")
-
 N, DAY = 40, "2020-01-01"
 SPEC = FeatureSpec(
     name="contract",

@@ -57,7 +57,9 @@ def test_the_same_table_of_the_same_patients_is_told_again_in_whatever_order_the
         ),
         cohort.split[order],
     )
+    record = told.path.read_bytes()
     told.admit(layout(("age",)), shuffled)
+    assert told.path.read_bytes() == record  # taken for the same, and not told as something new
 
 
 def test_a_column_is_not_told_again_once_a_patient_has_left(hospital):
