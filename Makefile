@@ -36,7 +36,7 @@ check: $(VENV)/installed-test  ## style and types
 	$(BIN)/mypy
 
 test: check  ## style, types and every test
-	$(BIN)/pytest --quiet --durations=15 $(SPREAD)
+	$(BIN)/pytest --quiet -rs --durations=15 $(SPREAD)
 
 test-fast: $(VENV)/installed-test  ## the tests that need neither minutes nor processes
 	$(BIN)/pytest --quiet -m "not slow and not process" $(SPREAD)

@@ -17,6 +17,14 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Where FEDHEALTH_NO_SKIPS is set, as in CI that has all that tests need, a skipped test is a failed one."""
+    report = (yield).get_result()
+    if report.skipped and os.environ.get("FEDHEALTH_NO_SKIPS"):
+        report.outcome, report.longrepr = "failed", f"{item.nodeid} must run here, found it skipped: {report.longrepr}"
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data, named by FEDHEALTH_DATA; where it is absent the test is skipped."""
