@@ -36,6 +36,7 @@ NO_PARTS = {
     "accountant",
     "alias_table",
     "audit",
+    "budget_settings",
     "gaussian",
     "guarantee",
     "ledger",

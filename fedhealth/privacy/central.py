@@ -51,12 +51,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedhealth.core.errors import DataError, SettingError
+from fedhealth.core.errors import DataError
 from fedhealth.core.privacy_event import Gaussian, Unbounded
 from fedhealth.core.seeds import seed_of
 from fedhealth.core.settings import settings
 from fedhealth.core.spend import Spend
 from fedhealth.core.update import PrivateUpdate, Update
+from fedhealth.privacy.budget_settings import check_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,22 +93,11 @@ class Central:
     insecure_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.epsilon is None) == (self.noise_multiplier is None):
-            found = "neither" if self.epsilon is None else "both"
-            raise SettingError(
-                f"one of `privacy.epsilon` and `privacy.noise_multiplier` must be given, found {found}. "
-                "Set the other to null."
-            )
-        for name in ("epsilon", "noise_multiplier", "clipping_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise SettingError(
-                    f"`privacy.{name}` must be above 0 and finite, found {value}. Use privacy=plain for no protection."
-                )
-        if not 1e-10 <= self.delta < 1:
-            raise SettingError(
-                f"`privacy.delta` must lie in [1e-10, 1), found {self.delta}. Use less than one over the number of hospitals."
-            )
+        check_budget(
+            {"epsilon": self.epsilon, "noise_multiplier": self.noise_multiplier, "clipping_norm": self.clipping_norm},
+            delta=self.delta,
+            protected="the number of hospitals",
+        )
 
     @property
     def is_private(self) -> bool:

@@ -14,6 +14,7 @@ from fedhealth.core.errors import Refused, SettingError
 from fedhealth.core.privacy_event import Event, Gaussian, PoissonSampledGaussian, Unbounded
 from fedhealth.core.seeds import seed_of
 from fedhealth.core.settings import settings
+from fedhealth.privacy.budget_settings import check_budget
 
 if TYPE_CHECKING:
     from fedhealth.core.privacy_event import View
@@ -80,28 +81,17 @@ class PatientLevel:
     insecure_seed: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.epsilon is None) == (self.noise_multiplier is None):
-            found = "neither" if self.epsilon is None else "both"
-            raise SettingError(
-                f"one of `privacy.epsilon` and `privacy.noise_multiplier` must be given, found {found}. "
-                "Set the other to null."
-            )
-        for name in (
-            "epsilon",
-            "noise_multiplier",
-            "max_grad_norm",
-            "statistics_noise",
-            "evaluation_noise",
-        ):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise SettingError(
-                    f"`privacy.{name}` must be above 0 and finite, found {value}. Use privacy=plain for no protection."
-                )
-        if not 1e-10 <= self.delta < 1:
-            raise SettingError(
-                f"`privacy.delta` must lie in [1e-10, 1), found {self.delta}. Use less than one over a hospital's patients."
-            )
+        check_budget(
+            {
+                "epsilon": self.epsilon,
+                "noise_multiplier": self.noise_multiplier,
+                "max_grad_norm": self.max_grad_norm,
+                "statistics_noise": self.statistics_noise,
+                "evaluation_noise": self.evaluation_noise,
+            },
+            delta=self.delta,
+            protected="a hospital's patients",
+        )
         if self.sampling_rate is not None and not 0 < self.sampling_rate <= 1:
             raise SettingError(
                 f"`privacy.sampling_rate` must lie in (0, 1], found {self.sampling_rate}. Use null to go by training.batch_size."
