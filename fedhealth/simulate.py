@@ -44,10 +44,9 @@ from fedhealth.server.plan import plan_for
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import Store
 from fedhealth.site.app import app as client_app
-from fedhealth.site.app import client_of
+from fedhealth.site.app import client_of, forget
 from fedhealth.site.attacks import ROOM as ATTACKS
 from fedhealth.site.attacks.plain import Plain
-from fedhealth.site.client import forget
 from fedhealth.site.company import Company
 from fedhealth.site.engines.batched import Batched
 from fedhealth.site.keys import Keys

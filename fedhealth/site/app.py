@@ -16,7 +16,7 @@ from fedhealth.core.errors import FedHealthError, Refused
 from fedhealth.core.manifest import load_manifest
 from fedhealth.governance.countersign import Countersigner
 from fedhealth.runtime.codec import failure, read_request, refusal, write_error, write_reply
-from fedhealth.site.client import MOST_HOSPITALS, Client
+from fedhealth.site.client import MOST_HOSPITALS, Client, forget_folders
 from fedhealth.site.keys import FOLDER, Keys
 from fedhealth.site.log_place import log_of
 from fedhealth.site.memory import Memory
@@ -203,3 +203,9 @@ def client_of(
 ) -> Client:
     """The client of a hospital's folder for a study, kept with its cohort."""
     return Client(Path(folder), packed_study, approved, packed_source, packed_attack, run_folder)
+
+
+def forget() -> None:
+    """Read hospitals' folders anew from here on: one was changed, or another simulation begins in this process."""
+    client_of.cache_clear()
+    forget_folders()

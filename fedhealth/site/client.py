@@ -281,7 +281,7 @@ def _cohort(folder: Path, packed_study: str, packed_source: str) -> tuple[Cohort
     return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
 
 
-def forget() -> None:
-    """Read hospitals' folders anew from here on: another simulation begins in this process."""
+def forget_folders() -> None:
+    """Read manifests and cohorts anew from here on."""
     _manifest.cache_clear()
     _cohort.cache_clear()

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,12 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, RecordDict
 
 from fedhealth.core.errors import Refused
+from fedhealth.core.manifest import MANIFEST
 from fedhealth.runtime.codec import failure, refusal, write_error
 from fedhealth.runtime.deployment import flower
 from fedhealth.runtime.deployment.site_folder import SiteFolder
 from fedhealth.runtime.deployment.supervisor import end_with_parent
-from fedhealth.site.app import app, incident_of
+from fedhealth.site.app import app, forget, incident_of
 from fedhealth.site.keys import FOLDER
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def answer(folder: SiteFolder, message: Message, run_config: Mapping[str, str]) 
     """The hospital's reply to one message."""
     try:
         _check_awake(folder)
+        changed = (folder.path / MANIFEST).stat()
+        _read_anew(changed.st_ino, changed.st_mtime_ns, changed.st_size)
         context = Context(
             run_id=message.metadata.run_id,
             node_id=message.metadata.dst_node_id,
@@ -63,6 +67,12 @@ def _check_awake(folder: SiteFolder) -> None:
             found="that it is",
             remedy=f"Run fedhealth site resume {folder.path}",
         )
+
+
+@lru_cache(maxsize=1)
+def _read_anew(_inode: int, _changed_ns: int, _bytes: int) -> None:
+    """Forget what was read of the hospital's folder, once for each change of its manifest: a policy holds at once."""
+    forget()
 
 
 def _node_config(folder: Path) -> dict[str, str]:

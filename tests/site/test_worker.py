@@ -99,6 +99,17 @@ def test_what_is_no_study_is_a_failure_with_a_number(hospital, study):
     assert "failed with" in reason_of(ask(hospital, study)) or "refused" in reason_of(ask(hospital, study))
 
 
+def test_a_manifest_that_is_changed_holds_from_the_next_message(hospital, document):
+    manifest, approved = hospital.path / "site.yaml", approve(hospital, document)
+    as_it_was = manifest.read_text()
+    patients = metrics_of(ask(hospital, packed(document)))["num-examples"]
+    manifest.write_text(yaml.safe_dump({**yaml.safe_load(as_it_was), "source": {"kind": "csv", "path": "gone.csv"}}))
+    assert "failed with DataError" in reason_of(ask(hospital, packed(document)))
+    manifest.write_text(as_it_was)
+    assert approved.is_file()
+    assert metrics_of(ask(hospital, packed(document)))["num-examples"] == patients
+
+
 def test_a_failure_tells_nothing_of_its_cause(hospital, document):
     row = yaml.safe_load((hospital.path / "site.yaml").read_text())
     row["source"] = {"kind": "csv", "path": "of-mrs-smith.csv"}
