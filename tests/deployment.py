@@ -74,7 +74,7 @@ class Federation:
     def pid(self, child: str) -> int:
         """The process of a child of the coordinator's supervisor, or of a run."""
         if child == "conduct":
-            return until(self._conducting, "a run has a process")
+            return until(self._conducting, "a run has a process", look_s=0.1)
         return until(lambda: running(self.coordinator.path)["children"][child]["pid"], f"{child} runs")
 
     def _conducting(self) -> int:
