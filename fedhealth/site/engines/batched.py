@@ -88,7 +88,7 @@ class Batched:
     def score_all(self, jobs: Sequence[ScoreJob]) -> list[Scores]:
         """The scores of each job's patients."""
         use_one_thread()
-        stacked = [job for job in jobs if self._stacks(job.network)]
+        stacked = [job for job in jobs if job.is_exact or self._stacks(job.network)]
         found = dict(zip(map(id, stacked), score_all(stacked, device_named(self.device)), strict=True))
         return [found[id(job)] if id(job) in found else self._score_alone(job) for job in jobs]
 
