@@ -86,7 +86,7 @@ def fit_all(jobs: Sequence[FitJob], device: str) -> list[Fitted]:
     for places in groups.values():
         # The longest first: those who still train are then always the first of a stack.
         places.sort(key=lambda place: -jobs[place].steps)
-        most = height(sum(weight.numel() for weight in jobs[places[0]].network.parameters()))
+        most = height(jobs[places[0]].network, jobs[places[0]].rows)
         for chunk in np.array_split(places, -(-len(places) // most)):
             found |= zip(chunk.tolist(), _fit_stack([jobs[place] for place in chunk], device), strict=True)
     return [found[place] for place in range(len(jobs))]

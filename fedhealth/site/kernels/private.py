@@ -85,7 +85,7 @@ def fit_private(jobs: Sequence[PrivateJob]) -> list[Fitted | FedHealthError]:
     for group in groups.values():
         # The longest first: those who still train are then always the first of a stack.
         group.sort(key=lambda each: -each[0])
-        most = height(sum(weight.numel() for weight in jobs[group[0][1]].network.parameters()))
+        most = height(jobs[group[0][1]].network, _PLACES)
         chunks = -(-len(group) // most)
         for start in range(chunks):
             chunk = group[len(group) * start // chunks : len(group) * (start + 1) // chunks]
