@@ -292,7 +292,7 @@ def _grid(
         return runtime.grid(client_app, nodes, run_config)
     is_open = not plan.sealing.is_masked and not isinstance(plan.mechanism, PatientLevel)
     if not is_open:
-        log.info("hospitals answer one after the other: under masks or privacy=dp_sgd each works by itself")
+        log.info("hospitals answer one after the other, in one process: under masks or patients' privacy")
     is_sum = is_open and needs_of(plan.strategy) == "sum" and len(nodes) > APART
 
     def is_summed(request: Request) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedhealth import simulate
+from fedhealth.privacy.ledger import Ledger
 from fedhealth.runtime import block
 from fedhealth.simulate import checked, open_run, run
 
@@ -55,6 +56,31 @@ def test_a_batched_study_is_the_plain_one(smoke, tmp_path, strategy):
     for name, array in model(plain).items():
         np.testing.assert_allclose(model(batched)[name], array, atol=2e-5)
     assert rows(batched)[-1]["train_loss"] == pytest.approx(rows(plain)[-1]["train_loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [("strategy=fedavg", "privacy.clipping=adaptive"), ("strategy=ditto", "model=mlp", "model.hidden=[8]")],
+    ids=str,
+)
+def test_a_private_batched_study_is_the_plain_one_and_is_charged_as_it_is(smoke, tmp_path, words):
+    private = ("privacy=dp_sgd", "privacy.epsilon=null", "privacy.noise_multiplier=1.1", "privacy.insecure_seed=5")
+    plain, batched = (
+        finished(smoke(*private, *words, "rounds=2", f"engine={e}", f"run.folder={tmp_path / e}"))
+        for e in ("plain", "batched")
+    )
+    assert all(np.array_equal(model(batched)[name], array) for name, array in model(plain).items())
+    sums, charges = ([], [])
+    for store in (plain, batched):
+        sums.append(store.read_json("results.json")["sums"])
+        charges.append([
+            [(row.what, row.event) for row in Ledger(file).rows()]
+            for file in sorted((store.folder / "ledgers").glob("*/ledger.sqlite"))
+        ])  # fmt: skip
+    assert sums[0] == sums[1]
+    assert charges[0] == charges[1]
+    assert len(charges[0]) == 3
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fednova", "afl"])

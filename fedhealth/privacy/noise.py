@@ -20,6 +20,8 @@ from fedhealth.core.errors import DataError, SettingError
 from fedhealth.privacy.alias_table import CENTRE, COLUMNS, MASS_BITS, SIGMA, TOP_BITS, alias_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
 #: `wide` adds this many times a second draw. Up to 500 the sum is a discrete Gaussian to 2^-117, at 480 to 2^-128.
@@ -82,17 +84,25 @@ def narrow(n: int, source: NoiseSource) -> NDArray[np.int64]:
     """[n] draws of the discrete Gaussian with parameter 1024."""
     words, drawn = source.words(), np.empty(n, dtype=np.int64)
     for start in range(0, n, _BLOCK):
-        drawn[start : start + _BLOCK] = _draw(words, min(_BLOCK, n - start))
+        drawn[start : start + _BLOCK] = _draw([words], min(_BLOCK, n - start))[0]
     return drawn
 
 
 def wide(n: int, source: NoiseSource) -> NDArray[np.int64]:
     """[n] draws of the discrete Gaussian with parameter `WIDE_SIGMA`, to 2^-112 in total variation each."""
-    words, drawn = source.words(), np.empty(n, dtype=np.int64)
+    drawn: NDArray[np.int64] = wide_rows(n, [source])[0]
+    return drawn
+
+
+def wide_rows(n: int, sources: Sequence[NoiseSource]) -> NDArray[np.int64]:
+    """[sources, n] of each source what `wide` gives."""
+    streams, drawn = [source.words() for source in sources], np.empty((len(sources), n), dtype=np.int64)
     for start in range(0, n, _BLOCK):
         size = min(_BLOCK, n - start)
-        pair = _draw(words, 2 * size)
-        drawn[start : start + size] = pair[:size] + STRETCH * pair[size:]
+        few = max(_BLOCK // (2 * size), 1)
+        for at in range(0, len(streams), few):
+            pair = _draw(streams[at : at + few], 2 * size)
+            drawn[at : at + few, start : start + size] = pair[:, :size] + STRETCH * pair[:, size:]
     return drawn
 
 
@@ -122,15 +132,36 @@ def noisy(total: ArrayLike, *, noise_multiplier: float, sensitivity: float, sour
         DataError: the sum is not finite, or beyond any sum of clipped vectors.
     """
     exact = np.asarray(total, dtype=np.float64)
-    step = step_of(noise_multiplier, sensitivity, exact.size)
-    steps = np.rint(exact / step)
+    rows = noisy_rows(
+        exact.reshape(1, -1), noise_multipliers=[noise_multiplier], sensitivities=[sensitivity], sources=[source]
+    )
+    return rows.reshape(exact.shape)
+
+
+def noisy_rows(
+    totals: NDArray[np.float64],
+    *,
+    noise_multipliers: Sequence[float],
+    sensitivities: Sequence[float],
+    sources: Sequence[NoiseSource],
+) -> NDArray[np.float64]:
+    """[sums, d] of each row what `noisy` gives for it, by its own multiplier, sensitivity and source.
+
+    Nothing is drawn where an error is raised.
+
+    Raises:
+        SettingError: as of `noisy`, for any of the rows.
+        DataError: as of `noisy`, for any of the rows.
+    """
+    size = totals.shape[1]
+    step = np.array([[step_of(*each, size)] for each in zip(noise_multipliers, sensitivities, strict=True)])
+    steps = np.rint(totals / step)
     if not np.all(np.abs(steps) <= _FARTHEST_SUM):
         raise DataError(
             f"a sum must be finite and within {_FARTHEST_SUM:.0e} lattice steps, found one that is not. "
             "Clip every patient before summing."
         )
-    drawn = steps.astype(np.int64) + wide(exact.size, source).reshape(exact.shape)
-    left: NDArray[np.float64] = drawn * np.float64(step)
+    left: NDArray[np.float64] = (steps.astype(np.int64) + wide_rows(size, sources)) * step
     return left
 
 
@@ -156,17 +187,18 @@ def step_of(noise_multiplier: float, sensitivity: float, size: int) -> float:
     return noise_multiplier * sensitivity / (1 - share) / WIDE_SIGMA
 
 
-def _draw(words: Words, n: int) -> NDArray[np.int32]:
-    """[n] values of the table, a word each: 15 bits choose the column, 17 are compared with its threshold."""
-    table, word = alias_table(), words.next(n)
+def _draw(streams: Sequence[Words], n: int) -> NDArray[np.int32]:
+    """[streams, n] values of the table, a word each: 15 bits choose the column, 17 are compared with its threshold."""
+    table, word = alias_table(), np.stack([words.next(n) for words in streams])
     column = word & _ALIAS
     packed = table.packed.take(column, mode="wrap")
     # With its low bits set a word is below `packed` just when its high bits are: the alias there decides nothing.
     values = np.where((word | _ALIAS) < packed, column, packed & _ALIAS).astype(np.int32)
-    for i in np.flatnonzero((word ^ packed) <= _ALIAS):
+    for at in np.flatnonzero((word ^ packed) <= _ALIAS):
+        row, i = divmod(int(at), n)
         # The first 17 bits are the threshold's own, once in 131,072 draws: the next 96 decide.
-        more = int.from_bytes(words.next((MASS_BITS - TOP_BITS) // 32).tobytes(), "little")
-        own, alias = int(column[i]), int(packed[i]) & (COLUMNS - 1)
-        values[i] = own if more < table.rest[own] else alias
+        more = int.from_bytes(streams[row].next((MASS_BITS - TOP_BITS) // 32).tobytes(), "little")
+        own, alias = int(column[row, i]), int(packed[row, i]) & (COLUMNS - 1)
+        values[row, i] = own if more < table.rest[own] else alias
     values -= CENTRE
     return values

@@ -25,8 +25,29 @@ def drawn(n: int, rate: float, coins: Words) -> NDArray[np.int64]:
     Raises:
         SettingError: `rate` is not in (0, 1].
     """
-    if not 0 < rate <= 1:
-        raise SettingError(f"a sampling rate must lie in (0, 1], found {rate}. Use 1 for everybody in every step.")
-    below = np.uint64(rate * 2**32)
+    below = _below(rate)
     blocks = [coins.next(min(_BLOCK, n - start)) < below for start in range(0, n, _BLOCK)]
     return np.flatnonzero(np.concatenate(blocks)) if blocks else np.empty(0, dtype=np.int64)
+
+
+def drawn_in_steps(n: int, rate: float, coins: Words, steps: int) -> list[NDArray[np.int64]]:
+    """What `drawn` gives in so many steps, one after the other.
+
+    Raises:
+        SettingError: `rate` is not in (0, 1].
+    """
+    if not 0 < n <= _BLOCK:
+        return [drawn(n, rate, coins) for _ in range(steps)]
+    below, many = _below(rate), _BLOCK // n
+    found: list[NDArray[np.int64]] = []
+    for start in range(0, steps, many):
+        size = min(many, steps - start)
+        step, patient = np.nonzero(coins.next(size * n).reshape(size, n) < below)
+        found += np.split(patient, np.searchsorted(step, np.arange(1, size)))
+    return found
+
+
+def _below(rate: float) -> np.uint64:
+    if not 0 < rate <= 1:
+        raise SettingError(f"a sampling rate must lie in (0, 1], found {rate}. Use 1 for everybody in every step.")
+    return np.uint64(rate * 2**32)

@@ -41,7 +41,7 @@ UNIT = 2.0**-53
 SIGMOID = 8
 
 #: Added and taken off again, it rounds to the lattice: from here on float64 has no finer digits.
-_ONTO_LATTICE = 1.5 * 2.0 ** (52 - BITS)
+ONTO_LATTICE = 1.5 * 2.0 ** (52 - BITS)
 
 
 @dataclass(slots=True)
@@ -143,12 +143,12 @@ class ExactNetwork:
         with torch.no_grad():
             for name, layer in self._layers:
                 if isinstance(layer, nn.Linear):
-                    onto = x.clamp(-CAP, CAP).add_(_ONTO_LATTICE).sub_(_ONTO_LATTICE)
+                    onto = x.clamp(-CAP, CAP).add_(ONTO_LATTICE).sub_(ONTO_LATTICE)
                     weight, bias = _rounded(layer)
                     steps.append(_Step(name, layer, x, onto, (weight,)))
                     x = torch.addmm(bias, onto, weight.T)
                 elif isinstance(layer, nn.LayerNorm):
-                    normal, spread = _normalised(x, layer.eps)
+                    normal, spread = normalised(x, layer.eps)
                     steps.append(_Step(name, layer, x, normal, (spread,)))
                     x = (normal * layer.weight).add_(layer.bias)
                 else:
@@ -208,33 +208,45 @@ def _rounded(layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
             found="some that are not",
             remedy="Lower the learning rate, or start from other weights.",
         )
-    onto = 1.5 * 2.0 ** (52 + math.frexp(longest)[1] - WEIGHT_BITS)
+    onto = onto_lattice(longest)
     return (weight + onto).sub_(onto), (bias + onto).sub_(onto)
+
+
+def onto_lattice(longest: float) -> float:
+    """Added to the weights of a layer and taken off again, it rounds them; a row of them adds up to `longest` at most."""
+    return 1.5 * 2.0 ** (52 + math.frexp(longest)[1] - WEIGHT_BITS)
 
 
 def _largest(weight: torch.Tensor) -> float:
     return max(abs(float(end)) for end in torch.aminmax(weight))
 
 
-def _normalised(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """[n, width] rows of mean 0 and, but for `eps`, variance 1; and [n, 1] what they were multiplied by.
+def normalised(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """[…, width] rows of mean 0 and, but for `eps`, variance 1; and […, 1] what they were multiplied by.
 
     The variance is of the very differences that are divided, so no row is longer than the root of the width,
     however the mean was rounded.
     """
-    centred = x - _row_sums(x) / x.shape[1]
-    variance = _row_sums(centred * centred) / x.shape[1] + eps
+    centred = x - row_sums(x) / x.shape[-1]
+    variance = row_sums(centred * centred) / x.shape[-1] + eps
     # NumPy's root is the processor's, rounded once; torch may hand it to a library that promises less.
     spread = torch.from_numpy(1 / np.sqrt(variance.numpy()))
     return centred * spread, spread
 
 
-def _row_sums(x: torch.Tensor) -> torch.Tensor:
-    """[n, 1] each row's sum: half is added to half, so the order is the same whatever row it is and how many there are."""
-    while (width := x.shape[1]) > 1:
+def before_normalised(back: torch.Tensor, normal: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """[…, width] the gradient of rows from that of what `normalised` made of them."""
+    # By the normal row: by the row itself, far from 0 as it may lie, what cancels would leave nothing but rounding.
+    mean, along = row_sums(back) / back.shape[-1], row_sums(back * normal) / back.shape[-1]
+    return (back - mean - normal * along) * spread
+
+
+def row_sums(x: torch.Tensor) -> torch.Tensor:
+    """[…, 1] each row's sum: half is added to half, so the order is the same whatever row it is and how many there are."""
+    while (width := x.shape[-1]) > 1:
         half = width // 2
-        folded = x[:, :half] + x[:, half : 2 * half]
-        x = torch.cat([folded, x[:, 2 * half :]], dim=1) if width % 2 else folded
+        folded = x[..., :half] + x[..., half : 2 * half]
+        x = torch.cat([folded, x[..., 2 * half :]], dim=-1) if width % 2 else folded
     return x
 
 
@@ -270,11 +282,7 @@ def _before(step: _Step, back: torch.Tensor) -> torch.Tensor:
     if isinstance(layer, nn.Linear):
         found: torch.Tensor = aten.hardtanh_backward(back @ step.beside[0], step.came, -CAP, CAP)
     elif isinstance(layer, nn.LayerNorm):
-        # By the normal row: by the row itself, far from 0 as it may lie, what cancels would leave nothing but rounding.
-        (spread,), normal = step.beside, step.used
-        back = back * layer.weight.detach()
-        mean, along = _row_sums(back) / back.shape[1], _row_sums(back * normal) / back.shape[1]
-        found = (back - mean - normal * along) * spread
+        found = before_normalised(back * layer.weight.detach(), step.used, step.beside[0])
     else:
         found = aten.threshold_backward(back, step.came, 0.0)
     return found

@@ -88,15 +88,7 @@ class PrivateEngine:
             Refused: more steps than were charged.
         """
         del rng
-        steps = self.mechanism.steps(training, self.course.rate)
-        if steps > self.left:
-            raise Refused(
-                "budget_spent",
-                rule="a round must take no more steps than it was charged for",
-                found=f"{steps} steps, {self.left} left",
-                remedy="Mend the method's `private_fits`.",
-            )
-        self.left -= steps
+        steps = self.charge(training)
         use_one_thread()
         twin = copied(network).train()
         moving = {name: weight for name, weight in twin.named_parameters() if only is None or name in only}
@@ -147,6 +139,49 @@ class PrivateEngine:
         """
         return exact_risks(network, x)
 
+    def charge(self, training: LocalTraining) -> int:
+        """How many steps the training takes, off those that are left.
+
+        Raises:
+            Refused: more than were charged.
+        """
+        steps = self.mechanism.steps(training, self.course.rate)
+        if steps > self.left:
+            raise Refused(
+                "budget_spent",
+                rule="a round must take no more steps than it was charged for",
+                found=f"{steps} steps, {self.left} left",
+                remedy="Mend the method's `private_fits`.",
+            )
+        self.left -= steps
+        return steps
+
+    @property
+    def is_per_layer(self) -> bool:
+        """Whether each weight array is clipped by itself."""
+        return self.mechanism.clipping == "per_layer"
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the bound follows the norms."""
+        return isinstance(self.mechanism, DpSgd) and self.mechanism.clipping == "adaptive"
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Of the noise on a step's sum."""
+        return self.mechanism.sum_noise(self.course, self.size)
+
+    @property
+    def sensitivity(self) -> float:
+        """How far a patient moves a step's sum at most, rounding included."""
+        return self.bound * (1 + SLACK)
+
+    @property
+    def most(self) -> float:
+        """How many patients there can be in a step, by what is known outside."""
+        # The number told is off by less than twelve deviations of its noise, but for one chance in 10^32.
+        return 2 * self.size + 1000 + 12 * self.mechanism.statistics_noise
+
     def clipped_sum(
         self, exact: ExactNetwork, names: list[str], rows: Rows, taken: NDArray[np.int64]
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,38 +189,37 @@ class PrivateEngine:
 
         It is for a step and for an audit; it never leaves.
         """
-        return clipped_total(exact, names, rows, taken, self.bound, per_layer=self.mechanism.clipping == "per_layer")
+        return clipped_total(exact, names, rows, taken, self.bound, per_layer=self.is_per_layer)
 
     def _noisy_mean(
         self, exact: ExactNetwork, names: list[str], weights: list[torch.nn.Parameter], rows: Rows, coins: Words
     ) -> list[torch.Tensor]:
         """The gradient of a step, array by array."""
         sizes = [weight.numel() for weight in weights]
-        # No more than that: the number told is off by less than twelve deviations of its noise, but for one chance in 10^32.
-        most = 2 * self.size + 1000 + 12 * self.mechanism.statistics_noise
-        check_rounding(exact, patients=most, bound=self.bound)
+        check_rounding(exact, patients=self.most, bound=self.bound)
         taken = drawn(rows.patients, self.course.rate, coins)
         summed, norms = self.clipped_sum(exact, names, rows, taken)
         total = noisy(
-            summed.numpy(),
-            noise_multiplier=self.mechanism.sum_noise(self.course, self.size),
-            sensitivity=self.bound * (1 + SLACK),
-            source=self.source,
+            summed.numpy(), noise_multiplier=self.noise_multiplier, sensitivity=self.sensitivity, source=self.source
         )
-        if isinstance(self.mechanism, DpSgd) and self.mechanism.clipping == "adaptive":
-            inside = (((1 + RAMP) * self.bound - norms) / (2 * RAMP * self.bound)).clamp(0, 1)
-            self._follow(self.mechanism, float(inside.sum()), len(taken))
+        self.follow(norms[0])
         parts = torch.split(torch.from_numpy(total / (self.course.rate * self.size)), sizes)
         return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
-    def _follow(self, mechanism: DpSgd, inside: float, taken: int) -> None:
-        """Move the bound towards the quantile (Andrew et al. 2021, arXiv 1905.03871, algorithm 1).
+    def follow(self, norms: torch.Tensor) -> None:
+        """Move the bound towards the quantile of a step's norms, [patients], where clipping is adaptive.
 
-        A norm within `RAMP` of the bound counts in part: counted whole, it would jump with how it rounds.
+        It goes by algorithm 1 of Andrew et al. (2021, arXiv 1905.03871). A norm within `RAMP` of the bound counts in part: counted whole, it would jump with how it rounds.
         """
-        spread, expected = mechanism.count_noise(self.course, self.size), self.course.rate * self.size
+        mechanism, expected = self.mechanism, self.course.rate * self.size
+        if not isinstance(mechanism, DpSgd) or mechanism.clipping != "adaptive":
+            return
+        inside = float((((1 + RAMP) * self.bound - norms) / (2 * RAMP * self.bound)).clamp(0, 1).sum())
         told = noisy(
-            [inside - taken / 2], noise_multiplier=2 * spread, sensitivity=0.5 * (1 + SLACK / RAMP), source=self.source
+            [inside - len(norms) / 2],
+            noise_multiplier=2 * mechanism.count_noise(self.course, self.size),
+            sensitivity=0.5 * (1 + SLACK / RAMP),
+            source=self.source,
         )
         share = float(told[0]) / expected + 0.5
         self.bound *= math.exp(-mechanism.clip_rate * (min(max(share, 0.0), 1.0) - mechanism.quantile))
@@ -221,6 +255,11 @@ def clipped_total(
     return torch.cat(sums), norms
 
 
+def bears(rounding: float, *, patients: float, bound: float) -> bool:
+    """Whether so much rounding in each patient's gradient may be borne in a sum clipped to `bound`."""
+    return patients * rounding <= SLACK * bound / 2
+
+
 def check_rounding(exact: ExactNetwork, *, patients: float, bound: float) -> None:
     """Refuse weights at which rounding alone could make one patient's part too large.
 
@@ -230,15 +269,14 @@ def check_rounding(exact: ExactNetwork, *, patients: float, bound: float) -> Non
     Raises:
         Refused: so they are.
     """
-    allowed = SLACK * bound / 2
-    if patients * exact.rounding() <= allowed:
+    if bears(exact.rounding(), patients=patients, bound=bound):
         return
-    most = patients * exact.rounding(closely=True)
-    if not most <= allowed:
+    closer = exact.rounding(closely=True)
+    if not bears(closer, patients=patients, bound=bound):
         raise Refused(
             "weights_too_large",
             rule=f"rounding must move a private sum by at most {SLACK / 2:.1e} of the clip",
-            found=f"weights at which it could by {most / bound:.1e}",
+            found=f"weights at which it could by {patients * closer / bound:.1e}",
             remedy="Lower the learning rate, or use a smaller model.",
         )
 
@@ -260,8 +298,13 @@ def exact_risks(network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float6
     Raises:
         Refused: a weight is not finite.
     """
+    return risks_of(exact_scores(network, x))
+
+
+def risks_of(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[n] the probability that each score stands for, the same to the last bit wherever it stands."""
     # One by one: an array's exponentials differ in the last bit with their place in it.
-    return np.array([1 / (1 + math.exp(-max(score, -700.0))) for score in exact_scores(network, x).tolist()])
+    return np.array([1 / (1 + math.exp(-max(score, -700.0))) for score in scores.tolist()])
 
 
 def copied(network: nn.Module) -> nn.Module:

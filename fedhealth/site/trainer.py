@@ -14,6 +14,8 @@ from fedhealth.core.study import canonical
 from fedhealth.models.weights import first_network, load_weights, names_of, weights_of
 from fedhealth.site.engines.plain import batches
 from fedhealth.site.kernels.fit import FitJob
+from fedhealth.site.kernels.private import PrivateJob
+from fedhealth.site.summing_engine import SummingEngine
 from fedhealth.strategies.method import Fitted
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from fedhealth.site.cohort import Part
     from fedhealth.site.engines import Engine
     from fedhealth.site.private_engine import PrivateEngine
-    from fedhealth.site.summing_engine import SummingEngine
     from fedhealth.site.turns import Turns
 
 
@@ -115,12 +116,14 @@ class SiteTrainer:
         """The weights after training from `weights`."""
         training = self.training if epochs is None else replace(self.training, epochs=epochs, steps=None)
         moving = None if only is None else frozenset(only)
-        if self.turns is not None and self.private is None:
-            return self.turns.fitted(
-                lambda: FitJob(
-                    self.network, weights, self.x, self.y, training, self.rng(purpose), pull or Pull(), moving
-                )
-            )
+        if self.turns is not None and not isinstance(self.private, SummingEngine):
+            private = self.private
+
+            def job() -> FitJob | PrivateJob:
+                what = (self.network, weights, self.x, self.y, training, self.rng(purpose), pull or Pull(), moving)
+                return FitJob(*what) if private is None else PrivateJob(private, *what)
+
+            return self.turns.fitted(job)
         load_weights(self.network, weights)
         loss, steps = self.engine.fit(self.network, self.x, self.y, training, self.rng(purpose), pull=pull, only=moving)
         return Fitted(weights_of(self.network), loss, steps)

@@ -3,15 +3,18 @@
 A hospital's half of a method is ordinary code that calls `fit` and goes on with what it gave. In a simulation
 of many hospitals it is run until it asks for training or scores, and is let go there; when all have asked,
 the engine answers them together, and each is run again from its start with the answers so far.
-That is sound since such work is a function of what it was given: it changes nothing before its end.
+That is sound since such work is a function of what it was given: it changes nothing before its end. A private
+engine, which is charged and draws, is made once and kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from fedhealth.core.errors import FedHealthError
 from fedhealth.site.kernels.fit import FitJob
+from fedhealth.site.kernels.private import PrivateJob, fit_private
 from fedhealth.site.kernels.score import ScoreJob, Scores
 from fedhealth.strategies.method import Fitted
 
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
     from fedhealth.core.pull import Arrays
     from fedhealth.site.engines.batched import Batched
 
-Job: TypeAlias = FitJob | ScoreJob
-Done: TypeAlias = Fitted | Scores
+Job: TypeAlias = FitJob | PrivateJob | ScoreJob
+Done: TypeAlias = Fitted | Scores | FedHealthError
 T = TypeVar("T")
 W = TypeVar("W")
 F = TypeVar("F")
@@ -46,12 +49,21 @@ class Turns:
 
     _done: list[Done] = field(default_factory=list)
     _next: int = 0
+    _kept: list[Any] = field(default_factory=list)
 
-    def fitted(self, job: Callable[[], FitJob]) -> Fitted:
+    def once(self, make: Callable[[], T]) -> T:
+        """What `make` gave when the work first came here, the same each time that it is run."""
+        if not self._kept:
+            self._kept.append(make())
+        found: T = self._kept[0]
+        return found
+
+    def fitted(self, job: Callable[[], FitJob | PrivateJob]) -> Fitted:
         """What training gave.
 
         Raises:
             Awaited: it is not done yet.
+            FedHealthError: what training failed of.
         """
         return self._answer(job)  # type: ignore[return-value]
 
@@ -72,19 +84,23 @@ class Turns:
         if self._next == len(self._done):
             raise Awaited(job())
         self._next += 1
-        return self._done[self._next - 1]
+        found = self._done[self._next - 1]
+        if isinstance(found, FedHealthError):
+            raise found
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """An engine's `predict`, by given weights and in turn with others."""
+    """An engine's `predict`, by given weights and in turn with others; `is_exact` as of a `ScoreJob`."""
 
     turns: Turns
     weights: Arrays
+    is_exact: bool = False
 
     def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """[n] probabilities of the outcome by the weights, the network giving but their shape."""
-        return self.turns.scored(lambda: ScoreJob(network, self.weights, x)).probability
+        return self.turns.scored(lambda: ScoreJob(network, self.weights, x, self.is_exact)).probability
 
 
 def together(
@@ -116,8 +132,11 @@ def together(
 
 
 def _done(jobs: Sequence[Job], engine: Batched) -> list[Done]:
-    fits, scores = (
-        iter(engine.fit_all([job for job in jobs if isinstance(job, FitJob)])),
-        iter(engine.score_all([job for job in jobs if isinstance(job, ScoreJob)])),
-    )
-    return [next(fits) if isinstance(job, FitJob) else next(scores) for job in jobs]
+    found: dict[int, Done] = {}
+    ways: list[tuple[type, Callable[[Any], Sequence[Done]]]] = [
+        (FitJob, engine.fit_all), (PrivateJob, fit_private), (ScoreJob, engine.score_all),
+    ]  # fmt: skip
+    for kind, way in ways:
+        own = [job for job in jobs if isinstance(job, kind)]
+        found |= zip(map(id, own), way(own), strict=True)
+    return [found[id(job)] for job in jobs]

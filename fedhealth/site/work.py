@@ -78,7 +78,9 @@ def tables(permit: Permit, request: Request) -> Update:
 
 def train(permit: Permit, request: Request) -> Update:
     """This hospital's half of a round, by the study's method; its memory is kept before anything leaves."""
-    trainer = _trainer(permit, request, permit.round_, private=_private(permit, steps=None))
+    turns = permit.turns
+    private = _private(permit, steps=None) if turns is None else turns.once(lambda: _private(permit, steps=None))
+    trainer = _trainer(permit, request, permit.round_, private=private)
     own = f"memory-round:{permit.manifest.name}"  # of a masked study, where all get the same message
     counted = int(request.config.get(own, request.config.get("memory-round", permit.round_ - 1)))
     memory = permit.memory.before(min(permit.round_, counted + 1))
@@ -105,8 +107,8 @@ def evaluate(permit: Permit, request: Request) -> Update:
     received = Received(_arrays(request), request.config)
     weights = method_of(study.strategy).personal(trainer, received, memory)
     engine: Predicts = trainer.engine
-    if trainer.turns is not None and trainer.private is None and study.task.follow_up is None:
-        engine = Scorer(trainer.turns, weights)
+    if trainer.turns is not None and study.task.follow_up is None:
+        engine = Scorer(trainer.turns, weights, is_exact=trainer.private is not None)
     else:
         load_weights(trainer.network, weights)
     grouped = bool(request.config.get("grouped", False))

@@ -18,7 +18,7 @@ from scipy.stats import chi2, chi2_contingency, norm
 from fedhealth.core.errors import DataError, SettingError
 from fedhealth.privacy import noise
 from fedhealth.privacy.alias_table import CENTRE, COLUMNS, MASS_BITS, SIGMA, alias_table, masses
-from fedhealth.privacy.noise import STRETCH, WIDE_SIGMA, NoiseSource, narrow, noisy, step_of, wide
+from fedhealth.privacy.noise import STRETCH, WIDE_SIGMA, NoiseSource, narrow, noisy, noisy_rows, step_of, wide
 
 BY_CHANCE = 1e-6
 REST_BITS = 96
@@ -78,7 +78,7 @@ def test_a_draw_below_the_threshold_is_the_columns_own_and_from_it_on_the_alias(
 
     def drawn(high, rest=0):
         words = [(rest >> shift) & 0xFFFFFFFF for shift in (0, 32, 64)]
-        return int(noise._draw(Scripted(high << 15 | column, *words), 1)[0])
+        return int(noise._draw([Scripted(high << 15 | column, *words)], 1)[0, 0])
 
     assert drawn(top - 1) == own
     assert drawn(top + 1) == alias
@@ -142,6 +142,19 @@ def test_wide_draws_have_a_gaussians_moments_and_do_not_depend_on_the_one_before
 @pytest.mark.parametrize("n", [0, 1, 32_767, 32_768, 32_769])
 def test_any_number_of_draws_can_be_had(n):
     assert narrow(n, NoiseSource()).shape == wide(n, NoiseSource()).shape == (n,)
+
+
+def test_many_sums_get_the_noise_that_each_gets_alone():
+    totals = np.random.default_rng(1).normal(size=(5, 40_000))
+    multipliers, sensitivities = [1.0, 0.5, 2.0, 1.0, 3.0], [1.0, 0.1, 1.0, 7.0, 2.0]
+    one, other = ([NoiseSource(insecure_seed=seed) for seed in range(5)] for _ in range(2))
+    for _ in range(2):
+        found = noisy_rows(totals, noise_multipliers=multipliers, sensitivities=sensitivities, sources=one)
+        for row, total, multiplier, sensitivity, source in zip(
+            found, totals, multipliers, sensitivities, other, strict=True
+        ):
+            alone = noisy(total, noise_multiplier=multiplier, sensitivity=sensitivity, source=source)
+            np.testing.assert_array_equal(row, alone)
 
 
 def test_noise_never_comes_twice():

@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from fedhealth.core.errors import SettingError
 from fedhealth.privacy.noise import NoiseSource
-from fedhealth.privacy.sampling import drawn
+from fedhealth.privacy.sampling import drawn, drawn_in_steps
 
 
 def test_each_is_drawn_with_the_same_chance_and_how_many_are_drawn_is_binomial():
@@ -30,6 +30,15 @@ def test_a_rate_of_one_takes_everybody_and_blocks_join_without_a_seam():
 
 def test_two_draws_are_two_draws():
     assert not np.array_equal(drawn(1000, 0.5, NoiseSource().words()), drawn(1000, 0.5, NoiseSource().words()))
+
+
+@pytest.mark.parametrize(("n", "rate", "steps"), [(0, 0.5, 3), (1, 0.5, 9), (700, 0.04, 100), (40_000, 0.1, 2)])
+def test_the_draws_of_many_steps_are_the_draws_of_each(n, rate, steps):
+    one, other = (NoiseSource(insecure_seed=3).words() for _ in range(2))
+    found = drawn_in_steps(n, rate, one, steps)
+    assert len(found) == steps
+    for batch in found:
+        np.testing.assert_array_equal(batch, drawn(n, rate, other))
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.01, float("nan")])

@@ -6,6 +6,8 @@ import torch
 
 from fedhealth.core.pull import Pull
 from fedhealth.core.training import LocalTraining
+from fedhealth.models.cnn import Cnn
+from fedhealth.models.gru import Gru
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network, load_weights, weights_of
@@ -15,8 +17,11 @@ from fedhealth.site.kernels.fit import FitJob
 from fedhealth.site.kernels.score import ScoreJob
 from fedhealth.site.kernels.stack import height, why_not
 
-WIDTH = 5
-MODELS = [Logistic(), Mlp(hidden=(8,)), Mlp(hidden=(7, 4)), Mlp(hidden=(6,), normalisation="layer")]
+WIDTH = 8
+MODELS = [
+    Logistic(), Mlp(hidden=(8,)), Mlp(hidden=(7, 4)), Mlp(hidden=(6,), normalisation="layer"),
+    Gru(steps=3, static=2, hidden=5), Gru(steps=8, hidden=8), Cnn(steps=3, static=2, hidden=5, kernel=3), Cnn(steps=2, hidden=3),
+]  # fmt: skip
 TRAININGS = [
     LocalTraining(epochs=2, batch_size=16, learning_rate=0.1),
     LocalTraining(steps=9, batch_size=16, momentum=0.9, weight_decay=0.1),
@@ -120,7 +125,7 @@ def test_stacks_of_another_height_give_the_same_bits(monkeypatch):
         return Batched().fit_all([job(network, weights, training, site) for site in range(len(SIZES))])
 
     high = trained()
-    monkeypatch.setattr("fedhealth.site.kernels.fit.height", lambda _: 2)
+    monkeypatch.setattr("fedhealth.site.kernels.fit.height", lambda *_: 2)
     for one, two in zip(high, trained(), strict=True):
         assert all(np.array_equal(one.weights[name], two.weights[name]) for name in weights)
 
@@ -171,6 +176,28 @@ def test_what_no_kernel_knows_is_trained_one_after_the_other_with_the_plain_bits
         assert all(np.array_equal(own.weights[name], array) for name, array in expected.items())
 
 
+def test_steps_that_share_the_greatest_value_share_its_gradient():
+    network = drawn_network(Cnn(steps=8, hidden=4, kernel=3))
+    weights, x = weights_of(network), np.repeat(patients(40, 1)[0][:, :1], WIDTH, axis=1)  # still, but for the edges
+    y = patients(40, 1)[1]
+    made = FitJob(network, weights, x, y, TRAININGS[0], np.random.default_rng(1))
+    (found,) = Batched().fit_all([made])
+    expected, _, _ = by_plain(FitJob(network, weights, x, y, TRAININGS[0], np.random.default_rng(1)))
+    for name, array in expected.items():
+        np.testing.assert_allclose(found.weights[name], array, rtol=0, atol=1e-10)
+
+
+def test_a_network_that_drops_units_at_random_is_not_stacked():
+    for model in (Gru(steps=4, dropout=0.1), Cnn(steps=4, dropout=0.1)):
+        assert "drops units at random" in why_not(first_network(model, WIDTH, seed=1))
+    assert not why_not(first_network(Gru(steps=4), WIDTH, seed=1))
+
+
+def test_the_working_space_of_networks_over_time_bounds_a_stack():
+    networks = [Gru(steps=48, hidden=32).network(576), Gru(steps=480, hidden=320).network(5760), Cnn(steps=48).network(576)]  # fmt: skip
+    assert [height(network, 32) for network in networks] == [9, 1, 8]
+
+
 def test_the_engine_of_one_hospital_changes_its_network_as_plain_does():
     one, two = drawn_network(MODELS[1]), drawn_network(MODELS[1])
     x, y = patients(50, 1)
@@ -181,4 +208,6 @@ def test_the_engine_of_one_hospital_changes_its_network_as_plain_does():
 
 
 def test_a_stack_is_as_high_as_its_weights_fit_a_megabyte():
-    assert [height(p) for p in (31, 4097, 40_961, 10_000_000)] == [64, 64, 6, 1]
+    wide = [Mlp(hidden=hidden).network(30) for hidden in ((1,), (64, 32), (160, 220), (4000, 2500))]
+    assert [sum(w.numel() for w in network.parameters()) for network in wide] == [33, 4097, 40_601, 10_129_001]
+    assert [height(network, 32) for network in wide] == [64, 64, 6, 1]

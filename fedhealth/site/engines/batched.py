@@ -9,7 +9,10 @@ import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import torch
+
 from fedhealth.core.settings import settings
+from fedhealth.models.row_of_steps import OverTime
 from fedhealth.models.weights import load_weights, weights_of
 from fedhealth.site.engines.plain import Plain, device_named, use_one_thread
 from fedhealth.site.kernels.fit import FitJob, fit_all
@@ -88,7 +91,10 @@ class Batched:
     def score_all(self, jobs: Sequence[ScoreJob]) -> list[Scores]:
         """The scores of each job's patients."""
         use_one_thread()
-        stacked = [job for job in jobs if self._stacks(job.network)]
+        # A network over time scores faster by torch's own pass, which keeps nothing for a way back.
+        stacked = [
+            job for job in jobs if job.is_exact or (not isinstance(job.network, OverTime) and self._stacks(job.network))
+        ]
         found = dict(zip(map(id, stacked), score_all(stacked, device_named(self.device)), strict=True))
         return [found[id(job)] if id(job) in found else self._score_alone(job) for job in jobs]
 
@@ -112,7 +118,8 @@ class Batched:
 
     def _score_alone(self, job: ScoreJob) -> Scores:
         load_weights(job.network, job.weights)
-        return Scores(self._plain.score(job.network, job.x), self._plain.predict(job.network, job.x))
+        score = self._plain.score(job.network, job.x)
+        return Scores(score, torch.sigmoid(torch.from_numpy(score)).numpy())
 
     @property
     def _plain(self) -> Plain:

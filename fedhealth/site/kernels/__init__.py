@@ -6,6 +6,7 @@ layer. What a hospital gets is bit for bit the same whoever is stacked beside it
 product takes its matrices one by one, everything else goes element by element or
 row by row, and every batch is padded to a size that is the hospital's own.
 
-To stack another kind of layer, write its forward and backward in `layers.py` and name it in `stack.py`.
+To stack another kind of layer, write its forward and backward in `layers.py`, or in `series.py` where it reads steps of
+time, and name it in `stack.py`. Private steps are `private.py`'s, in fixed point by `exact.py`.
 A network with any other kind is trained by `site.engines.plain`, one hospital after the other.
 """

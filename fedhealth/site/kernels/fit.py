@@ -86,7 +86,7 @@ def fit_all(jobs: Sequence[FitJob], device: str) -> list[Fitted]:
     for places in groups.values():
         # The longest first: those who still train are then always the first of a stack.
         places.sort(key=lambda place: -jobs[place].steps)
-        most = height(sum(weight.numel() for weight in jobs[places[0]].network.parameters()))
+        most = height(jobs[places[0]].network, jobs[places[0]].rows)
         for chunk in np.array_split(places, -(-len(places) // most)):
             found |= zip(chunk.tolist(), _fit_stack([jobs[place] for place in chunk], device), strict=True)
     return [found[place] for place in range(len(jobs))]
@@ -101,7 +101,7 @@ def _fit_stack(jobs: Sequence[FitJob], device: str) -> list[Fitted]:
     moving = {name: slot for name, slot in stack.slots.items() if first.only is None or name in first.only}
     slots = list(moving.values())
     steps = STEPS[training.optimiser]([slot.weight for slot in slots], training)
-    force = _Force(jobs, moving) if first.pull.strength or first.pull.shift else None
+    force = Force([job.pull for job in jobs], moving) if first.pull.strength or first.pull.shift else None
     rows = _Rows(jobs, stack)
     k = len(jobs)
     for step in range(first.steps):
@@ -207,15 +207,15 @@ class _Rows:
         return [{name: views[name][j] for name in job.weights} for j, job in enumerate(self._jobs)]
 
 
-class _Force:
+class Force:
     """The pulls on a stack's weights; where each hospital is pulled to is its own."""
 
-    def __init__(self, jobs: Sequence[FitJob], moving: Mapping[str, Slot]) -> None:
-        first = jobs[0].pull
+    def __init__(self, pulls: Sequence[Pull], moving: Mapping[str, Slot]) -> None:
+        first = pulls[0]
         self._strength, self._weights = first.strength, [slot.weight for slot in moving.values()]
-        self._anchors = [_like(slot, [job.pull.anchor[name] for job in jobs]) for name, slot in moving.items()] if first.strength else []  # fmt: skip
+        self._anchors = [_like(slot, [pull.anchor[name] for pull in pulls]) for name, slot in moving.items()] if first.strength else []  # fmt: skip
         self._shifts = [
-            _like(slot, [job.pull.shift[name] for job in jobs]) if name in first.shift else None
+            _like(slot, [pull.shift[name] for pull in pulls]) if name in first.shift else None
             for name, slot in moving.items()
         ]
 

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedhealth.models.row_of_steps import OverTime
 from fedhealth.site.kernels.layers import LayerNorm, Linear, Relu, Space, whole
+from fedhealth.site.kernels.series import body_of, numbers_a_row, summary_of, why_no_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,10 +21,14 @@ if TYPE_CHECKING:
 
 #: A stack's weights are about 1 MB: beyond, they leave the core's cache and stacking no longer pays.
 MOST_PARAMETERS, MOST_STACKED = 2**18, 64
+#: So many numbers of working space a stack of networks over time has: 32 MB of float32. More brings no more.
+MOST_NUMBERS = 2**23
 
 
 def why_not(network: nn.Module) -> str:
     """Why networks of this shape can't be stacked; empty where they can."""
+    if isinstance(network, OverTime):
+        return why_no_body(network)
     for name, layer in in_order(network):
         if not isinstance(layer, nn.Linear | nn.ReLU | nn.LayerNorm):
             return f"its layer {name or 'itself'} is a {type(layer).__name__}, which no kernel knows"
@@ -35,7 +41,9 @@ def why_not(network: nn.Module) -> str:
 
 
 def in_order(network: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """The layers by name, those of nested sequences too."""
+    """The layers by name, those of nested sequences too; a network over time stands for its body, and has a head."""
+    if isinstance(network, OverTime):
+        return [("body", network), ("head", network.head)]
     if not isinstance(network, nn.Sequential):
         return [(prefix, network)]
     found = []
@@ -45,9 +53,13 @@ def in_order(network: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]
     return found
 
 
-def height(parameters: int) -> int:
-    """How many networks of so many parameters go into a stack: a function of the model alone, of no machine."""
-    return min(max(round(MOST_PARAMETERS / max(parameters, 1)), 1), MOST_STACKED)
+def height(network: nn.Module, rows: int) -> int:
+    """How many networks go into a stack, `rows` patients of each at a time: a function of the two, of no machine."""
+    parameters = sum(weight.numel() for weight in network.parameters())
+    most = min(max(round(MOST_PARAMETERS / max(parameters, 1)), 1), MOST_STACKED)
+    if isinstance(network, OverTime):
+        most = min(most, max(MOST_NUMBERS // (rows * numbers_a_row(network)), 1))
+    return most
 
 
 class Stack:
@@ -70,7 +82,9 @@ class Stack:
             spare = int(isinstance(following, nn.Linear) and following.bias is not None)
             space = Space(stack, rows, like, spare, is_before_linear)
             layer: Layer
-            if isinstance(module, nn.Linear):
+            if isinstance(module, OverTime):
+                layer, width = body_of(module, space), summary_of(module)
+            elif isinstance(module, nn.Linear):
                 layer, width = Linear(module, space), module.out_features
             elif isinstance(module, nn.LayerNorm):
                 layer = LayerNorm(module, space)
@@ -108,6 +122,8 @@ def copy_in(to: torch.Tensor, arrays: Sequence[NDArray[np.generic]]) -> None:
 def blank_for(network: nn.Module, rows: int, dtype: np.dtype[Any]) -> NDArray[np.floating[Any]]:
     """[rows, columns] room for patients, whose features come first; a column of ones for a bias and zeros follow."""
     first = in_order(network)[0][1]
+    if isinstance(first, OverTime):
+        return np.zeros((rows, whole(first.static + first.steps * first.across)), dtype=dtype)
     inputs, ones = int(first.in_features), int(first.bias is not None)  # type: ignore[arg-type]
     found = np.zeros((rows, whole(inputs + ones)), dtype=dtype)
     found[:, inputs : inputs + ones] = 1

@@ -1,0 +1,201 @@
+"""Exact networks of many hospitals at once: `site.exact_network`, stacked.
+
+What goes forward lies on the same lattices and is added up without rounding, so a patient's score has the same bits
+here, there and in any company. What goes back is bounded by `ExactNetwork.rounding` here too: that
+bound takes sums in any order, and a place without a patient adds zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from fedhealth.site.exact_network import (
+    CAP,
+    ONTO_LATTICE,
+    SIGMOID,
+    UNIT,
+    before_normalised,
+    normalised,
+    onto_lattice,
+)
+from fedhealth.site.kernels.layers import product
+from fedhealth.site.kernels.stack import in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(slots=True)
+class _Passed:
+    """One layer as it was passed: what came in, what was made of it, and of a linear layer its weights, else the spread."""
+
+    name: str
+    layer: nn.Module
+    came: torch.Tensor
+    used: torch.Tensor
+    beside: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Gradients:
+    """By place in the batch the gradient of one weight array: `left`, [k, rows, a], or its outer product with `right`, [k, rows, b]."""
+
+    left: torch.Tensor
+    right: torch.Tensor | None = None
+
+    def squares(self) -> torch.Tensor:
+        """[k, rows] squared L2 norms."""
+        found: torch.Tensor = torch.linalg.vecdot(self.left, self.left)
+        return found if self.right is None else found * torch.linalg.vecdot(self.right, self.right)
+
+    def totals(self, scale: torch.Tensor) -> torch.Tensor:
+        """[k, …] the sums of the gradients, each times its `scale`, [k, rows]."""
+        left, right = self.left, self.right
+        if right is None:
+            return _product(scale[:, None], left)[:, 0]
+        if left.shape[2] <= right.shape[2]:
+            return _product((left * scale[..., None]).transpose(1, 2), right)
+        return _product(left.transpose(1, 2), right * scale[..., None])
+
+    def finite(self) -> _Gradients:
+        """The same with 0 for what is not a number or infinite."""
+        right = None if self.right is None else self.right.nan_to_num(0.0, 0.0, 0.0)
+        return _Gradients(self.left.nan_to_num(0.0, 0.0, 0.0), right)
+
+
+class ExactStack:
+    """The networks of a stack in fixed point, at the weights that its arrays hold when it is made.
+
+    Args:
+        network: gives the shape, known to be stackable and exact (`why_not`, `check_layers`).
+        weights: by name [stack, …], float64.
+        k: how many of the stack, the first.
+    """
+
+    def __init__(self, network: nn.Module, weights: Mapping[str, torch.Tensor], k: int) -> None:
+        self._layers = in_order(network)
+        self._own = {
+            name: tuple(weights[f"{name}.{kind}".lstrip(".")][:k] for kind, _ in layer.named_parameters())
+            for name, layer in self._layers
+        }
+        self._rounded = {
+            name: _rounded(*self._own[name]) for name, layer in self._layers if isinstance(layer, nn.Linear)
+        }
+
+    def rounding(self) -> torch.Tensor:
+        """[k] as `ExactNetwork.rounding`, not closely; not a number where a weight is not finite."""
+        any_weight = next(iter(self._rounded.values()))[0]
+        far, off, total = (any_weight.new_full((len(any_weight),), start) for start in (1.0, SIGMOID, 0.0))
+        for name, layer in reversed(self._layers):
+            if isinstance(layer, nn.Linear):
+                total += off * (CAP * math.sqrt(layer.in_features) + 1)
+                length = torch.linalg.vector_norm(self._rounded[name][0], dim=(1, 2))
+                off, far = off * length + (layer.out_features + 2) * far * length, far * length
+            elif isinstance(layer, nn.LayerNorm):
+                (width,) = layer.normalized_shape
+                total += off * (math.sqrt(width) + 1)
+                stretch = self._own[name][0].abs().amax(1) / math.sqrt(layer.eps)
+                off, far = (off + (3 * width + 30) * far) * stretch, far * stretch
+        return 2 * UNIT * total
+
+    def clipped(
+        self, x: torch.Tensor, y: torch.Tensor, is_in: torch.Tensor, moving: Sequence[str], bound: torch.Tensor,
+        *, per_layer: bool,
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:  # fmt: skip
+        """By name in `moving` the sums of clipped gradients, [k, …], and the norms before clipping.
+
+        As `patient_gradients.clipped_sum` of each hospital.
+
+        Args:
+            x: [k, rows, inputs], on the lattice (`onto`).
+            y: [k, rows] 0 or 1.
+            is_in: [k, rows] 1 where a patient stands, and else 0.
+            moving: names of the parameters.
+            bound: [k] of a patient's L2 norm over all arrays.
+            per_layer: clip each array by itself; norms are then [arrays, k, rows], and else [1, k, rows].
+        """
+        gradients = self._gradients(x, y, is_in, moving)
+        squares = torch.stack([each.squares() for each in gradients])
+        if not math.isfinite(float(squares.sum())):
+            is_finite = torch.isfinite(squares).all(0)
+            gradients = [each.finite() for each in gradients]
+            squares = torch.where(is_finite, squares, torch.inf)
+        norms = squares.sqrt() if per_layer else squares.sum(0, keepdim=True).sqrt()
+        most = (bound / len(gradients) ** 0.5 if per_layer else bound)[:, None]
+        scales = (most / torch.maximum(norms, most)).expand(len(gradients), -1, -1)
+        return [each.totals(scale) for each, scale in zip(gradients, scales, strict=True)], norms
+
+    def _gradients(
+        self, x: torch.Tensor, y: torch.Tensor, is_in: torch.Tensor, moving: Sequence[str]
+    ) -> list[_Gradients]:
+        score, passed = self._passed(x)
+        back = score.sigmoid_().sub_(y[..., None]).mul_(is_in[..., None])
+        found: dict[str, _Gradients] = {}
+        for each in reversed(passed):
+            weight, bias = (f"{each.name}.{kind}".lstrip(".") for kind in ("weight", "bias"))
+            is_linear = isinstance(each.layer, nn.Linear)
+            if weight in moving:
+                found[weight] = _Gradients(back, each.used) if is_linear else _Gradients(back * each.used)
+            if bias in moving:
+                found[bias] = _Gradients(back)
+            if len(found) == len(moving):
+                break
+            back = self._before(each, back)
+        return [found[name] for name in moving]
+
+    def _passed(self, x: torch.Tensor) -> tuple[torch.Tensor, list[_Passed]]:
+        passed: list[_Passed] = []
+        for name, layer in self._layers:
+            if isinstance(layer, nn.Linear):
+                used = onto(x) if passed else x
+                weight, bias = self._rounded[name]
+                passed.append(_Passed(name, layer, x, used, weight))
+                x = torch.baddbmm(bias[:, None], used, weight.transpose(1, 2))
+            elif isinstance(layer, nn.LayerNorm):
+                normal, spread = normalised(x, layer.eps)
+                passed.append(_Passed(name, layer, x, normal, spread))
+                weight, bias = self._own[name]
+                x = (normal * weight[:, None]).add_(bias[:, None])
+            else:
+                passed.append(_Passed(name, layer, x, x, x))
+                x = x.clamp_min(0.0)
+        return x, passed
+
+    def _before(self, passed: _Passed, back: torch.Tensor) -> torch.Tensor:
+        """[k, rows, units] the gradient of what went into the layer, from that of what it gives."""
+        aten = torch.ops.aten
+        if isinstance(passed.layer, nn.Linear):
+            found: torch.Tensor = aten.hardtanh_backward(_product(back, passed.beside), passed.came, -CAP, CAP)
+            return found
+        if isinstance(passed.layer, nn.LayerNorm):
+            return before_normalised(back * self._own[passed.name][0][:, None], passed.used, passed.beside)
+        return aten.threshold_backward(back, passed.came, 0.0)  # type: ignore[no-any-return]
+
+
+def onto(x: torch.Tensor) -> torch.Tensor:
+    """Rows as they go into a linear layer: capped, and on the lattice."""
+    return x.clamp(-CAP, CAP).add_(ONTO_LATTICE).sub_(ONTO_LATTICE)
+
+
+def _rounded(weight: torch.Tensor, bias: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each network's weights, [k, out, in], and bias, [k, out], on its own lattice."""
+    bias = weight.new_zeros(weight.shape[:2]) if bias is None else bias
+    longest = weight.shape[2] * _largest(weight.flatten(1)) + _largest(bias)
+    steps = weight.new_tensor([onto_lattice(each) for each in longest.tolist()])
+    of_weight, of_bias = steps[:, None, None], steps[:, None]
+    return (weight + of_weight).sub_(of_weight), (bias + of_bias).sub_(of_bias)
+
+
+def _largest(arrays: torch.Tensor) -> torch.Tensor:
+    """[k] the largest absolute value of each row."""
+    found: torch.Tensor = torch.linalg.vector_norm(arrays, math.inf, dim=1)
+    return found
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return product(a, b, out=a.new_empty(len(a), a.shape[1], b.shape[2]))

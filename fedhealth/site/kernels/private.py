@@ -1,0 +1,241 @@
+"""Private training of many hospitals at once: the steps of `site.private_engine`, stacked.
+
+Each hospital's patients are drawn by its own coins and its sum gets noise from its own source, in the order in
+which the private engine asks them, and each is charged and refused by itself. Batches are of as
+many patients as the coins say, so a step is padded to the largest of them with places that count for nothing.
+A sum is rounded to the lattice of its noise (`privacy.noise`); but for a sum that lies within rounding of the middle
+between two lattice steps, a chance of some 10^-9 a number, the weights are those of the private engine to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fedhealth.core.errors import FedHealthError
+from fedhealth.core.pull import Pull
+from fedhealth.models.weights import load_weights, weights_of
+from fedhealth.privacy.noise import noisy_rows
+from fedhealth.privacy.sampling import drawn_in_steps
+from fedhealth.site.exact_network import ExactNetwork
+from fedhealth.site.kernels.exact import ExactStack, onto
+from fedhealth.site.kernels.fit import Force
+from fedhealth.site.kernels.layers import Slot
+from fedhealth.site.kernels.stack import copy_in, height, why_not
+from fedhealth.site.private_engine import bears, check_rounding, copied
+from fedhealth.site.steps import STEPS
+from fedhealth.strategies.method import Fitted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from fedhealth.core.training import LocalTraining
+    from fedhealth.site.private_engine import PrivateEngine
+
+#: Places of a batch come in so many.
+_PLACES = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrivateJob:
+    """One hospital's private training from given weights; attributes not named here are a `FitJob`'s.
+
+    Attributes:
+        engine: the hospital's own, which is charged, draws and makes noise.
+        rng: not used, its seed being known.
+    """
+
+    engine: PrivateEngine
+    network: nn.Module
+    weights: Mapping[str, NDArray[np.generic]]
+    x: NDArray[np.floating[Any]]
+    y: NDArray[np.floating[Any]]
+    training: LocalTraining
+    rng: np.random.Generator
+    pull: Pull = field(default_factory=Pull)
+    only: frozenset[str] | None = None
+
+    @property
+    def alike(self) -> tuple[object, ...]:
+        """What jobs must have in common to be stacked."""
+        clipping = (self.engine.is_per_layer, self.engine.is_adaptive)
+        return (id(self.network), self.training, self.only, self.pull.strength, frozenset(self.pull.shift), clipping)
+
+
+def fit_private(jobs: Sequence[PrivateJob]) -> list[Fitted | FedHealthError]:
+    """What private training gave each job, in the order of the jobs; or why a hospital refused."""
+    found: dict[int, Fitted | FedHealthError] = {}
+    groups: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
+    for place, job in enumerate(jobs):
+        try:
+            if why_not(job.network) or job.engine.patients is not None:
+                found[place] = _fit_alone(job)
+            else:
+                groups[job.alike].append((job.engine.charge(job.training), place))
+        except FedHealthError as error:
+            found[place] = error
+    for group in groups.values():
+        # The longest first: those who still train are then always the first of a stack.
+        group.sort(key=lambda each: -each[0])
+        most = height(jobs[group[0][1]].network, _PLACES)
+        chunks = -(-len(group) // most)
+        for start in range(chunks):
+            chunk = group[len(group) * start // chunks : len(group) * (start + 1) // chunks]
+            fitted = _Stacked([jobs[place] for _, place in chunk], [steps for steps, _ in chunk]).fitted()
+            found |= zip([place for _, place in chunk], fitted, strict=True)
+    return [found[place] for place in range(len(jobs))]
+
+
+def _fit_alone(job: PrivateJob) -> Fitted:
+    load_weights(job.network, job.weights)
+    loss, steps = job.engine.fit(job.network, job.x, job.y, job.training, job.rng, pull=job.pull, only=job.only)
+    return Fitted(weights_of(job.network), loss, steps)
+
+
+class _Stacked:
+    """Jobs that are alike, the longest first, each with as many steps as it was charged for."""
+
+    def __init__(self, jobs: Sequence[PrivateJob], steps: Sequence[int]) -> None:
+        first = jobs[0]
+        self._jobs, self._steps, self._engines = jobs, steps, [job.engine for job in jobs]
+        shapes = {name: weight.shape for name, weight in first.network.named_parameters()}
+        self._moving = [name for name in shapes if first.only is None or name in first.only]
+        still = [name for name in shapes if name not in self._moving]
+        self._flat, weights = _flat(len(jobs), {name: shapes[name] for name in self._moving})
+        self._weights = weights | _flat(len(jobs), {name: shapes[name] for name in still})[1]
+        for name, array in self._weights.items():
+            copy_in(array, [job.weights[name] for job in jobs])
+        self._gradient, self._gradients = _flat(len(jobs), {name: shapes[name] for name in self._moving})
+        self._batches = _Batches(jobs, steps)
+        self._expected = [engine.course.rate * engine.size for engine in self._engines]
+        self._multipliers = [engine.noise_multiplier for engine in self._engines]
+        self._most = [engine.most for engine in self._engines]
+        self._refused: dict[int, FedHealthError] = {}
+
+    def fitted(self) -> list[Fitted | FedHealthError]:
+        """The weights after all steps, or why a hospital refused; each engine's bound has moved with its steps."""
+        first = self._jobs[0]
+        optimiser = STEPS[first.training.optimiser]([self._flat], first.training)
+        slots = {name: Slot(self._weights[name], self._gradients[name]) for name in self._moving}
+        force = Force([job.pull for job in self._jobs], slots) if first.pull.strength or first.pull.shift else None
+        k = len(self._jobs)
+        for step in range(self._steps[0]):
+            still = sum(steps > step for steps in self._steps)
+            if still < k:
+                k = still
+                optimiser.narrow(k)
+            self._work_out(step, k)
+            if force is not None:
+                force.add([self._gradients[name][:k] for name in self._moving], k)
+            optimiser.take([self._gradient[:k]])
+        return [self._refused.get(j) or self._result(j) for j in range(len(self._jobs))]
+
+    def _work_out(self, step: int, k: int) -> None:
+        """Leave in the gradients those of a step: the noisy sums over the expected numbers of patients."""
+        engines = self._engines[:k]
+        exact = ExactStack(self._jobs[0].network, self._weights, k)
+        self._check_rounding(exact, k)
+        bound = torch.tensor([engine.bound for engine in engines], dtype=torch.float64)
+        x, y, is_in = self._batches.at(step, k)
+        summed, norms = exact.clipped(x, y, is_in, self._moving, bound, per_layer=engines[0].is_per_layer)
+        for name, total in zip(self._moving, summed, strict=True):
+            self._gradients[name][:k] = total.view_as(self._gradients[name][:k])
+        for j, told in self._noised(k).items():
+            self._gradient[j] = torch.from_numpy(told / self._expected[j])
+        if engines[0].is_adaptive:
+            for j, engine in enumerate(engines):
+                if j not in self._refused:
+                    engine.follow(norms[0, j, : self._batches.taken(step, j)])
+
+    def _noised(self, k: int) -> dict[int, NDArray[np.float64]]:
+        """By hospital its sum with noise."""
+        own = [j for j in range(k) if j not in self._refused]
+        try:
+            return dict(zip(own, self._with_noise(own), strict=True)) if own else {}
+        except FedHealthError:
+            # Whose sum or setting it was has to come out: no noise was drawn yet.
+            return {j: told for j in own for told in self._alone(j)}
+
+    def _alone(self, j: int) -> NDArray[np.float64]:
+        try:
+            return self._with_noise([j])
+        except FedHealthError as error:
+            self._refused[j] = error
+            return np.empty((0, 0))
+
+    def _with_noise(self, own: list[int]) -> NDArray[np.float64]:
+        engines = [self._engines[j] for j in own]
+        return noisy_rows(
+            self._gradient.numpy()[own],
+            noise_multipliers=[self._multipliers[j] for j in own],
+            sensitivities=[engine.sensitivity for engine in engines],
+            sources=[engine.source for engine in engines],
+        )
+
+    def _check_rounding(self, exact: ExactStack, k: int) -> None:
+        """Let go whom `check_rounding` refuses; it goes by the looser bound where that will do."""
+        for j, (rounding, most) in enumerate(zip(exact.rounding().tolist(), self._most[:k], strict=True)):
+            bound = self._engines[j].bound
+            if j in self._refused or bears(rounding, patients=most, bound=bound):
+                continue
+            network = copied(self._jobs[j].network)
+            network.load_state_dict({name: array[j] for name, array in self._weights.items()})
+            try:
+                check_rounding(ExactNetwork(network), patients=most, bound=bound)
+            except FedHealthError as refused:
+                self._refused[j] = refused
+
+    def _result(self, j: int) -> Fitted:
+        job = self._jobs[j]
+        weights = {name: self._weights[name][j].numpy().astype(job.weights[name].dtype) for name in job.weights}
+        return Fitted(weights, math.nan, self._steps[j])
+
+
+class _Batches:
+    """The batches of a stack, drawn by each hospital's own coins."""
+
+    def __init__(self, jobs: Sequence[PrivateJob], steps: Sequence[int]) -> None:
+        # The first row is nobody's: it stands where a batch has no patient.
+        starts = np.cumsum([1, *(len(job.y) for job in jobs)])
+        x, y = np.zeros((starts[-1], jobs[0].x.shape[1])), np.zeros(starts[-1])
+        drawn = []
+        for job, start, count in zip(jobs, starts.tolist(), steps, strict=False):
+            n, engine = len(job.y), job.engine
+            x[start : start + n], y[start : start + n] = job.x, job.y
+            drawn.append([own + start for own in drawn_in_steps(n, engine.course.rate, engine.source.words(), count)])
+        self._x, self._y = onto(torch.from_numpy(x)), torch.from_numpy(y)
+        self._drawn = drawn
+
+    def taken(self, step: int, j: int) -> int:
+        """How many patients are in a hospital's batch."""
+        return len(self._drawn[j][step])
+
+    def at(self, step: int, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """[k, places, inputs] rows, [k, places] outcomes, and 1 where a patient stands, else 0."""
+        batches = [self._drawn[j][step] for j in range(k)]
+        places = np.zeros((k, max(-(-max(map(len, batches)) // _PLACES), 1) * _PLACES), dtype=np.int64)
+        for own, batch in zip(places, batches, strict=True):
+            own[: len(batch)] = batch
+        rows = torch.from_numpy(places)
+        flat = rows.view(-1)
+        x, y = self._x.index_select(0, flat), self._y.index_select(0, flat)
+        return x.view(*rows.shape, -1), y.view(rows.shape), (rows > 0).double()
+
+
+def _flat(stack: int, shapes: Mapping[str, torch.Size]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """[stack, d] room for arrays of these shapes, one after the other, and by name the view of each."""
+    ends = np.cumsum([0, *(shape.numel() for shape in shapes.values())]).tolist()
+    flat = torch.zeros(stack, ends[-1], dtype=torch.float64)
+    views = {
+        name: flat[:, start:end].view(stack, *shape)
+        for (name, shape), start, end in zip(shapes.items(), ends, ends[1:], strict=False)
+    }
+    return flat, views
