@@ -389,11 +389,22 @@ def _told(
     shown = np.where(hidden[:-1, None], 0, counts)
     numbers = [*shown.ravel().tolist(), 0 if hidden[-1] else missing, *hidden.tolist()]
     if values is not None:
-        # Their number is everybody's less the missing, so they keep silent together.
-        is_silent = bool(hidden[-1]) or 0 < len(values) < floor
+        is_silent = _is_silent(values, hidden, floor)
         told = [0] * 5 if is_silent else [len(values), *_whole(values), *_whole(values**2)]
         numbers += [int(is_silent), *told]
     return np.array(numbers, dtype=np.float64)
+
+
+def _is_silent(values: NDArray[np.float64], hidden: NDArray[np.bool_], floor: int) -> bool:
+    """Whether a hospital withholds the two sums: they would tell of fewer patients than the floor, or of a withheld row.
+
+    Their number is everybody's less the missing, so with those they keep silent. Where all but a few lie at an end of
+    the range, the sum counts these few. And where values are few, the number and the two sums are three equations for
+    how many have each, beside one from every row that is shown: enough to work out the rows that are not.
+    """
+    is_few = any(0 < np.count_nonzero(among) < floor for among in (values >= 0, values > 0, values < 1))
+    equations = 3 + int(np.count_nonzero(~hidden[:-1]))
+    return bool(hidden[-1]) or bool(is_few) or (bool(hidden.any()) and len(np.unique(values)) < equations + floor)
 
 
 def _hidden(counts: NDArray[np.int64], missing: int, floor: int) -> NDArray[np.bool_]:

@@ -137,6 +137,40 @@ def test_few_without_a_value_are_withheld_and_with_them_what_would_tell_their_nu
     assert (told.silent, told.known, told.total) == (1, 0, 0)
 
 
+def of_one(feature: Feature) -> TableLayout:
+    task = Task(name="t", title="Death", outcome="died")
+    return TableLayout.of(
+        Asked(task, Tabulation(tables=((feature.name,),)), None, FeatureSpec(name="one", features=(feature,)))
+    )
+
+
+@pytest.mark.parametrize(("rare", "is_told"), [(3, False), (30, True)])
+def test_a_mean_of_few_values_is_withheld_with_a_row_that_it_would_give_back(rare, is_told):
+    """By the number and the sum of 60 without a fall and 3 with three, both withheld, follow the 60 and the 3."""
+    found = of_one(Feature(name="falls", range=(0.0, 4.0), bins=(0.5, 1.5, 2.5, 3.5)))
+    falls = np.repeat([0.0, 1.0, 2.0, 3.0, 4.0], [60, 50, 40, rare, 30])
+    (told,) = found.read(found.answer({"falls": falls}, np.zeros(len(falls)), None, min_cell=10))
+    assert told.withholding[:-1].any() != is_told
+    assert (told.silent, told.known) == ((0, len(falls)) if is_told else (1, 0))
+
+
+def test_a_mean_of_many_values_is_told_beside_a_withheld_row():
+    found = of_one(Feature(name="age", range=(0.0, 120.0), bins=(40.0, 95.0)))
+    ages = np.r_[np.arange(20.0, 90.0), np.arange(20.0, 90.0), 97.0]
+    (told,) = found.read(found.answer({"age": ages}, np.zeros(141), None, min_cell=10))
+    assert told.withholding.tolist() == [1, 0, 1, 0]
+    assert moments(found.tables[0], told).mean == pytest.approx(ages.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("at", [0.0, 120.0])
+@pytest.mark.parametrize(("few", "is_told"), [(1, False), (9, False), (10, True)])
+def test_a_mean_that_counts_the_few_away_from_an_end_of_the_range_is_withheld(at, few, is_told):
+    found = of_one(Feature(name="age", range=(0.0, 120.0), bins=(200.0,)))
+    ages = np.r_[np.full(100, at), np.full(few, 60.0)]
+    (told,) = found.read(found.answer({"age": ages}, np.zeros(len(ages)), None, min_cell=10))
+    assert told.silent == (not is_told)
+
+
 @given(seed=st.integers(0, 10**6), floor=st.integers(2, 12), n=st.integers(1, 80))
 @settings(max_examples=40)
 def test_no_count_that_is_told_lies_between_nobody_and_the_floor(seed, floor, n):
