@@ -215,13 +215,13 @@ class TableLayout:
         """
         pieces = []
         for table in self.tables:
-            counts, missing = _counted(table, columns, y, days)
+            counts, missing, beside = _counted(table, columns, y, days)
             values = None if table.range is None else _places(columns[table.column], table.range)
             if self.is_noisy:
                 sums = [] if values is None else [math.fsum(values - 0.5), math.fsum((values - 0.5) ** 2)]
                 pieces.append(np.array([*counts.ravel(), missing, *sums]) / self.reach)
             else:
-                pieces.append(_told(counts, missing, values, min_cell))
+                pieces.append(_told(counts, missing, beside, values, min_cell))
         return np.concatenate(pieces)
 
     def read(self, total: NDArray[np.float64]) -> tuple[Told, ...]:
@@ -371,21 +371,26 @@ def _risk(row: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 def _counted(
     table: OneTable, columns: Columns, y: NDArray[np.float32], days: NDArray[np.float64] | None
-) -> tuple[NDArray[np.int64], int]:
-    """[rows, cells] patients, and who has no value."""
+) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+    """[rows, cells] patients, who has no value, and [cells] those of them who have one in the second column alone."""
     rows, cells = table.shape
     row = np.zeros(len(y), dtype=np.int64) if table.rows is None else table.rows.codes(columns, y, days)
     cell = np.zeros(len(y), dtype=np.int64) if table.beside is None else table.beside.codes(columns, y, days)
     is_known = (row != NOBODY) & (cell != NOBODY)
     counts = np.bincount(row[is_known] * cells + cell[is_known], minlength=rows * cells).reshape(rows, cells)
-    return counts, int(np.count_nonzero(~is_known))
+    beside = np.bincount(cell[(row == NOBODY) & (cell != NOBODY)], minlength=cells)
+    return counts, int(np.count_nonzero(~is_known)), beside if table.beside else np.zeros(1, dtype=np.int64)
 
 
 def _told(
-    counts: NDArray[np.int64], missing: int, values: NDArray[np.float64] | None, floor: int
+    counts: NDArray[np.int64],
+    missing: int,
+    beside: NDArray[np.int64],
+    values: NDArray[np.float64] | None,
+    floor: int,
 ) -> NDArray[np.float64]:
     """A hospital's piece of the vector without noise, floors kept."""
-    hidden = _hidden(counts, missing, floor)
+    hidden = _hidden(counts, missing, beside, floor)
     shown = np.where(hidden[:-1, None], 0, counts)
     numbers = [*shown.ravel().tolist(), 0 if hidden[-1] else missing, *hidden.tolist()]
     if values is not None:
@@ -407,17 +412,22 @@ def _is_silent(values: NDArray[np.float64], hidden: NDArray[np.bool_], floor: in
     return bool(hidden[-1]) or bool(is_few) or (bool(hidden.any()) and len(np.unique(values)) < equations + floor)
 
 
-def _hidden(counts: NDArray[np.int64], missing: int, floor: int) -> NDArray[np.bool_]:
-    """[rows + 1] which rows, and whether the missing, a hospital withholds; with a floor of 1 none."""
+def _hidden(counts: NDArray[np.int64], missing: int, beside: NDArray[np.int64], floor: int) -> NDArray[np.bool_]:
+    """[rows + 1] which rows, and whether the missing, a hospital withholds; with a floor of 1 none.
+
+    Another table beside the same column tells its totals, and those less the rows are the missing's own cells.
+    """
     if floor <= 1:
         return np.zeros(len(counts) + 1, dtype=np.bool_)
-    live = counts[:, counts.sum(axis=0) > 0]
+    is_live = counts.sum(axis=0) > 0
+    live = counts[:, is_live]
     names = [f"{place:09d}" for place in range(len(counts) + 1)]
     sizes = {name: (*row, sum(row)) for name, row in zip(names, live.tolist(), strict=False) if sum(row)}
     own = [name for name, row in sizes.items() if min(row) < floor]
     if missing:
-        sizes[names[-1]] = (*[0] * live.shape[1], missing)
-        own += [names[-1]] if missing < floor else []
+        sizes[names[-1]] = (*beside[is_live].tolist(), missing)
+        is_few = beside.any() and beside[is_live | (beside > 0)].min() < floor
+        own += [names[-1]] if missing < floor or is_few else []
     found = withheld(sizes, own, floor=floor)
     return np.array([name in found for name in names])
 

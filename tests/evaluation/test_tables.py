@@ -137,6 +137,20 @@ def test_few_without_a_value_are_withheld_and_with_them_what_would_tell_their_nu
     assert (told.silent, told.known, told.total) == (1, 0, 0)
 
 
+@pytest.mark.parametrize(("died", "is_told"), [(0, False), (1, False), (10, True), (13, False), (22, False)])
+def test_the_missing_are_withheld_where_few_of_them_are_in_a_cell_that_another_table_totals(died, is_told):
+    """Deaths by sex, known of everybody, less those by ward are the deaths of who has no ward."""
+    wards = np.array([None] * 22 + ["medical"] * 60 + ["surgical"] * 60 + ["other"] * 60, dtype=object)
+    y = np.r_[np.arange(22) < died, np.arange(180) % 2].astype(np.float32)
+    columns = {"ward": wards, "female": (np.arange(202) % 4 < 2).astype(np.float64)}
+    found = layout(("ward", "died"), ("female", "died"))
+    by_ward, by_sex = found.read(found.answer(columns, y, None, min_cell=10))
+    assert not by_sex.withholding.any()
+    assert by_ward.withholding.tolist() == ([0, 0, 0, 0] if is_told else [1, 0, 0, 1])
+    between = by_sex.counts.sum(axis=0) - by_ward.counts.sum(axis=0)
+    assert between.tolist() == ([12, 10] if is_told else [52 - died, 30 + died])
+
+
 def of_one(feature: Feature) -> TableLayout:
     task = Task(name="t", title="Death", outcome="died")
     return TableLayout.of(
