@@ -9,8 +9,8 @@ to an event are told they are the second column, for each patient the first decl
 is not before the event or the end of follow-up.
 
 Without noise every number is whole: also the sums behind a mean and a variance, to each of which
-a patient adds a multiple of 2^-50 of the feature's range, sent as two whole numbers. So the sum
-over hospitals is the pooled one, under masks as well, and does not depend on any order.
+a patient adds a value rounded to 2^-50 of the feature's range, or its exact square, sent as whole numbers. So
+the sum over hospitals is the pooled one, under masks as well, and does not depend on any order.
 
 A hospital withholds the whole row in which a count is below its floor, and as many others as it
 takes that it does not follow from the number of patients (`evaluation.disclosure`). How many
@@ -44,8 +44,11 @@ if TYPE_CHECKING:
 
 #: Who has no value.
 NOBODY = -1
-#: A patient's term of a sum is a whole multiple of 2^-FINE, of which the low word holds LOW_BITS bits.
+#: A patient's value is a whole multiple of 2^-FINE, and of every whole number the low word holds LOW_BITS bits.
 FINE, LOW_BITS = 50, 32
+#: A square is whole too: that of the upper half of a value's bits, the product of both halves, and that of the lower.
+HALF = FINE // 2
+SUMS = ("sum", "upper squares", "products", "lower squares")
 #: How much a patient adds at most to the squares of noisy sums: a cell, and with moments (v - 1/2)^2 and its square.
 CELL, WITH_MOMENTS = 1.0, 1.0 + 1 / 4 + 1 / 16
 #: Into how many equal parts the horizon is cut where no times are declared.
@@ -395,7 +398,7 @@ def _told(
     numbers = [*shown.ravel().tolist(), 0 if hidden[-1] else missing, *hidden.tolist()]
     if values is not None:
         is_silent = _is_silent(values, hidden, floor)
-        told = [0] * 5 if is_silent else [len(values), *_whole(values), *_whole(values**2)]
+        told = [0] * (1 + 2 * len(SUMS)) if is_silent else [len(values), *_whole(values)]
         numbers += [int(is_silent), *told]
     return np.array(numbers, dtype=np.float64)
 
@@ -432,10 +435,12 @@ def _hidden(counts: NDArray[np.int64], missing: int, beside: NDArray[np.int64], 
     return np.array([name in found for name in names])
 
 
-def _whole(terms: NDArray[np.float64]) -> tuple[int, int]:
-    """A sum of terms from 0 to 1, as high and low words that each add up by themselves."""
-    whole = np.rint(terms * 2.0**FINE).astype(np.int64)
-    return int((whole >> LOW_BITS).sum()), int((whole & (2**LOW_BITS - 1)).sum())
+def _whole(values: NDArray[np.float64]) -> list[int]:
+    """The sums of values from 0 to 1 and of their squares, each as high and low words that add up by themselves."""
+    whole = np.rint(values * 2.0**FINE).astype(np.int64)
+    upper, lower = whole >> HALF, whole & (2**HALF - 1)
+    words = [(each >> LOW_BITS, each & (2**LOW_BITS - 1)) for each in (whole, upper**2, upper * lower, lower**2)]
+    return [int(word.sum()) for pair in words for word in pair]
 
 
 def _exact(table: OneTable, piece: NDArray[np.float64]) -> Told:
@@ -445,8 +450,10 @@ def _exact(table: OneTable, piece: NDArray[np.float64]) -> Told:
     if table.range is None:
         return told
     silent, known, *words = (int(number) for number in sums)
-    total, squares = (Fraction((high << LOW_BITS) + low, 2**FINE) for high, low in (words[:2], words[2:]))
-    return Told(told.counts, told.missing, told.withholding, known, total, squares, silent)
+    whole, upper, both, lower = ((high << LOW_BITS) + low for high, low in zip(words[::2], words[1::2], strict=True))
+    squares = (upper << FINE) + (both << HALF + 1) + lower
+    total = Fraction(whole, 2**FINE)
+    return Told(told.counts, told.missing, told.withholding, known, total, Fraction(squares, 4**FINE), silent)
 
 
 def _spans(number: int, table: OneTable) -> list[Span]:
@@ -462,7 +469,7 @@ def _spans(number: int, table: OneTable) -> list[Span]:
             Span(f"table {number} values", 1, is_whole=True),
             *(
                 Span(f"table {number} {what} {word}", 1, each, is_whole=True)
-                for what in ("sum", "squares")
+                for what in SUMS
                 for word, each in (("high", high), ("low", low))
             ),
         ]

@@ -102,6 +102,17 @@ def test_the_mean_and_variance_are_the_pooled_ones_to_twelve_digits():
         assert said.variance == pytest.approx(float(variance), rel=1e-12)
 
 
+@pytest.mark.parametrize("spread", [0.05, 1.0, 100.0])
+def test_a_variance_has_twelve_digits_also_where_the_spread_is_a_small_part_of_the_range(spread):
+    found = of_one(Feature(name="x", range=(0.0, 1000.0), bins=(500.0,)))
+    values = np.random.default_rng(1).normal(140, spread, 400).clip(0, 1000)
+    (told,) = found.read(found.answer({"x": values}, np.zeros(400), None, min_cell=1))
+    exact = [Fraction(value) for value in values.tolist()]
+    mean = sum(exact) / 400
+    variance = sum((value - mean) ** 2 for value in exact) / 400
+    assert moments(found.tables[0], told).variance == pytest.approx(float(variance), rel=1e-12)
+
+
 def test_cells_are_counted_as_declared_and_an_edge_belongs_to_the_bin_above():
     found = layout(("age", "died"), ("ward",))
     columns = {
