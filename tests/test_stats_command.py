@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from fedhealth.cli import main
 from fedhealth.core.errors import QuorumError, Refused
 from fedhealth.core.privacy_event import event_from
-from fedhealth.core.study import digest
+from fedhealth.core.study import digest, packed, study_from, unpacked
 from fedhealth.privacy.accountant import epsilon
 from fedhealth.privacy.ledger import Ledger
 from fedhealth.runtime.codec import Request
@@ -93,6 +94,17 @@ def test_a_study_of_tables_lets_nothing_else_out_and_another_study_no_table(smok
         with pytest.raises(Refused) as refusal:
             client.answer(Request(purpose, 0, {}, {}), Memory(tmp_path))
         assert refusal.value.code == "not_asked_for"
+
+
+@pytest.mark.parametrize("weak", [{"insecure_seed": 1}, {"statistics_noise": 0.1}, {"statistics_noise": 1e-3}])
+def test_tables_whose_noise_hides_nothing_are_refused_where_a_hospital_has_no_cap_too(smoke, tmp_path, weak):
+    wanted = tabulated(checked(smoke()), {"tables": [["sodium"]]}, epsilon=1.0)
+    document = unpacked(packed({**wanted.document, "privacy": {**wanted.document["privacy"], **weak}}))
+    client = clients(replace(wanted, document=document, study=study_from(document, where="t")))["galen-heart"]
+    assert client.manifest.policy.epsilon_cap is None
+    with pytest.raises(Refused, match="epsilon of at most 10") as refusal:
+        client.answer(Request("query.table", 0, {}, {}), Memory(tmp_path))
+    assert refusal.value.code == "not_private"
 
 
 def test_noisy_tables_are_let_out_once(smoke, tmp_path):

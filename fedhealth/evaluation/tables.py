@@ -9,8 +9,8 @@ to an event are told they are the second column, for each patient the first decl
 is not before the event or the end of follow-up.
 
 Without noise every number is whole: also the sums behind a mean and a variance, to each of which
-a patient adds a multiple of 2^-50 of the feature's range, sent as two whole numbers. So the sum
-over hospitals is the pooled one, under masks as well, and does not depend on any order.
+a patient adds a value rounded to 2^-50 of the feature's range, or its exact square, sent as whole numbers. So
+the sum over hospitals is the pooled one, under masks as well, and does not depend on any order.
 
 A hospital withholds the whole row in which a count is below its floor, and as many others as it
 takes that it does not follow from the number of patients (`evaluation.disclosure`). How many
@@ -44,8 +44,11 @@ if TYPE_CHECKING:
 
 #: Who has no value.
 NOBODY = -1
-#: A patient's term of a sum is a whole multiple of 2^-FINE, of which the low word holds LOW_BITS bits.
+#: A patient's value is a whole multiple of 2^-FINE, and of every whole number the low word holds LOW_BITS bits.
 FINE, LOW_BITS = 50, 32
+#: A square is whole too: that of the upper half of a value's bits, the product of both halves, and that of the lower.
+HALF = FINE // 2
+SUMS = ("sum", "upper squares", "products", "lower squares")
 #: How much a patient adds at most to the squares of noisy sums: a cell, and with moments (v - 1/2)^2 and its square.
 CELL, WITH_MOMENTS = 1.0, 1.0 + 1 / 4 + 1 / 16
 #: Into how many equal parts the horizon is cut where no times are declared.
@@ -215,13 +218,13 @@ class TableLayout:
         """
         pieces = []
         for table in self.tables:
-            counts, missing = _counted(table, columns, y, days)
+            counts, missing, beside = _counted(table, columns, y, days)
             values = None if table.range is None else _places(columns[table.column], table.range)
             if self.is_noisy:
                 sums = [] if values is None else [math.fsum(values - 0.5), math.fsum((values - 0.5) ** 2)]
                 pieces.append(np.array([*counts.ravel(), missing, *sums]) / self.reach)
             else:
-                pieces.append(_told(counts, missing, values, min_cell))
+                pieces.append(_told(counts, missing, beside, values, min_cell))
         return np.concatenate(pieces)
 
     def read(self, total: NDArray[np.float64]) -> tuple[Told, ...]:
@@ -371,50 +374,73 @@ def _risk(row: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 def _counted(
     table: OneTable, columns: Columns, y: NDArray[np.float32], days: NDArray[np.float64] | None
-) -> tuple[NDArray[np.int64], int]:
-    """[rows, cells] patients, and who has no value."""
+) -> tuple[NDArray[np.int64], int, NDArray[np.int64]]:
+    """[rows, cells] patients, who has no value, and [cells] those of them who have one in the second column alone."""
     rows, cells = table.shape
     row = np.zeros(len(y), dtype=np.int64) if table.rows is None else table.rows.codes(columns, y, days)
     cell = np.zeros(len(y), dtype=np.int64) if table.beside is None else table.beside.codes(columns, y, days)
     is_known = (row != NOBODY) & (cell != NOBODY)
     counts = np.bincount(row[is_known] * cells + cell[is_known], minlength=rows * cells).reshape(rows, cells)
-    return counts, int(np.count_nonzero(~is_known))
+    beside = np.bincount(cell[(row == NOBODY) & (cell != NOBODY)], minlength=cells)
+    return counts, int(np.count_nonzero(~is_known)), beside if table.beside else np.zeros(1, dtype=np.int64)
 
 
 def _told(
-    counts: NDArray[np.int64], missing: int, values: NDArray[np.float64] | None, floor: int
+    counts: NDArray[np.int64],
+    missing: int,
+    beside: NDArray[np.int64],
+    values: NDArray[np.float64] | None,
+    floor: int,
 ) -> NDArray[np.float64]:
     """A hospital's piece of the vector without noise, floors kept."""
-    hidden = _hidden(counts, missing, floor)
+    hidden = _hidden(counts, missing, beside, floor)
     shown = np.where(hidden[:-1, None], 0, counts)
     numbers = [*shown.ravel().tolist(), 0 if hidden[-1] else missing, *hidden.tolist()]
     if values is not None:
-        # Their number is everybody's less the missing, so they keep silent together.
-        is_silent = bool(hidden[-1]) or 0 < len(values) < floor
-        told = [0] * 5 if is_silent else [len(values), *_whole(values), *_whole(values**2)]
+        is_silent = _is_silent(values, hidden, floor)
+        told = [0] * (1 + 2 * len(SUMS)) if is_silent else [len(values), *_whole(values)]
         numbers += [int(is_silent), *told]
     return np.array(numbers, dtype=np.float64)
 
 
-def _hidden(counts: NDArray[np.int64], missing: int, floor: int) -> NDArray[np.bool_]:
-    """[rows + 1] which rows, and whether the missing, a hospital withholds; with a floor of 1 none."""
+def _is_silent(values: NDArray[np.float64], hidden: NDArray[np.bool_], floor: int) -> bool:
+    """Whether a hospital withholds the two sums: they would tell of fewer patients than the floor, or of a withheld row.
+
+    Their number is everybody's less the missing, so with those they keep silent. Where all but a few lie at an end of
+    the range, the sum counts these few. And where values are few, the number and the two sums are three equations for
+    how many have each, beside one from every row that is shown: enough to work out the rows that are not.
+    """
+    is_few = any(0 < np.count_nonzero(among) < floor for among in (values >= 0, values > 0, values < 1))
+    equations = 3 + int(np.count_nonzero(~hidden[:-1]))
+    return bool(hidden[-1]) or bool(is_few) or (bool(hidden.any()) and len(np.unique(values)) < equations + floor)
+
+
+def _hidden(counts: NDArray[np.int64], missing: int, beside: NDArray[np.int64], floor: int) -> NDArray[np.bool_]:
+    """[rows + 1] which rows, and whether the missing, a hospital withholds; with a floor of 1 none.
+
+    Another table beside the same column tells its totals, and those less the rows are the missing's own cells.
+    """
     if floor <= 1:
         return np.zeros(len(counts) + 1, dtype=np.bool_)
-    live = counts[:, counts.sum(axis=0) > 0]
+    is_live = counts.sum(axis=0) > 0
+    live = counts[:, is_live]
     names = [f"{place:09d}" for place in range(len(counts) + 1)]
     sizes = {name: (*row, sum(row)) for name, row in zip(names, live.tolist(), strict=False) if sum(row)}
     own = [name for name, row in sizes.items() if min(row) < floor]
     if missing:
-        sizes[names[-1]] = (*[0] * live.shape[1], missing)
-        own += [names[-1]] if missing < floor else []
+        sizes[names[-1]] = (*beside[is_live].tolist(), missing)
+        is_few = beside.any() and beside[is_live | (beside > 0)].min() < floor
+        own += [names[-1]] if missing < floor or is_few else []
     found = withheld(sizes, own, floor=floor)
     return np.array([name in found for name in names])
 
 
-def _whole(terms: NDArray[np.float64]) -> tuple[int, int]:
-    """A sum of terms from 0 to 1, as high and low words that each add up by themselves."""
-    whole = np.rint(terms * 2.0**FINE).astype(np.int64)
-    return int((whole >> LOW_BITS).sum()), int((whole & (2**LOW_BITS - 1)).sum())
+def _whole(values: NDArray[np.float64]) -> list[int]:
+    """The sums of values from 0 to 1 and of their squares, each as high and low words that add up by themselves."""
+    whole = np.rint(values * 2.0**FINE).astype(np.int64)
+    upper, lower = whole >> HALF, whole & (2**HALF - 1)
+    words = [(each >> LOW_BITS, each & (2**LOW_BITS - 1)) for each in (whole, upper**2, upper * lower, lower**2)]
+    return [int(word.sum()) for pair in words for word in pair]
 
 
 def _exact(table: OneTable, piece: NDArray[np.float64]) -> Told:
@@ -424,8 +450,10 @@ def _exact(table: OneTable, piece: NDArray[np.float64]) -> Told:
     if table.range is None:
         return told
     silent, known, *words = (int(number) for number in sums)
-    total, squares = (Fraction((high << LOW_BITS) + low, 2**FINE) for high, low in (words[:2], words[2:]))
-    return Told(told.counts, told.missing, told.withholding, known, total, squares, silent)
+    whole, upper, both, lower = ((high << LOW_BITS) + low for high, low in zip(words[::2], words[1::2], strict=True))
+    squares = (upper << FINE) + (both << HALF + 1) + lower
+    total = Fraction(whole, 2**FINE)
+    return Told(told.counts, told.missing, told.withholding, known, total, Fraction(squares, 4**FINE), silent)
 
 
 def _spans(number: int, table: OneTable) -> list[Span]:
@@ -441,7 +469,7 @@ def _spans(number: int, table: OneTable) -> list[Span]:
             Span(f"table {number} values", 1, is_whole=True),
             *(
                 Span(f"table {number} {what} {word}", 1, each, is_whole=True)
-                for what in ("sum", "squares")
+                for what in SUMS
                 for word, each in (("high", high), ("low", low))
             ),
         ]

@@ -22,6 +22,7 @@ from fedhealth.evaluation.margins import MARGINS
 from fedhealth.evaluation.tables import TableLayout
 from fedhealth.privacy.distributed import Distributed, SharesNoise
 from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.privacy.gaussian import epsilon_of
 from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.privacy.release import Release
 from fedhealth.site.attacks.plain import Plain
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 #: The one question of a study of tables.
 TABLES = "query.table"
+#: The largest epsilon of counts that need no floors: less noise hides no small one.
+MOST_EPSILON = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +144,7 @@ def open_round(
             found="secagg=plain",
             remedy="Use secagg=masked.",
         )
-    if purpose == MARGINS and not isinstance(mechanism, Release):
-        raise Refused(
-            "not_private",
-            rule="counts of pairs of values must leave with privacy=release, whose noise hides a rare pair",
-            found=str(study.privacy.get("_target_")),
-            remedy="Ask by fedhealth synthesize.",
-        )
-    if bool(study.tabulation.tables) != (purpose == TABLES):
-        raise Refused(
-            "not_asked_for",
-            rule="a study of tables must ask for its tables alone, and another study for none",
-            found=purpose,
-            remedy="Approve another study for the rest.",
-        )
+    _must_be_for(study, mechanism, purpose=purpose)
     if isinstance(mechanism, Distributed) and n > (most := int(study.secagg["weight_max"])):
         # What others' rounding can do to a sum is bounded for so many.
         raise Refused(
@@ -163,6 +153,8 @@ def open_round(
             found=str(n),
             remedy="Agree on a larger secagg.weight_max.",
         )
+    if purpose in (TABLES, MARGINS) and isinstance(mechanism, PatientLevel | Release):
+        _must_hide(mechanism, delta=policy.delta)
     course = None
     if isinstance(mechanism, PatientLevel) and purpose in ("train", "evaluate"):
         course = course_of(study, mechanism, memory)
@@ -192,3 +184,38 @@ def go_on(manifest: SiteManifest, *, digest: str, approved: Approved) -> None:
             found="policy.paused=true",
             remedy="Unpause it in site.yaml.",
         )
+
+
+def _must_be_for(study: Study, mechanism: Mechanism, *, purpose: str) -> None:
+    """Refuse a question that the study or its privacy is not for."""
+    if purpose == MARGINS and not isinstance(mechanism, Release):
+        raise Refused(
+            "not_private",
+            rule="counts of pairs of values must leave with privacy=release, whose noise hides a rare pair",
+            found=str(study.privacy.get("_target_")),
+            remedy="Ask by fedhealth synthesize.",
+        )
+    if bool(study.tabulation.tables) != (purpose == TABLES):
+        raise Refused(
+            "not_asked_for",
+            rule="a study of tables must ask for its tables alone, and another study for none",
+            found=purpose,
+            remedy="Approve another study for the rest.",
+        )
+
+
+def _must_hide(mechanism: PatientLevel | Release, *, delta: float) -> None:
+    """Refuse noise in whose name counts of few patients would leave as they are: with it no floor acts."""
+    found = "noise that follows from privacy.insecure_seed"
+    if mechanism.is_private:
+        noise = mechanism.noise_multiplier if isinstance(mechanism, Release) else mechanism.statistics_noise
+        epsilon = epsilon_of(1 / noise, delta)
+        if epsilon <= MOST_EPSILON:
+            return
+        found = f"{epsilon:.3g} at delta {delta:g}"
+    raise Refused(
+        "not_private",
+        rule=f"counts with noise must be of an epsilon of at most {MOST_EPSILON:g}, since nothing else is withheld of them",
+        found=found,
+        remedy="Ask with a smaller --epsilon; tables also without, exact and with floors.",
+    )

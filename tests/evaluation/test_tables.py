@@ -102,6 +102,17 @@ def test_the_mean_and_variance_are_the_pooled_ones_to_twelve_digits():
         assert said.variance == pytest.approx(float(variance), rel=1e-12)
 
 
+@pytest.mark.parametrize("spread", [0.05, 1.0, 100.0])
+def test_a_variance_has_twelve_digits_also_where_the_spread_is_a_small_part_of_the_range(spread):
+    found = of_one(Feature(name="x", range=(0.0, 1000.0), bins=(500.0,)))
+    values = np.random.default_rng(1).normal(140, spread, 400).clip(0, 1000)
+    (told,) = found.read(found.answer({"x": values}, np.zeros(400), None, min_cell=1))
+    exact = [Fraction(value) for value in values.tolist()]
+    mean = sum(exact) / 400
+    variance = sum((value - mean) ** 2 for value in exact) / 400
+    assert moments(found.tables[0], told).variance == pytest.approx(float(variance), rel=1e-12)
+
+
 def test_cells_are_counted_as_declared_and_an_edge_belongs_to_the_bin_above():
     found = layout(("age", "died"), ("ward",))
     columns = {
@@ -135,6 +146,54 @@ def test_few_without_a_value_are_withheld_and_with_them_what_would_tell_their_nu
     assert told.missing == 0
     assert told.withholding.tolist() == [1, 0, 0, 0, 1]
     assert (told.silent, told.known, told.total) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("died", "is_told"), [(0, False), (1, False), (10, True), (13, False), (22, False)])
+def test_the_missing_are_withheld_where_few_of_them_are_in_a_cell_that_another_table_totals(died, is_told):
+    """Deaths by sex, known of everybody, less those by ward are the deaths of who has no ward."""
+    wards = np.array([None] * 22 + ["medical"] * 60 + ["surgical"] * 60 + ["other"] * 60, dtype=object)
+    y = np.r_[np.arange(22) < died, np.arange(180) % 2].astype(np.float32)
+    columns = {"ward": wards, "female": (np.arange(202) % 4 < 2).astype(np.float64)}
+    found = layout(("ward", "died"), ("female", "died"))
+    by_ward, by_sex = found.read(found.answer(columns, y, None, min_cell=10))
+    assert not by_sex.withholding.any()
+    assert by_ward.withholding.tolist() == ([0, 0, 0, 0] if is_told else [1, 0, 0, 1])
+    between = by_sex.counts.sum(axis=0) - by_ward.counts.sum(axis=0)
+    assert between.tolist() == ([12, 10] if is_told else [52 - died, 30 + died])
+
+
+def of_one(feature: Feature) -> TableLayout:
+    task = Task(name="t", title="Death", outcome="died")
+    return TableLayout.of(
+        Asked(task, Tabulation(tables=((feature.name,),)), None, FeatureSpec(name="one", features=(feature,)))
+    )
+
+
+@pytest.mark.parametrize(("rare", "is_told"), [(3, False), (30, True)])
+def test_a_mean_of_few_values_is_withheld_with_a_row_that_it_would_give_back(rare, is_told):
+    """By the number and the sum of 60 without a fall and 3 with three, both withheld, follow the 60 and the 3."""
+    found = of_one(Feature(name="falls", range=(0.0, 4.0), bins=(0.5, 1.5, 2.5, 3.5)))
+    falls = np.repeat([0.0, 1.0, 2.0, 3.0, 4.0], [60, 50, 40, rare, 30])
+    (told,) = found.read(found.answer({"falls": falls}, np.zeros(len(falls)), None, min_cell=10))
+    assert told.withholding[:-1].any() != is_told
+    assert (told.silent, told.known) == ((0, len(falls)) if is_told else (1, 0))
+
+
+def test_a_mean_of_many_values_is_told_beside_a_withheld_row():
+    found = of_one(Feature(name="age", range=(0.0, 120.0), bins=(40.0, 95.0)))
+    ages = np.r_[np.arange(20.0, 90.0), np.arange(20.0, 90.0), 97.0]
+    (told,) = found.read(found.answer({"age": ages}, np.zeros(141), None, min_cell=10))
+    assert told.withholding.tolist() == [1, 0, 1, 0]
+    assert moments(found.tables[0], told).mean == pytest.approx(ages.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("at", [0.0, 120.0])
+@pytest.mark.parametrize(("few", "is_told"), [(1, False), (9, False), (10, True)])
+def test_a_mean_that_counts_the_few_away_from_an_end_of_the_range_is_withheld(at, few, is_told):
+    found = of_one(Feature(name="age", range=(0.0, 120.0), bins=(200.0,)))
+    ages = np.r_[np.full(100, at), np.full(few, 60.0)]
+    (told,) = found.read(found.answer({"age": ages}, np.zeros(len(ages)), None, min_cell=10))
+    assert told.silent == (not is_told)
 
 
 @given(seed=st.integers(0, 10**6), floor=st.integers(2, 12), n=st.integers(1, 80))

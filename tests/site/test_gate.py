@@ -9,6 +9,7 @@ from fedhealth.places import builtin_sites
 from fedhealth.privacy.distributed import Distributed
 from fedhealth.privacy.ledger import Ledger
 from fedhealth.privacy.plain import Plain
+from fedhealth.privacy.release import Release
 from fedhealth.site.cohort import load_cohort
 from fedhealth.site.gate import open_round
 from fedhealth.site.memory import Memory
@@ -71,6 +72,20 @@ def test_a_study_with_shared_noise_takes_no_hospital_larger_than_it_allows_for(a
     with pytest.raises(Refused) as refused:
         ask(**asked)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "is_allowed"),
+    [(Release(epsilon=9), True), (Release(epsilon=20), False), (Release(epsilon=1, insecure_seed=1), False)],
+)
+def test_counts_of_pairs_whose_noise_hides_nothing_are_refused(ask, mechanism, is_allowed):
+    asked = {"mechanism": mechanism, "is_masked": True, "purpose": "query.margins", "delta": 1e-6}
+    if is_allowed:
+        assert ask(**asked).round_ == 1
+        return
+    with pytest.raises(Refused, match="epsilon of at most 10") as refused:
+        ask(**asked)
+    assert refused.value.code == "not_private"
 
 
 def test_every_refusal_has_words_for_the_coordinator():

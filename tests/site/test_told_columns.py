@@ -89,6 +89,27 @@ def test_a_column_is_not_told_again_cut_elsewhere_or_beside_another(hospital):
             told.admit(other, cohort)
 
 
+def test_a_column_beside_others_is_cut_in_one_way_and_of_one_set_of_patients(hospital):
+    told, cohort, layout = hospital
+    # Their totals by age or outcome would differ by the patients between the cuts, or by the one who left.
+    told.admit(layout(("female", "age"), bins=(60.0,)), cohort)
+    with pytest.raises(Refused, match="age told in another table"):
+        told.admit(layout(("admission", "age"), bins=(61.0,)), cohort)
+    told.admit(layout(("admission", "died_in_hospital")), cohort)
+    with pytest.raises(Refused, match="died_in_hospital told of other patients"):
+        told.admit(layout(("diabetes", "died_in_hospital")), without(cohort, 3))
+    told.admit(layout(("diabetes", "died_in_hospital")), cohort)
+
+
+def test_a_column_that_stood_beside_others_may_be_rows_once(hospital):
+    told, cohort, layout = hospital
+    told.admit(layout(("female", "age"), ("admission", "female")), cohort)
+    told.admit(layout(("age",)), cohort)
+    told.admit(layout(("diabetes", "age")), cohort)  # beside again, which takes its own table from nobody
+    with pytest.raises(Refused, match="age told in another table"):
+        told.admit(layout(("age", "admission")), cohort)
+
+
 def test_a_refusal_notes_nothing(hospital):
     told, cohort, layout = hospital
     told.admit(layout(("age",)), cohort)
