@@ -17,14 +17,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from flwr.app import Context, RecordDict
 
 from fedhealth import __version__
 from fedhealth.cli import log_to
 from fedhealth.core.errors import FedHealthError, SettingError, did_you_mean
+from fedhealth.core.parts import build
 from fedhealth.core.study import digest, packed, study_from, unpacked
 from fedhealth.governance.audit import Log
 from fedhealth.governance.signing import signing_key
+from fedhealth.privacy.release import Release
+from fedhealth.releasing import CARD, PATIENTS, Planned, made
 from fedhealth.runtime.deployment import flower
 from fedhealth.runtime.deployment.grid import DeployedGrid
 from fedhealth.runtime.deployment.line import Line
@@ -32,8 +36,11 @@ from fedhealth.runtime.told import said_of, tell
 from fedhealth.server.app import make, policed
 from fedhealth.server.audited_grid import AuditedGrid
 from fedhealth.server.fingerprints import fingerprints
+from fedhealth.server.margins import counted
+from fedhealth.server.plan import plan_for
 from fedhealth.server.stopwatch import Stopwatch
 from fedhealth.server.store import CONFIG, Store
+from fedhealth.server.tables import answer, ask
 from fedhealth.study_document import check_strategy
 
 if TYPE_CHECKING:
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
     from fedhealth.core.study import Study
     from fedhealth.runtime.deployment.coordinator_folder import CoordinatorFolder
     from fedhealth.runtime.deployment.enrolment import Enrolled
+    from fedhealth.runtime.policy import PolicyGrid
 
 #: Seconds between looks at what has come, where the SuperLink did not have this process wait for it.
 POLL_S = 0.2
@@ -51,6 +59,13 @@ PATIENCE_S = 120.0
 PROPOSER = "proposer.key"
 #: In a run's folder, what its process told whoever follows it.
 TOLD_FILE = "told.jsonl"
+#: In a run's folder, what a study of tables gave; of a release the sum that hospitals told, and the folder of what was made of it.
+TABLES, COUNTS, RELEASE = "tables.json", "counts.json", "release"
+#: What the card of a release says where no process holds patients and release.
+COMPARED = (
+    "Compared with no real patient: whoever made it has none. What its bound says holds all the same; how near it comes to "
+    "patients nobody has looked at."
+)
 #: A run's folder within runs/: the study's name and the time it was submitted.
 RUN_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*/[0-9][0-9T.-]*"
 
@@ -115,12 +130,51 @@ def _conduct(coordinator: CoordinatorFolder, task: flower.Task, document: dict[s
             {name: site.identity for name, site in sites.items()},
         )
         grid = policed(audited, names, study, digest(document), poll_s=POLL_S)
+        answers = _answers(study, document, grid, store, sites)
+        if answers:
+            about = _about(study, document, stopwatch, sites)
+            store.write_manifest(about, sources=(CONFIG, *answers))
+            return
         run_config = {"fh-study": packed(document), "fh-folder": str(folder)}
         context = Context(run_id=task.run_id, node_id=1, node_config={}, state=RecordDict(), run_config=run_config)
         make(lambda row: tell(folder / TOLD_FILE, "round", row), stopwatch)(grid, context)
         store.write_json("baselines.json", {})
-        store.write_manifest(_about(study, document, store, stopwatch, sites))
+        learned = {
+            "weights_sha256": store.read_json("results.json")["weights_sha256"],
+            "cohorts": fingerprints(store.read_json("statistics.json")),
+        }
+        store.write_manifest({**_about(study, document, stopwatch, sites), **learned})
         write_report(study, store)
+
+
+def _answers(
+    study: Study, document: Mapping[str, Any], grid: PolicyGrid, store: Store, sites: Mapping[str, Enrolled]
+) -> tuple[str, ...]:
+    """The files that a study which asks once gives, written; none of one that trains.
+
+    What hospitals told is kept before anything is made of it: a process that is started again must not ask again,
+    since noisy counts are let out once.
+    """
+    if study.tabulation.tables:
+        if not (store.folder / TABLES).exists():
+            # As hospitals said when they were enrolled; each holds a study to its own floor by itself.
+            least = max(int(site.card["min_cohort"]) for site in sites.values())
+            grid.ask(study.roster)
+            grid.need(least)
+            store.write_json(TABLES, answer(study, digest(document), ask(study, grid, least=least)))
+        return (TABLES,)
+    if not isinstance(build(study.privacy, where="privacy", room="fedhealth.privacy"), Release):
+        return ()
+    if not (store.folder / COUNTS).exists():
+        Planned.of(study)
+        grid.ask(study.roster)
+        grid.need(plan_for(study).least)
+        counts, hospitals = counted(study, grid)
+        store.write_json(COUNTS, {"counts": counts.tolist(), "hospitals": hospitals})
+    told = store.read_json(COUNTS)
+    release = made(study, digest(document), np.array(told["counts"]), told["hospitals"], compared=COMPARED)
+    release.write(store.folder / RELEASE)
+    return (COUNTS, *(f"{RELEASE}/{name}" for name in (PATIENTS, f"{CARD}.json", f"{CARD}.md")))
 
 
 def _enrolled(coordinator: CoordinatorFolder, name: str) -> Enrolled:
@@ -131,15 +185,13 @@ def _enrolled(coordinator: CoordinatorFolder, name: str) -> Enrolled:
 
 
 def _about(
-    study: Study, document: Mapping[str, Any], store: Store, stopwatch: Stopwatch, sites: Mapping[str, Enrolled]
+    study: Study, document: Mapping[str, Any], stopwatch: Stopwatch, sites: Mapping[str, Enrolled]
 ) -> dict[str, Any]:
     """What a reader needs to know of how the run came about; of hospitals, what they said of themselves."""
-    results, statistics = store.read_json("results.json"), store.read_json("statistics.json")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "study": digest(document),
         "config_sha256": digest(document),
-        "weights_sha256": results["weights_sha256"],
         "code_version": __version__,
         "packages": {name: version(name) for name in ("flwr", "torch", "numpy", "hydra-core", "safetensors")},
         "python": platform.python_version(),
@@ -147,7 +199,6 @@ def _about(
         "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
         "seed": study.seed,
         "seeds": "SHA-256 of (seed, round, site, purpose), first 8 bytes",
-        "cohorts": fingerprints(statistics),
         "sites": {name: site.card for name, site in sites.items()},
         **stopwatch.read(),
         "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),

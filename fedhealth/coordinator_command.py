@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fedhealth.asked_once import add_questions, asks_once, document_asked, words_of
 from fedhealth.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -50,11 +51,13 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     token.add_argument("--revoke", action="store_true", help="the token of NAME counts no more")
     study = verb("study", _study, "write a study as a file, signed, for hospitals to read and approve")
     study.add_argument("overrides", nargs="*", metavar="key=value", help="as for fedhealth simulate")
+    add_questions(study)
     study.add_argument("--purpose", metavar="WORDS", help="what it is for, in words for a clinician")
     study.add_argument("--until", metavar="DATE", help="its last day, as YYYY-MM-DD")
     study.add_argument("--out", type=Path, metavar="FILE", help="the file to send; default: show what it would hold")
     submit = verb("submit", _submit, "run a study over the hospitals")
     submit.add_argument("overrides", nargs="*", metavar="key=value", help="as for fedhealth simulate")
+    add_questions(submit)
     submit.add_argument("--resume", metavar="RUN", help="go on with a run that ended early")
     submit.add_argument("--follow", action="store_true", help="wait for its end, and show each round")
     verb("status", _status, "say what runs, who is there, and how far the runs are")
@@ -166,10 +169,10 @@ def _token(chosen: argparse.Namespace) -> None:
 
 
 def _study(chosen: argparse.Namespace) -> None:
-    from fedhealth.coordinating import proposed, study_of
+    from fedhealth.coordinating import proposed
 
     folder = _folder(chosen)
-    document = study_of(folder, chosen.overrides)
+    document = _document(folder, chosen)
     if chosen.out is None:
         sys.stdout.write(f"{json.dumps(document, indent=1, ensure_ascii=False)}\n")
         return
@@ -187,21 +190,28 @@ def _study(chosen: argparse.Namespace) -> None:
 
 def _submit(chosen: argparse.Namespace) -> None:
     from fedhealth.conduct import run_folder
-    from fedhealth.coordinating import study_of, submit
+    from fedhealth.coordinating import submit
     from fedhealth.core.study import digest
     from fedhealth.server.store import Store
 
     folder = _folder(chosen)
     if chosen.resume:
-        if chosen.overrides:
-            raise SettingError(f"a resumed run must keep its config, found {chosen.overrides[0]}. Submit a new one.")
+        if changes := words_of(chosen) or [*filter(None, [chosen.features])]:
+            raise SettingError(f"a resumed run must keep its config, found {changes[0]}. Submit a new one.")
         document = Store(run_folder(folder, chosen.resume)).read_config()
     else:
-        document = study_of(folder, chosen.overrides)
+        document = _document(folder, chosen)
     name = submit(folder, document, chosen.resume or "")
     sys.stdout.write(f"run {name}\nstudy {digest(document)}, for hospitals to approve\n")
     if chosen.follow:
         shown(folder, name, document)
+
+
+def _document(folder: CoordinatorFolder, chosen: argparse.Namespace) -> dict[str, Any]:
+    """The document of the study that a command's words and options describe."""
+    from fedhealth.coordinating import study_of
+
+    return document_asked(study_of(folder, words_of(chosen)), chosen)
 
 
 def shown(folder: CoordinatorFolder, name: str, document: dict[str, Any]) -> None:
@@ -209,8 +219,11 @@ def shown(folder: CoordinatorFolder, name: str, document: dict[str, Any]) -> Non
     from fedhealth.coordinating import follow
     from fedhealth.progress import rounds_shown
 
-    with rounds_shown(document["title"], document["rounds"], len(document["roster"])) as show:
-        follow(folder, name, show)
+    if asks_once(document):
+        follow(folder, name, lambda _: None)
+    else:
+        with rounds_shown(document["title"], document["rounds"], len(document["roster"])) as show:
+            follow(folder, name, show)
     _show_results(folder, name)
 
 
@@ -298,14 +311,24 @@ def _results(chosen: argparse.Namespace) -> None:
 
 
 def _show_results(folder: CoordinatorFolder, name: str) -> None:
-    from fedhealth.conduct import run_folder, write_report
+    from fedhealth.conduct import RELEASE, TABLES, run_folder, write_report
     from fedhealth.core.study import study_from
     from fedhealth.progress import console, result_table
+    from fedhealth.releasing import CARD, PATIENTS
     from fedhealth.server.store import REPORT, Store
+    from fedhealth.stats_command import show
 
     store = Store(run_folder(folder, name))
-    study = study_from(store.read_config())
+    document = store.read_config()
     store.read_manifest()
+    if document.get("tabulation"):
+        show(store.read_json(TABLES))
+        return
+    if asks_once(document):
+        made = store.folder / RELEASE
+        sys.stdout.write(f"synthetic patients: {made / PATIENTS}\nwhat they are and are not for: {made / CARD}.md\n")
+        return
+    study = study_from(document)
     is_there = (store.folder / REPORT).is_file()
     console().print(result_table(store.read_json(REPORT) if is_there else write_report(study, store)))
     sys.stdout.write(f"\nreport: {store.folder / 'report.html'}\nmodel: {store.folder / 'model.safetensors'}\n")

@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedhealth.core.errors import SettingError
+from fedhealth.asked_once import add_tables, of_tables, tabulation_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,19 +31,13 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     stats.add_argument(
         "words", nargs="*", metavar="RUN|key=value", help="a run's folder, or what to change in the config"
     )
-    stats.add_argument(
-        "--features", required=True, metavar="A,B", help="columns: features, the outcome's, or that of follow-up times"
-    )
-    stats.add_argument("--by", metavar="C", help="a column beside each of them")
-    stats.add_argument("--times", metavar="T,…", help="up to which events are told; default: quarters of the horizon")
-    stats.add_argument("--epsilon", type=float, help="what a patient loses at most by all of it; default: no noise")
-    stats.add_argument("--delta", type=float, default=1e-5, help="the chance with which that may fail")
+    add_tables(stats, required=True)
     stats.add_argument("--json", action="store_true", help="print all numbers, unrounded")
     stats.set_defaults(run=_stats)
 
 
 def tabulated(
-    simulation: Simulation, tabulation: Mapping[str, Any], *, epsilon: float | None = None, delta: float = 1e-5
+    simulation: Simulation, tabulation: Mapping[str, Any], *, epsilon: float | None = None, delta: float | None = None
 ) -> Simulation:
     """The simulation of a study of tables, with the patients, hospitals and masks of another.
 
@@ -56,19 +50,10 @@ def tabulated(
     Raises:
         SettingError: a private study's tables would be without noise, or epsilon is out of range.
     """
-    from fedhealth.core.study import packed, study_from, unpacked
-    from fedhealth.evaluation.tables import TableLayout
+    from fedhealth.core.study import study_from
 
-    if epsilon is None and simulation.study.score_bins is not None:
-        raise SettingError(
-            "the tables of a private study must have noise, found no --epsilon. Give it, or use privacy=plain."
-        )
-    # In the one form and order in which a hospital reads it.
-    privacy = _privacy(epsilon, delta, is_masked=_is_masked(simulation))
-    document = unpacked(packed({**simulation.document, "tabulation": tabulation, "privacy": privacy}))
-    study = study_from(document, where="the study of tables")
-    TableLayout.of(study)
-    return replace(simulation, document=document, study=study)
+    document = of_tables(simulation.document, tabulation, epsilon=epsilon, delta=delta)
+    return replace(simulation, document=document, study=study_from(document))
 
 
 def told(simulation: Simulation, store: Store) -> Tables:
@@ -88,66 +73,17 @@ def told(simulation: Simulation, store: Store) -> Tables:
 
 def _stats(chosen: argparse.Namespace) -> int:
     from fedhealth.cli import log_to
+    from fedhealth.server.tables import answer
 
     with _opened(chosen.words) as (simulation, store):
         log_to(store.folder / "stats.log")
-        wanted = tabulated(simulation, _tabulation(chosen), epsilon=chosen.epsilon, delta=chosen.delta)
-        found = told(wanted, store)
-        promise = _promise(wanted)
+        wanted = tabulated(simulation, tabulation_of(chosen), epsilon=chosen.epsilon, delta=chosen.delta)
+        said = answer(wanted.study, wanted.digest, told(wanted, store))
     if chosen.json:
-        said = {
-            "study": wanted.digest, "hospitals": found.hospitals, "failed": list(found.failed), "privacy": promise,
-            "noise_sd": found.noise, "tables": found.findings(),
-        }  # fmt: skip
         sys.stdout.write(json.dumps(said, indent=2, allow_nan=False) + "\n")
     else:
-        _show(found, promise)
+        show(said)
     return 0
-
-
-def _tabulation(chosen: argparse.Namespace) -> dict[str, Any]:
-    columns = [name.strip() for name in chosen.features.split(",") if name.strip()]
-    if not columns:
-        raise SettingError("--features must name a column, found none. Separate several by commas.")
-    beside = [chosen.by] if chosen.by else []
-    try:
-        times = [float(time) for time in (chosen.times or "").split(",") if time.strip()]
-    except ValueError:
-        raise SettingError(f"--times must be numbers, found {chosen.times!r}. Write 90,180,365.") from None
-    return {"tables": [[column, *beside] for column in columns], "times": times}
-
-
-def _privacy(epsilon: float | None, delta: float, *, is_masked: bool) -> dict[str, Any]:
-    """The privacy of tables: of noise at each hospital, shared among them under masks, or none."""
-    from fedhealth.privacy.accountant import check_delta, noise_multiplier
-    from fedhealth.privacy.distributed import Distributed
-    from fedhealth.privacy.dp_sgd import DpSgd
-
-    if epsilon is None:
-        return {"_target_": "fedhealth.privacy.plain.Plain"}
-    check_delta(delta)
-    noise = noise_multiplier(epsilon_target=epsilon, delta=delta, sampling_rate=1.0, steps=1)
-    kind = Distributed if is_masked else DpSgd
-    settings = asdict(kind(epsilon=epsilon, delta=delta, statistics_noise=noise))
-    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **settings}
-
-
-def _promise(simulation: Simulation) -> str:
-    """What a patient is promised of the tables."""
-    from fedhealth.core.parts import build
-    from fedhealth.privacy.guarantee import guarantee
-    from fedhealth.privacy.patient_level import PatientLevel
-
-    mechanism = build(simulation.study.privacy, where="privacy", room="fedhealth.privacy", does="privatise")
-    if not isinstance(mechanism, PatientLevel):
-        return "No noise: every number that is shown is exact, and no bound is given on what it tells of a patient."
-    return str(guarantee([mechanism.event("query.table")], delta=mechanism.delta, views=[mechanism.view]))
-
-
-def _is_masked(simulation: Simulation) -> bool:
-    from fedhealth.core.parts import build
-
-    return bool(build(simulation.study.secagg, where="secagg", room="fedhealth.secagg", does="seal").is_masked)
 
 
 @contextmanager
@@ -168,23 +104,23 @@ def _opened(words: list[str]) -> Iterator[tuple[Simulation, Store]]:
         yield simulation, Store(Path(folder))
 
 
-def _show(found: Tables, promise: str) -> None:
+def show(found: Mapping[str, Any]) -> None:
+    """Print an answer of `server.tables`."""
     from rich.text import Text
 
     from fedhealth.progress import console
     from fedhealth.server.tables import half_width
 
     out = console()
-    for said in found.findings():
+    for said in found["tables"]:
         out.print(Text(said["title"], style="bold"), _over_time(said) if "times" in said else _table(said), sep="\n")
         if lines := _beside(said):
             out.print(Text(lines))
         out.print()
-    around = f"; each count is within {half_width(found.noise):.0f} of the true one, 95 times in 100" * bool(
-        found.noise
-    )
-    out.print(Text(f"{found.hospitals} hospitals{around}"), Text(promise), sep="\n")
-    for failure in found.failed:
+    noise = found["noise_sd"]
+    around = f"; each count is within {half_width(noise):.0f} of the true one, 95 times in 100" * bool(noise)
+    out.print(Text(f"{found['hospitals']} hospitals{around}"), Text(found["privacy"]), sep="\n")
+    for failure in found["failed"]:
         out.print(Text(f"without {failure}"))
 
 

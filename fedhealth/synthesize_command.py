@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fedhealth.asked_once import release_words, whole_masks
 from fedhealth.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
-PATIENTS, CARD, CHECK = "patients.csv", "card", "validation"
+CHECK = "validation"
 
 
 def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -41,16 +40,14 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def _synthesize(chosen: argparse.Namespace) -> int:
     from fedhealth.cli import log_to
+    from fedhealth.releasing import CARD, PATIENTS
     from fedhealth.simulate import fresh_folder
 
-    if chosen.epsilon is None:
-        raise SettingError(
-            "a release must have an epsilon, found none. Give --epsilon, such as 3; without noise it is no release."
-        )
+    words = release_words(chosen.words, chosen.epsilon)
     out = chosen.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SettingError(f"a release must have a folder of its own, found {out} there already. Choose another --out.")
-    simulation = planned(chosen.words, chosen.epsilon)
+    simulation = planned(words)
     folder = fresh_folder(simulation)
     log_to(folder / "run.log")
     found = released(simulation, folder, out)
@@ -64,25 +61,18 @@ def _synthesize(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def planned(words: list[str], epsilon: float) -> Simulation:
-    """The study of a release: masked, with every hospital in the sum unless the words say otherwise.
-
-    Each hospital's share of the noise is for the fewest hospitals a sum may be of, so where all must stay there
-    is least of it.
+def planned(words: list[str]) -> Simulation:
+    """The study of a release, with every hospital in the sum unless the words say otherwise.
 
     Raises:
-        SettingError: the words are no config, or parts don't fit.
+        SettingError: the words, of `asked_once.release_words`, are no config, or parts don't fit.
     """
     from fedhealth.compose import composed, resolved
     from fedhealth.simulate import checked
 
-    masks = [] if any(word.startswith("secagg=") for word in words) else ["secagg=masked"]
-    config = resolved(composed([*words, *masks, "privacy=release", f"privacy.epsilon={epsilon!r}"]))
+    config = resolved(composed(words))
     simulation = checked(config)
-    if not any(word.startswith("secagg.min_cohort=") for word in words) and "min_cohort" in config["secagg"]:
-        whole = {**config["secagg"], "min_cohort": max(len(simulation.study.roster), config["secagg"]["min_cohort"])}
-        simulation = checked({**config, "secagg": whole})
-    return simulation
+    return checked({**config, "secagg": whole_masks(config["secagg"], words, len(simulation.study.roster))})
 
 
 def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
@@ -98,54 +88,31 @@ def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
         Refused: too few patients, or patients too near to real ones.
         QuorumError: too few hospitals answered.
     """
-    from fedhealth.core.parts import build
-    from fedhealth.evaluation.margins import MarginLayout
-    from fedhealth.privacy.release import Release
-    from fedhealth.release.card import card, card_text, validation_text
-    from fedhealth.release.fit import fitted
-    from fedhealth.release.floor import refuse_few, refuse_near
-    from fedhealth.release.records import csv_text, drawn
-    from fedhealth.release.smoothing import smoothed
-    from fedhealth.secagg.masked import Masked
+    from fedhealth.release.card import validation_text
+    from fedhealth.release.floor import MOST_NEAR, refuse_near
+    from fedhealth.releasing import Planned, made
     from fedhealth.server.margins import counted
     from fedhealth.server.store import Store
     from fedhealth.simulate import asked_here, identified
     from fedhealth.site.release_check import checked
 
-    study = simulation.study
-    mechanism = build(study.privacy, where="privacy", room="fedhealth.privacy")
-    sealing = build(study.secagg, where="secagg", room="fedhealth.secagg")
-    if not isinstance(mechanism, Release) or not isinstance(sealing, Masked):
-        raise SettingError(
-            f"a release must have privacy=release and secagg=masked, found {study.privacy['_target_']} and "
-            f"{study.secagg['_target_']}. Leave both to fedhealth synthesize."
-        )
-    layout = MarginLayout.of(study)
-    # Before anybody is asked: hospitals would find the same fault, and the noise would be spent.
-    mechanism.lattice("query.margins", layout.size, rounds=1, shares=sealing.shares)
-    store = Store(folder)
+    study, store = simulation.study, Store(folder)
+    layout = Planned.of(study).layout
     with contextlib.contextmanager(store.lock)():
         simulation = identified(simulation, store)
         with asked_here(simulation, store) as grid:
             counts, hospitals = counted(study, grid)
-    patients = layout.patients(counts)
-    refuse_few(patients)
-    noise = mechanism.noise_multiplier * layout.sensitivity * math.sqrt(hospitals / sealing.shares)
-    mixture = fitted(layout, smoothed(layout, counts, noise=noise), seed=study.seed)
-    cells = drawn(layout, mixture, round(patients), seed=study.seed)
-    found = checked(study, layout, _real(simulation, layout), cells)
+    compared = (
+        f"At most {MOST_NEAR:.0%} of its patients lie nearer to a patient behind them than to one held out; the hospitals have "
+        "the comparison."
+    )
+    release = made(study, simulation.digest, counts, hospitals, compared=compared)
+    found = checked(study, layout, _real(simulation, layout), release.cells)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, CHECK, found, validation_text(found))
+    (out / f"{CHECK}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / f"{CHECK}.md").write_text(validation_text(found), encoding="utf-8")
     refuse_near(found["nearest_record_share"])
-    text = csv_text(study, layout, cells, seed=study.seed)
-    described = card(
-        study, layout, rows=len(cells), hospitals=hospitals, promised=str(mechanism.planned()),
-        alone=str(mechanism.opened(shares=sealing.shares)), statement=mechanism.statement(),
-        noise=noise,
-        digests={"study": simulation.digest, PATIENTS: hashlib.sha256(text.encode()).hexdigest()},
-    )  # fmt: skip
-    _write(out, CARD, described, card_text(described))
-    (out / PATIENTS).write_text(text, encoding="utf-8")
+    release.write(out)
     return found
 
 
@@ -167,9 +134,3 @@ def _real(simulation: Simulation, layout: MarginLayout) -> Real:
                     groups[group].append(codes)
     whole = {name: np.vstack(each) for name, each in parts.items()}
     return Real(whole["train"], whole["held_out"], {name: np.concatenate(each) for name, each in groups.items()})
-
-
-def _write(out: Path, name: str, document: dict[str, Any], text: str) -> None:
-    """Write one document for readers and one for programs."""
-    (out / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / f"{name}.md").write_text(text, encoding="utf-8")

@@ -18,7 +18,10 @@ from fedhealth.synthetic.folders import write_sites
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
-@pytest.mark.parametrize("table", sorted(EXPERIMENTS.glob("*/table.md")), ids=lambda path: path.parent.name)
+TABLES = sorted(path for path in EXPERIMENTS.glob("*/*.md") if path.name != "README.md")
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda path: f"{path.parent.name} {path.stem}")
 def test_a_readme_shows_the_table_its_experiment_wrote(table):
     assert table.read_text().strip() in (table.parent / "README.md").read_text()
 
@@ -249,3 +252,16 @@ def test_ten_million_patients_in_parquet_take_less_than_two_gib(monkeypatch, tmp
     # What a patient takes, told from a million: the experiment measures ten.
     each = (peaks[1] - peaks[0]) / 800_000
     assert peaks[0] + each * 9_800_000 < 2 * 2**30
+
+
+@pytest.mark.slow
+def test_a_step_with_shared_noise_is_measured_beside_the_plain_one_stage_by_stage(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS / "secagg"))
+    step = importlib.import_module("step")
+    monkeypatch.setattr(step, "MODELS", {"logistic": step.MODELS["logistic"]})
+    plain, private = step.main(["--repeats", "2"], out=tmp_path)
+    for name in ("step", "watch"):
+        sys.modules.pop(name, None)
+    assert (plain["words"], plain["noise"]) == (63, 0)
+    assert all(private[stage] > 0 for stage in step.STAGES)
+    assert (tmp_path / "step.md").read_text().count("\n") == 4

@@ -18,18 +18,23 @@ from deployment import Federation, federated, fedhealth, until
 from safetensors.numpy import load as load_tensors
 
 from fedhealth import cli
+from fedhealth.asked_once import of_tables
+from fedhealth.compose import composed, resolved
 from fedhealth.coordinating import enrol, submit
 from fedhealth.core.errors import SettingError
 from fedhealth.core.study import digest
 from fedhealth.core.update import ALL
-from fedhealth.federate import place
+from fedhealth.federate import approve_everywhere, place
+from fedhealth.governance.proposal import read
 from fedhealth.privacy.ledger import Ledger
 from fedhealth.runtime.deployment import flower
 from fedhealth.runtime.deployment.line import Line, NotAdmitted
 from fedhealth.runtime.deployment.site_folder import SiteFolder
 from fedhealth.runtime.deployment.supervisor import running
 from fedhealth.server.store import Store
+from fedhealth.simulate import checked
 from fedhealth.site.enrolling import init
+from fedhealth.stats_command import tabulated, told
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -91,6 +96,45 @@ def test_a_study_that_was_not_approved_is_refused_by_each_and_the_run_says_so(th
         there.end(name)
     until(lambda: there.state(name)[0] == "finished:failed", "the run has ended", look_s=0.3)
     assert "the hospital has not approved the study" in there.state(name)[1]
+
+
+def test_deployed_tables_are_those_of_one_process_once_every_hospital_approved_them(there, tmp_path):
+    document = of_tables(there.document("secagg=masked"), {"tables": [["sodium"]], "times": []}, epsilon=None)
+    early = submit(there.coordinator, document)
+    with pytest.raises(Exception, match="port-amity refused: the hospital has not approved the study"):
+        there.end(early)
+    until(lambda: there.state(early)[0] == "finished:failed", "the run has ended")
+    approve_everywhere(there.coordinator, there.sites.values(), document)
+    name = submit(there.coordinator, document)
+    there.end(name)
+    simulation = checked(resolved(composed(["experiment=smoke", "secagg=masked"])))
+    expected = told(tabulated(simulation, {"tables": [["sodium"]], "times": []}), Store(tmp_path))
+    assert Store(there.folder(name)).read_json("tables.json")["tables"] == expected.findings()
+    shown = fedhealth("coordinator", "results", str(there.coordinator.path), name).stdout
+    assert "3 hospitals" in shown
+    assert "No noise" in shown
+    for site in there.sites.values():
+        rows = Ledger(site / "state" / "ledger.sqlite").rows()
+        assert [row.what for row in rows if row.digest == digest(document)] == ["query.table"]
+        asked = [line for line in (site / "audit").rglob("*") if line.is_file() and b"query.table" in line.read_bytes()]
+        assert asked
+
+
+def test_noisy_tables_by_the_commands_people_type_are_charged_once_to_each_hospital(there, tmp_path, capsys):
+    def does(*words: str) -> str:
+        assert cli.main(list(words)) == 0
+        return capsys.readouterr().out
+
+    words = ["experiment=smoke", f"sites.names=[{','.join(there.sites)}]", "--features", "age", "--epsilon", "3"]
+    folder, file, day = str(there.coordinator.path), str(tmp_path / "age.study"), ("--until", "2999-06-30")
+    does("coordinator", "study", folder, *words, "--purpose", "To know who comes.", *day, "--out", file)
+    for site in there.sites.values():
+        does("site", "approve", file, "--site", str(site), *day)
+    assert "(ε = 3, δ = 1e-05)" in does("coordinator", "submit", folder, *words, "--follow")
+    asked = read(Path(file).read_bytes()).proposal.digest
+    for site in there.sites.values():
+        rows = Ledger(site / "state" / "ledger.sqlite").rows()
+        assert [(row.what, row.view) for row in rows if row.digest == asked] == [("query.table", "updates")]
 
 
 def test_a_paused_hospital_refuses_and_answers_again_once_resumed(there):

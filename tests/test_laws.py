@@ -30,6 +30,8 @@ ROOTS = {
     "study_command",
     "study_document",
     "stats_command",
+    "asked_once",
+    "releasing",
     "compose",
     "conduct",
     "coordinating",

@@ -11,6 +11,7 @@ import re
 import numpy as np
 import pytest
 
+from fedhealth.asked_once import release_words
 from fedhealth.cli import main
 from fedhealth.core.privacy_event import Gaussian, event_from
 from fedhealth.evaluation.margins import MarginLayout
@@ -65,7 +66,7 @@ def test_a_release_comes_with_its_card_and_its_check_and_is_charged_once_to_ever
 
 def test_without_noise_the_masked_sum_is_the_counts_of_all_patients_in_one_place(tmp_path, monkeypatch):
     monkeypatch.setattr("fedhealth.site.client.wide", lambda n, source: np.zeros(n, dtype=np.int64))
-    simulation = planned([*SMOKE, FEW, f"run.folder={tmp_path / 'run'}"], 3.0)
+    simulation = planned(release_words([*SMOKE, FEW, f"run.folder={tmp_path / 'run'}"], 3.0))
     layout = MarginLayout.of(simulation.study)
     parts = [client.cohort.part("train") for client in clients(simulation).values()]
     pooled = layout.counts(np.vstack([layout.cells(part.columns, part.y) for part in parts]))
@@ -78,10 +79,10 @@ def test_without_noise_the_masked_sum_is_the_counts_of_all_patients_in_one_place
 
 
 def test_all_hospitals_must_be_in_the_sum_unless_fewer_may():
-    assert planned([*SMOKE], 1.0).study.secagg["min_cohort"] == 3
-    few = planned(["experiment=demo", "secagg.min_cohort=4"], 1.0)
+    assert planned(release_words([*SMOKE], 1.0)).study.secagg["min_cohort"] == 3
+    few = planned(release_words(["experiment=demo", "secagg.min_cohort=4"], 1.0))
     assert few.study.secagg["min_cohort"] == 4
-    assert planned(["experiment=demo"], 1.0).study.secagg["min_cohort"] == 8
+    assert planned(release_words(["experiment=demo"], 1.0)).study.secagg["min_cohort"] == 8
     assert few.study.privacy == {
         "_target_": "fedhealth.privacy.release.Release", "epsilon": 1.0, "delta": 1e-6, "insecure_seed": None,
     }  # fmt: skip

@@ -30,6 +30,7 @@ def card(
     alone: str,
     statement: str,
     noise: float,
+    compared: str,
     digests: Mapping[str, str],
 ) -> dict[str, Any]:
     """What a release is, as JSON.
@@ -43,6 +44,7 @@ def card(
         alone: the same against whoever opens a hospital's masks.
         statement: of the mechanism.
         noise: the standard deviation on each count, in patients.
+        compared: whether it was compared with real patients, and what that found.
         digests: SHA-256 of the study and of what was written.
     """
     return {
@@ -59,6 +61,7 @@ def card(
             "A patient of two hospitals spends at both. The bound is for this release; others of the same patients add to "
             "it, as each hospital's ledger says. What is learned about people like a patient is not a loss it bounds."
         ),
+        "compared_with_patients": compared,
         "variables": {
             attribute.name: {
                 "cells": attribute.size,
@@ -86,6 +89,8 @@ def card_text(found: Mapping[str, Any]) -> str:
         f"Against whoever opens a hospital's masks, its own noise alone: {found['privacy_where_masks_are_opened']}.",
         "",
         f"Each count has noise of {found['noise_on_a_count']:g} patients (standard deviation). {found['not_covered']}",
+        "",
+        found["compared_with_patients"],
         "",
         "## Not for",
         "",

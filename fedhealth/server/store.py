@@ -28,7 +28,7 @@ from fedhealth.core.errors import IntegrityError, SettingError
 from fedhealth.core.study import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -187,9 +187,9 @@ class Store:
             raise _changed(path, "something else")
         return dict(found)
 
-    def write_manifest(self, document: Mapping[str, Any]) -> None:
-        """Write manifest.json, which ends a run: the document, and the SHA-256 of every file of `SOURCES`."""
-        files = {name: _sha256((self.folder / name).read_bytes()) for name in SOURCES}
+    def write_manifest(self, document: Mapping[str, Any], sources: Iterable[str] = SOURCES) -> None:
+        """Write manifest.json, which ends a run: the document, and the SHA-256 of every file of `sources`."""
+        files = {name: _sha256((self.folder / name).read_bytes()) for name in sources}
         self.write_json(MANIFEST, {**document, "files": files})
 
     def read_manifest(self) -> dict[str, Any]:

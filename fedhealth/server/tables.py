@@ -139,6 +139,18 @@ def ask(study: Study, grid: PolicyGrid, *, least: int) -> Tables:
     return Tables(layout, layout.read(total), len(whose), least, noise, failed)
 
 
+def answer(study: Study, study_digest: str, found: Tables) -> dict[str, Any]:
+    """All that a study of tables gave, as JSON holds it: the hospitals, the promise to a patient, and every table."""
+    return {
+        "study": study_digest,
+        "hospitals": found.hospitals,
+        "failed": list(found.failed),
+        "privacy": _promise(study),
+        "noise_sd": found.noise,
+        "tables": found.findings(),
+    }
+
+
 def half_width(noise: float) -> float:
     """Within how many patients of the true count a noisy one lies, 95 times in 100."""
     return Z * noise
@@ -154,3 +166,14 @@ def _quantile(table: OneTable, told: Told, share: float) -> dict[str, float | No
         "low": None if math.isinf(low) else low,
         "high": None if math.isinf(high) else high,
     }
+
+
+def _promise(study: Study) -> str:
+    """What a patient is promised of the tables."""
+    # The accountant loads much of scipy, for seconds.
+    from fedhealth.privacy.guarantee import guarantee
+
+    mechanism = build(study.privacy, where="privacy", room="fedhealth.privacy", does="privatise")
+    if not isinstance(mechanism, PatientLevel):
+        return "No noise: every number that is shown is exact, and no bound is given on what it tells of a patient."
+    return str(guarantee([mechanism.event("query.table")], delta=mechanism.delta, views=[mechanism.view]))

@@ -135,13 +135,14 @@ def test_at_the_floor_a_release_goes_on():
 def test_the_card_says_what_the_release_costs_and_is_not_for(study):
     found = card(
         study, MarginLayout.of(study), rows=2100, hospitals=4, promised="(ε = 3, δ = 1e-06) for a patient", alone="more",
-        statement="It rests on the masks.", noise=31.3, digests={"study": "ab"},
+        statement="It rests on the masks.", noise=31.3, compared="Compared with none.", digests={"study": "ab"},
     )  # fmt: skip
     text = card_text(found)
     for words in (
         "ε = 3",
         "rests on the masks",
         "31.3 patients",
+        "Compared with none.",
         "2,100 made-up",
         "| ward | 3 | surgery, x, y |",
         "`ab`",
