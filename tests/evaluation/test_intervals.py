@@ -59,6 +59,7 @@ def test_a_resample_has_as_many_patients_and_only_cells_that_hold_somebody():
     assert np.all(np.diff(once.index) > 0)
 
 
+@pytest.mark.slow
 def test_resampling_cells_gives_the_interval_of_resampling_patients():
     p, y = ward(600, seed=3)
     sums, rng = ScoreSums.of(p, y), np.random.default_rng(4)

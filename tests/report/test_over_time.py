@@ -58,6 +58,7 @@ def test_what_is_shown_is_harrells_c_of_the_hospitals_counts_together():
     assert found["auroc"] == Measure(0.5)
 
 
+@pytest.mark.slow
 def test_the_page_names_the_horizon_and_who_was_left_out(report):
     over_time = copy.deepcopy(report)
     over_time["follow_up"] = {"horizon": "365 days", "patients": 1566, "censored": 103}

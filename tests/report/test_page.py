@@ -113,6 +113,7 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(whole: str) -> No
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_the_same_report_gives_the_same_bytes_in_another_process(report: dict[str, Any], tmp_path: Path) -> None:
     write_html(report, tmp_path / "here.html")
     run = (
@@ -124,11 +125,13 @@ def test_the_same_report_gives_the_same_bytes_in_another_process(report: dict[st
     assert there.read_bytes() == (tmp_path / "here.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_page_stays_small(sample: Callable[..., dict[str, Any]], whole: str) -> None:
     assert len(whole.encode()) < 200_000
     assert len(html(sample(sites=40)).encode()) < 400_000
 
 
+@pytest.mark.slow
 def test_one_hospital_is_not_compared_with_itself(sample: Callable[..., dict[str, Any]]) -> None:
     text = Page(html(sample(sites=1))).text
     assert "Trained at 1 hospital" in text
@@ -136,6 +139,7 @@ def test_one_hospital_is_not_compared_with_itself(sample: Callable[..., dict[str
     assert "worst hospital" not in text.split("What was done")[0]
 
 
+@pytest.mark.slow
 def test_a_title_can_not_put_anything_into_the_page(report: dict[str, Any]) -> None:
     bad = '<script>alert("1")</script> $x^2$ & \N{CJK UNIFIED IDEOGRAPH-6771}'
     report["sites"][0]["title"] = report["study"]["title"] = report["comparison"][1]["label"] = bad
@@ -147,6 +151,7 @@ def test_a_title_can_not_put_anything_into_the_page(report: dict[str, Any]) -> N
     assert '<script>alert("1")' in " ".join(words for tag, words in page.words if tag == "text")
 
 
+@pytest.mark.slow
 def test_a_measure_without_a_value_is_said_to_be_so(report: dict[str, Any]) -> None:
     site, union = report["sites"][3], report["union"]["federated"]
     site["federated"] = site["measures"]["auroc"] = union["auroc"] = NO_VALUE
@@ -158,6 +163,7 @@ def test_a_measure_without_a_value_is_said_to_be_so(report: dict[str, Any]) -> N
     assert values[values.index("one class only among the test patients") - 1] == "not estimable"
 
 
+@pytest.mark.slow
 def test_a_measure_withheld_everywhere_at_a_hospital_is_said_once(report: dict[str, Any]) -> None:
     gone = {**NO_VALUE, "note": "withheld: fewer than 5 patients"}
     site = report["sites"][3]
@@ -186,6 +192,7 @@ def test_what_a_report_leaves_out_the_page_leaves_out() -> None:
 @pytest.mark.parametrize(
     "parts", [("rounds", "comparison", "groups", "cost"), ("union", "curves", "heterogeneity", "manifest")]
 )
+@pytest.mark.slow
 def test_any_part_may_be_null(sample: Callable[..., dict[str, Any]], parts: tuple[str, ...]) -> None:
     report = sample(sites=3) | dict.fromkeys(parts)
     page = Page(html(report))
@@ -194,6 +201,7 @@ def test_any_part_may_be_null(sample: Callable[..., dict[str, Any]], parts: tupl
     assert all(words for _, words in page.words)
 
 
+@pytest.mark.slow
 def test_without_baselines_no_other_way_of_training_is_spoken_of(sample: Callable[..., dict[str, Any]]) -> None:
     text = Page(html(sample(baselines=False))).text
     assert "Pooled" not in text
@@ -201,6 +209,7 @@ def test_without_baselines_no_other_way_of_training_is_spoken_of(sample: Callabl
     assert "Oracle" not in text
 
 
+@pytest.mark.slow
 def test_simulated_hospitals_are_called_so(report: dict[str, Any]) -> None:
     for site in report["sites"][1:]:
         site["simulated"] = False
@@ -211,6 +220,7 @@ def test_failures_are_listed_with_their_rounds(whole: str) -> None:
     assert "Eastgate Trauma and Emergency Centre no answer within 30 s 9–10, 17" in Page(whole).text
 
 
+@pytest.mark.slow
 def test_variables_that_the_figure_leaves_out_are_counted(report: dict[str, Any]) -> None:
     few = Page(html(report)).text
     rows = report["heterogeneity"]["rows"]
@@ -231,6 +241,7 @@ def test_the_package_alone_loads_no_plotting() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_decision_curve_that_helps_nobody_still_has_an_axis(sample):
     report = sample(failures=False)
     decision = report["curves"]["federated"]["decision"]
@@ -239,6 +250,7 @@ def test_a_decision_curve_that_helps_nobody_still_has_an_axis(sample):
     assert "Decision curve" in html(report)
 
 
+@pytest.mark.slow
 def test_a_mean_that_is_withheld_is_a_dash_and_the_page_says_why(report):
     why = "A dash is withheld: it would tell of few patients or of one hospital."
     assert why not in html(report)

@@ -56,6 +56,7 @@ def test_momentum_is_flowers_fedavgm():
     np.testing.assert_allclose(walked(Sgd(learning_rate=0.7, momentum=0.6)), at)
 
 
+@pytest.mark.slow
 def test_over_the_rounds_of_a_study_momentum_is_flowers_fedavgm(smoke, tmp_path):
     found = []
     for stem, words in (

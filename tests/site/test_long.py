@@ -20,6 +20,7 @@ from fedhealth.site.sources.long import LongSource
 DEATH = Task(name="death", title="Death", outcome="died")
 
 
+@pytest.mark.slow
 def test_a_real_units_stays_are_what_a_plain_reading_finds(real_data):
     folder = builtin_sites() / "coronary-care"
     path = real_data / "physionet2012_a" / "set_a.csv.gz"

@@ -181,6 +181,7 @@ class SharesByRecord(MaskedHospitals):
         (SharesByRecord, "sensitivity"),
     ],
 )
+@pytest.mark.slow
 def test_shared_noise_that_is_broken_alarms(mutation, seen_by):
     assert seen_by in shared(mutation)
 
