@@ -86,7 +86,6 @@ class Axis:
             interval: NDArray[np.int64] = np.searchsorted(self.cuts, days, side="left").astype(np.int64)
             last = len(self.labels) - 1
             within: NDArray[np.int64] = np.minimum(2 * interval + (y != 1), last)
-            within[interval == len(self.cuts)] = last
             return within
         column = columns[self.column]
         if self.kind == "levels":

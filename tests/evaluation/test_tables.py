@@ -20,6 +20,7 @@ from fedhealth.core.tabulation import Tabulation
 from fedhealth.core.task import FollowUp, Task
 from fedhealth.evaluation.tables import (
     TableLayout,
+    Told,
     independence,
     kaplan_meier,
     log_rank,
@@ -196,6 +197,25 @@ def test_a_mean_that_counts_the_few_away_from_an_end_of_the_range_is_withheld(at
     assert told.silent == (not is_told)
 
 
+@pytest.mark.parametrize(("different", "is_told"), [(13, False), (14, True)])
+def test_a_mean_beside_a_withheld_row_is_of_a_floor_more_values_than_there_are_equations(different, is_told):
+    """The number, the sums and the one row that is shown are four equations, and the floor is ten."""
+    found = of_one(Feature(name="age", range=(0.0, 120.0), bins=(40.0, 95.0)))
+    ages = np.r_[np.full(30, 30.0), np.repeat(np.arange(50.0, 48.0 + different), 5), 97.0]
+    assert len(set(ages)) == different
+    (told,) = found.read(found.answer({"age": ages}, np.zeros(len(ages)), None, min_cell=10))
+    assert told.withholding[:3].tolist() == [1, 0, 1]
+    assert told.silent == (not is_told)
+
+
+@pytest.mark.parametrize(("least", "is_told"), [(9, False), (10, True)])
+def test_a_row_that_just_reaches_the_floor_is_told(least, is_told):
+    wards = np.array(["medical"] * 40 + ["surgical"] * 40 + ["other"] * least, dtype=object)
+    found = layout(("ward",))
+    (told,) = found.read(found.answer({"ward": wards}, np.zeros(len(wards)), None, min_cell=10))
+    assert told.counts[2, 0] == (least if is_told else 0)
+
+
 @given(seed=st.integers(0, 10**6), floor=st.integers(2, 12), n=st.integers(1, 80))
 @settings(max_examples=40)
 def test_no_count_that_is_told_lies_between_nobody_and_the_floor(seed, floor, n):
@@ -222,6 +242,30 @@ def test_a_patient_moves_the_noisy_vector_by_at_most_one():
         moved.append(np.linalg.norm(whole - found.answer(rest, y[kept], days[kept], min_cell=1)))
     assert max(moved) <= 1 + 1e-12
     assert moved[0] == pytest.approx(1.0)
+
+
+def test_a_value_out_of_its_range_moves_the_noisy_vector_no_further():
+    found = layout(("age",), noisy=True)
+    one = found.answer({"age": np.array([1e6])}, np.zeros(1), None, min_cell=1)
+    assert np.linalg.norm(one) == pytest.approx(1.0)
+
+
+def test_what_noise_makes_impossible_is_not_said():
+    found = layout(("age",), noisy=True)
+    (negative,) = found.read(np.array([-3.0, -1.0, 0.0, 0.0, 0.0, 1.0, 1.0]))
+    assert negative.known == 0
+    assert moments(found.tables[0], negative) is None
+    none = np.zeros(5, dtype=np.int64)
+    # A mean square below the square of the mean; and fewer than nobody below 40, so the median is of the others.
+    told = Told(np.array([[-5.0], [10.0], [10.0], [0.0]]), 0.0, none, 10.0, Fraction(5), Fraction(1))
+    assert moments(found.tables[0], told).variance == 0
+    assert quantile(found.tables[0], told, 0.5) == (60.0, 40.0, 60.0)
+
+
+def test_of_nobody_there_is_no_mean():
+    found = layout(("age",))
+    (told,) = found.read(found.answer({"age": np.full(3, np.nan)}, np.zeros(3), None, min_cell=1))
+    assert moments(found.tables[0], told) is None
 
 
 def test_a_noisy_vector_without_noise_gives_the_pooled_moments():

@@ -53,6 +53,13 @@ def test_the_sum_has_the_noise_of_its_hospitals_shares_and_covers_what_rounding_
     assert made.noise_multiplier * (levels + math.sqrt(d)) <= WIDE_SIGMA * math.sqrt(shares)
 
 
+def test_where_masks_are_opened_a_hospitals_share_of_the_noise_is_left():
+    made = Release(epsilon=3)
+    # Four shares add up to the variance, so one has half the deviation.
+    own = accountant.epsilon([Gaussian(noise_multiplier=made.noise_multiplier / 2)], made.delta)
+    assert made.opened(shares=4).epsilon == own
+
+
 def test_a_release_is_let_out_once_and_only_under_masks():
     made = Release()
     assert made.event(ASKED) == Gaussian(noise_multiplier=made.noise_multiplier)

@@ -89,6 +89,17 @@ def test_a_column_is_not_told_again_cut_elsewhere_or_beside_another(hospital):
             told.admit(other, cohort)
 
 
+def test_a_mean_in_another_range_and_words_in_another_order_are_another_table(hospital):
+    told, cohort, layout = hospital
+    first = layout(("age",), ("admission",))
+    told.admit(first, cohort)
+    ages, wards = first.tables
+    backwards = replace(wards.rows, levels=wards.rows.levels[::-1])
+    for table in (replace(ages, range=(0.0, 50.0)), replace(wards, rows=backwards)):
+        with pytest.raises(Refused, match="another table"):
+            told.admit(replace(first, tables=(table,)), cohort)
+
+
 def test_a_column_beside_others_is_cut_in_one_way_and_of_one_set_of_patients(hospital):
     told, cohort, layout = hospital
     # Their totals by age or outcome would differ by the patients between the cuts, or by the one who left.
