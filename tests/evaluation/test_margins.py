@@ -90,6 +90,16 @@ def test_the_patients_are_counted_from_all_attributes(study):
     assert layout.patients(layout.counts(layout.cells(*table(77, np.random.default_rng(4))))) == pytest.approx(77)
 
 
+def test_of_noisy_counts_an_attribute_of_fewer_cells_says_more_of_the_number_of_patients():
+    layout = MarginLayout(
+        (Attribute("few", has_missing=False, edges=(0.5,)), Attribute("many", edges=(1, 2, 3, 4, 5, 6)))
+    )
+    counts = np.zeros(layout.size)
+    counts[0], counts[2] = 100, 130
+    # A sum of 2 cells has a quarter of the variance of one of 8.
+    assert layout.patients(counts) == pytest.approx((100 / 2 + 130 / 8) / (1 / 2 + 1 / 8))
+
+
 def test_a_value_on_an_edge_belongs_above_it_and_an_unknown_word_is_missing():
     assert Attribute("age", edges=(40.0, 60.0)).cells(np.array([39.9, 40, 60, np.nan, np.inf])).tolist() == [
         0,

@@ -52,6 +52,21 @@ def test_patients_drawn_anew_pass_and_copies_raise_both_alarms(study, world):
     assert copied["membership_auroc"] > 0.99
 
 
+def test_where_every_distance_ties_neither_side_is_nearer(study, world):
+    layout, real, fresh = world
+    found = checked(study, layout, replace(real, held_out=real.train), fresh)
+    assert (found["nearest_record_share"], found["nearest_record_error"]) == (0.5, 0.0)
+    assert found["membership_auroc"] == 0.5
+
+
+def test_the_error_of_the_nearest_record_share_is_that_of_a_mean_of_coins(study, world):
+    layout, real, fresh = world
+    found = checked(study, layout, real, fresh)
+    # Between a fair coin's, and that of one that ties for a third of the 600.
+    assert 1.96 * 0.5 * np.sqrt(2 / 3 / 600) < found["nearest_record_error"] < 1.96 * 0.5 / np.sqrt(600) + 1e-9
+    assert found["only_for"].startswith("the hospitals")
+
+
 def test_a_model_of_as_good_patients_is_as_good_and_of_shuffled_ones_is_none(study, world):
     layout, real, fresh = world
     found = checked(study, layout, real, fresh)
