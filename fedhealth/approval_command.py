@@ -43,7 +43,9 @@ def add_to(records: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _inspect(chosen: argparse.Namespace) -> None:
+    from fedhealth.core.manifest import load_manifest
     from fedhealth.governance import summary
+    from fedhealth.site.question_lines import question_lines
 
     signed, approvals = _read(chosen), _approvals(chosen)
     if chosen.whole:
@@ -55,6 +57,8 @@ def _inspect(chosen: argparse.Namespace) -> None:
     _say("What is asked", summary.asked(signed, site=approvals.site, is_trusted=is_trusted))
     _say("What is read of each patient who allows research", summary.read_of_patients(study))
     _say("What would leave this hospital", summary.leaves(study))
+    if lines := question_lines(study, load_manifest(chosen.site)):
+        _say("What would be counted, and this hospital's floors", lines)
     _say("What protects the patients", summary.protection(study))
     _say("What would run", summary.code(proposal))
     if last is not None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from fedhealth.asked_once import asks_once
 from fedhealth.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def _preview(chosen: argparse.Namespace) -> None:
             f"a study must name the hospital, found {', '.join(study.roster)}. Ask its proposer to add {name}."
         )
     found = previewed(proposal.study, folder)
-    console().print(Text(f"What would leave {name} in the first round of {study.title}, and at its end:\n"))
+    when = "for" if asks_once(proposal.study) else "in the first round of"
+    end = "" if asks_once(proposal.study) else ", and at its end"
+    console().print(Text(f"What would leave {name} {when} {study.title}{end}:\n"))
     _show(found)
     is_masked = not str(proposal.study["secagg"]["_target_"]).endswith(".Plain")
     if is_masked:
@@ -60,6 +63,9 @@ def _preview(chosen: argparse.Namespace) -> None:
         sys.stdout.write(
             "They are shown as they are before this hospital adds its share of the noise to that vector.\n"
         )
+    if asks_once(proposal.study):
+        sys.stdout.write("\nIt would be asked for once. Nothing was sent, charged or kept.\n")
+        return
     times = f"{study.rounds} times" if study.rounds > 1 else "once"
     sys.stdout.write(
         f"\nTraining would be asked for {times}. The model here starts from this hospital's patients alone, so the\n"
