@@ -222,8 +222,8 @@ def test_of_a_study_of_tables_its_one_answer_is_previewed_and_named_and_nothing_
     before = files(drawn.parent)
     (found,) = previewed(simulation.document, drawn / "hospital-01").leaving
     assert found.purpose == "query.table"
-    # By hand: 10 bins of 2 and 8 of 1 with their missing, who is withheld in each, and 6 numbers of moments.
-    assert found.parts[0].shape == (10 * 2 + 1 + 11 + 8 + 1 + 9 + 6,)
+    # By hand: 10 bins of 2 and 8 of 1 with their missing, who is withheld in each, and of moments two numbers and four sums of two words each.
+    assert found.parts[0].shape == (10 * 2 + 1 + 11 + 8 + 1 + 9 + 2 + 4 * 2,)
     assert files(drawn.parent) == before
     ((_, what), _) = summary.leaves(simulation.study)
     assert what.endswith("min_cell withheld: age by female; sodium")
