@@ -18,6 +18,7 @@ from fedhealth import (
     approval_command,
     audit_command,
     audit_log_command,
+    check_release_command,
     coordinator_command,
     data_command,
     federate,
@@ -141,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     federate.add_to(commands)
     approval_command.add_to(records)
     preview_command.add_to(records)
+    check_release_command.add_to(records)
     receipts_command.add_to(records)
     audit_command.add_to(commands)
     synthesize_command.add_to(commands)

@@ -17,12 +17,7 @@ from fedhealth.asked_once import release_words, whole_masks
 from fedhealth.core.errors import SettingError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from fedhealth.evaluation.margins import MarginLayout
     from fedhealth.simulate import Simulation
-    from fedhealth.site.release_check import Real
 
 Parser = TypeVar("Parser", bound=argparse.ArgumentParser)
 
@@ -93,8 +88,8 @@ def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
     from fedhealth.releasing import Planned, made
     from fedhealth.server.margins import counted
     from fedhealth.server.store import Store
-    from fedhealth.simulate import asked_here, identified
-    from fedhealth.site.release_check import checked
+    from fedhealth.simulate import asked_here, clients, identified
+    from fedhealth.site.release_check import Real, checked
 
     study, store = simulation.study, Store(folder)
     layout = Planned.of(study).layout
@@ -107,30 +102,11 @@ def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
         "the comparison."
     )
     release = made(study, simulation.digest, counts, hospitals, compared=compared)
-    found = checked(study, layout, _real(simulation, layout), release.cells)
+    real = Real.of(layout, [client.cohort for _, client in sorted(clients(simulation).items())])
+    found = checked(study, layout, real, release.cells)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{CHECK}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / f"{CHECK}.md").write_text(validation_text(found), encoding="utf-8")
     refuse_near(found["nearest_record_share"])
     release.write(out)
     return found
-
-
-def _real(simulation: Simulation, layout: MarginLayout) -> Real:
-    """All hospitals' patients as cells."""
-    import numpy as np
-
-    from fedhealth.simulate import clients
-    from fedhealth.site.release_check import Real
-
-    parts: dict[str, list[NDArray[np.int64]]] = {"train": [], "held_out": []}
-    groups: dict[str, list[NDArray[np.int64]]] = {name: [] for name in simulation.study.features.groups}
-    for _, client in sorted(clients(simulation).items()):
-        for name in ("train", "validation", "test"):
-            part = client.cohort.part(name)
-            parts["train" if name == "train" else "held_out"].append(layout.cells(part.columns, part.y))
-            if name != "train":
-                for group, codes in part.groups.items():
-                    groups[group].append(codes)
-    whole = {name: np.vstack(each) for name, each in parts.items()}
-    return Real(whole["train"], whole["held_out"], {name: np.concatenate(each) for name, each in groups.items()})

@@ -26,6 +26,7 @@ ROOTS = {
     "keys_command",
     "preview",
     "preview_command",
+    "check_release_command",
     "receipts_command",
     "study_command",
     "study_document",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedhealth.core.errors import DataError
 from fedhealth.core.seeds import rng_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,32 @@ def csv_text(study: Study, layout: MarginLayout, cells: NDArray[np.int64], *, se
     writer.writerow(layout.names)
     writer.writerows(zip(*columns, strict=True))
     return text.getvalue()
+
+
+def cells_of(study: Study, layout: MarginLayout, text: str) -> NDArray[np.int64]:
+    """The cells, [n, attributes], of patients that `csv_text` wrote.
+
+    Raises:
+        DataError: it is not such a text, or not of this study.
+    """
+    header, *rows = [*csv.reader(io.StringIO(text))] or [[]]
+    if tuple(header) != layout.names or not rows or {len(row) for row in rows} != {len(header)}:
+        raise DataError(
+            f"a release must have the columns {', '.join(layout.names)} and as many values in each row, found another table. "
+            "Give the study that it was made for."
+        )
+    try:
+        *features, outcome = (np.array(column) for column in zip(*rows, strict=True))
+        cells = [
+            attribute.cells(column if attribute.levels else np.where(column == "", "nan", column).astype(np.float64))
+            for attribute, column in zip(layout.attributes, features, strict=False)
+        ]
+        cells.append((outcome.astype(np.float64) > study.task.positive_above).astype(np.int64))
+    except ValueError:
+        raise DataError(
+            "a release's values must be as its study has them, found a word for a number. Make it anew."
+        ) from None
+    return np.column_stack(cells)
 
 
 def ends(feature: Feature, attribute: Attribute) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ Real patients are those the release was made from (`train`) and as many it never
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,13 @@ from scipy.stats import rankdata
 from fedhealth.core.seeds import rng_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from fedhealth.core.study import Study
     from fedhealth.evaluation.margins import MarginLayout
+    from fedhealth.site.cohort import Cohort
 
     Cells = NDArray[np.int64]
 
@@ -45,6 +47,21 @@ class Real:
     train: Cells
     held_out: Cells
     groups: Mapping[str, NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, layout: MarginLayout, cohorts: Iterable[Cohort]) -> Real:
+        """The patients of cohorts: those of validation and test are the ones held out."""
+        parts: dict[str, list[Cells]] = {"train": [], "held_out": []}
+        groups: dict[str, list[Cells]] = defaultdict(list)
+        for cohort in cohorts:
+            for name in ("train", "validation", "test"):
+                part = cohort.part(name)
+                parts["train" if name == "train" else "held_out"].append(layout.cells(part.columns, part.y))
+                if name != "train":
+                    for group, codes in part.groups.items():
+                        groups[group].append(codes)
+        whole = {name: np.vstack(each) for name, each in parts.items()}
+        return cls(whole["train"], whole["held_out"], {name: np.concatenate(each) for name, each in groups.items()})
 
 
 def checked(study: Study, layout: MarginLayout, real: Real, synthetic: Cells) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedhealth.core.errors import REFUSALS, Refused
+from fedhealth.core.errors import REFUSALS, DataError, Refused
 from fedhealth.core.features import Feature, FeatureSpec
 from fedhealth.evaluation.margins import MarginLayout
 from fedhealth.release import fit
 from fedhealth.release.card import NOT_FOR, card, card_text
 from fedhealth.release.floor import refuse_few, refuse_near
-from fedhealth.release.records import csv_text, drawn
+from fedhealth.release.records import cells_of, csv_text, drawn
 from fedhealth.release.smoothing import smoothed
 
 SPEC = FeatureSpec(
@@ -101,11 +101,29 @@ def test_a_value_of_the_file_lies_within_its_bin_and_its_range(study):
     }
     y = np.array([float(row[study.task.outcome]) > study.task.positive_above for row in rows], dtype=np.float32)
     assert np.array_equal(layout.cells(columns, y), cells)
+
     for feature in SPEC.features[:3]:
         known = columns[feature.name][np.isfinite(columns[feature.name])]
         assert feature.range[0] <= known.min() <= known.max() <= feature.range[1]
     coma = columns["coma"][np.isfinite(columns["coma"])]
     assert set(coma) == set(range(3, 16))
+
+
+@pytest.mark.parametrize("above", [0.0, 0.5, 2.0])
+def test_the_text_of_a_release_gives_its_cells_back(study, above):
+    study = replace(study, task=replace(study.task, positive_above=above))
+    layout, rng = MarginLayout.of(study), np.random.default_rng(3)
+    cells = np.column_stack([rng.integers(0, size, 500) for size in layout.sizes])
+    assert np.array_equal(cells_of(study, layout, csv_text(study, layout, cells, seed=1)), cells)
+
+
+@pytest.mark.parametrize("spoil", [lambda text: "", lambda text: text.partition("\n")[2], lambda text: text + "1,2\n",
+                                   lambda text: text.partition("\n")[0], lambda text: text + "old,3,1,1,surgery,0\n"])  # fmt: skip
+def test_what_is_no_release_of_the_study_is_refused_in_one_line(study, spoil):
+    layout = MarginLayout.of(study)
+    text = csv_text(study, layout, np.zeros((5, len(layout.sizes)), dtype=np.int64), seed=1)
+    with pytest.raises(DataError, match="a release"):
+        cells_of(study, layout, spoil(text))
 
 
 @pytest.mark.parametrize(("refuse", "value", "code"), [
