@@ -22,6 +22,7 @@ from fedhealth.core.pull import Pull
 from fedhealth.models.weights import load_weights, weights_of
 from fedhealth.privacy.noise import noisy_rows
 from fedhealth.privacy.sampling import drawn_in_steps
+from fedhealth.site.engines.plain import use_one_thread
 from fedhealth.site.exact_network import ExactNetwork
 from fedhealth.site.kernels.exact import ExactStack, onto
 from fedhealth.site.kernels.fit import Force
@@ -72,6 +73,7 @@ class PrivateJob:
 
 def fit_private(jobs: Sequence[PrivateJob]) -> list[Fitted | FedHealthError]:
     """What private training gave each job, in the order of the jobs; or why a hospital refused."""
+    use_one_thread()
     found: dict[int, Fitted | FedHealthError] = {}
     groups: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
     for place, job in enumerate(jobs):
