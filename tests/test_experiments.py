@@ -151,6 +151,15 @@ def test_a_private_step_sums_what_opacus_sums_and_takes_less_time(privacy, tmp_p
 
 
 @pytest.mark.slow
+def test_private_rounds_of_many_hospitals_at_once_have_the_bits_of_one_by_one(privacy, monkeypatch, tmp_path):
+    run = privacy("privacy_speed")
+    monkeypatch.setattr(run, "SIZES", ((3, 100),))
+    rows = run.main(["--hospitals", "--repeats", "1"], out=tmp_path)
+    assert [row["apart"] for row in rows] == [0.0, 0.0]
+    assert (tmp_path / "hospitals.md").read_text().count("\n") == 2 + len(rows)
+
+
+@pytest.mark.slow
 def test_the_privacy_experiment_made_small_writes_its_tables_and_its_plot(privacy, monkeypatch, tmp_path):
     run = privacy("privacy_utility")
     monkeypatch.setattr(run, "EPSILONS", (4.0, float("inf")))

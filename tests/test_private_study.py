@@ -190,14 +190,14 @@ def test_every_strategy_is_refused_or_is_charged_for_all_the_steps_that_it_takes
     from fedhealth.site.private_engine import PrivateEngine
 
     left = []
-    fit = PrivateEngine.fit
+    charge = PrivateEngine.charge
 
-    def counted(self, *args, **how):
-        found = fit(self, *args, **how)
+    def counted(self, training):
+        found = charge(self, training)
         left.append(self.left)
         return found
 
-    monkeypatch.setattr(PrivateEngine, "fit", counted)
+    monkeypatch.setattr(PrivateEngine, "charge", counted)
     settings = {"krum": ["strategy.num_malicious_nodes=0"], "multikrum": ["strategy.num_malicious_nodes=0", "strategy.num_nodes_to_select=2"],
                 "bulyan": ["strategy.num_malicious_nodes=0"], "fedtrimmedavg": ["strategy.beta=0.34"]}  # fmt: skip
     words = [*GIVEN, f"strategy={stem}", "model=mlp", "model.hidden=[4]", "rounds=2", *settings.get(stem, [])]

@@ -40,3 +40,10 @@ def test_a_peer_that_does_not_install_is_a_row_that_says_so_and_one_with_another
     assert "| 1.00 (1.00 to 1.00) |" in lines[3]
     assert "| void |" in lines[4]
     assert "y==1 does not install here" in lines[5]
+
+
+@pytest.mark.slow
+def test_rounds_of_networks_over_time_reach_one_model_either_way(tmp_path):
+    rows = module("series").main(["--repeats", "1"], out=tmp_path, sizes=((2, 40),))
+    assert all(row["apart"] < 1e-4 for row in rows)
+    assert (tmp_path / "series.md").read_text().count("\n") == 2 + len(rows)

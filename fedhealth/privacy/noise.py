@@ -155,13 +155,18 @@ def noisy_rows(
     """
     size = totals.shape[1]
     step = np.array([[step_of(*each, size)] for each in zip(noise_multipliers, sensitivities, strict=True)])
-    steps = np.rint(totals / step)
-    if not np.all(np.abs(steps) <= _FARTHEST_SUM):
+    if not np.all(np.abs(totals) <= _FARTHEST_SUM * step):
         raise DataError(
             f"a sum must be finite and within {_FARTHEST_SUM:.0e} lattice steps, found one that is not. "
             "Clip every patient before summing."
         )
-    left: NDArray[np.float64] = (steps.astype(np.int64) + wide_rows(size, sources)) * step
+    left = np.empty_like(totals)
+    # So few at a time that they stay in the cache.
+    few = max(_BLOCK // (2 * max(size, 1)), 1)
+    for start in range(0, len(totals), few):
+        rows = slice(start, start + few)
+        steps = np.rint(totals[rows] / step[rows]).astype(np.int64)
+        left[rows] = (steps + wide_rows(size, sources[rows])) * step[rows]
     return left
 
 

@@ -192,7 +192,11 @@ def array_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
 
 def row_record(arrays: Mapping[str, NDArray[np.generic]]) -> ArrayRecord:
     """The arrays as Flower's record, which makes bytes of them where somebody asks for those and not before."""
-    return ArrayRecord({name: Row(np.asarray(array, order="C")) for name, array in arrays.items()})
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        # One by one: made of a dictionary, a record would read the bytes of each at once.
+        record[name] = Row(np.asarray(array, order="C"))
+    return record
 
 
 class Row(Array):

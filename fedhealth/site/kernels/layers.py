@@ -181,7 +181,7 @@ class LayerNorm:
 
 def product(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
     """[k, …] the matrix products, each of them the same bits however many there are."""
-    if len(a) == 1 and b.shape[2] == 1:
+    if a.shape[0] == 1 and b.shape[2] == 1:
         # A lone product with a single column goes another way, as a matrix times a vector.
         return out.copy_(torch.bmm(a.expand(2, -1, -1), b.expand(2, -1, -1))[:1])
     return torch.bmm(a, b, out=out)

@@ -22,6 +22,7 @@ from fedhealth.core.pull import Pull
 from fedhealth.models.weights import load_weights, weights_of
 from fedhealth.privacy.noise import noisy_rows
 from fedhealth.privacy.sampling import drawn_in_steps
+from fedhealth.site.engines.plain import use_one_thread
 from fedhealth.site.exact_network import ExactNetwork
 from fedhealth.site.kernels.exact import ExactStack, onto
 from fedhealth.site.kernels.fit import Force
@@ -72,6 +73,7 @@ class PrivateJob:
 
 def fit_private(jobs: Sequence[PrivateJob]) -> list[Fitted | FedHealthError]:
     """What private training gave each job, in the order of the jobs; or why a hospital refused."""
+    use_one_thread()
     found: dict[int, Fitted | FedHealthError] = {}
     groups: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
     for place, job in enumerate(jobs):
@@ -115,7 +117,7 @@ class _Stacked:
             copy_in(array, [job.weights[name] for job in jobs])
         self._gradient, self._gradients = _flat(len(jobs), {name: shapes[name] for name in self._moving})
         self._batches = _Batches(jobs, steps)
-        self._expected = [engine.course.rate * engine.size for engine in self._engines]
+        self._expected = np.array([[engine.course.rate * engine.size] for engine in self._engines])
         self._multipliers = [engine.noise_multiplier for engine in self._engines]
         self._most = [engine.most for engine in self._engines]
         self._refused: dict[int, FedHealthError] = {}
@@ -148,37 +150,36 @@ class _Stacked:
         summed, norms = exact.clipped(x, y, is_in, self._moving, bound, per_layer=engines[0].is_per_layer)
         for name, total in zip(self._moving, summed, strict=True):
             self._gradients[name][:k] = total.view_as(self._gradients[name][:k])
-        for j, told in self._noised(k).items():
-            self._gradient[j] = torch.from_numpy(told / self._expected[j])
+        self._make_noisy(k)
         if engines[0].is_adaptive:
             for j, engine in enumerate(engines):
                 if j not in self._refused:
                     engine.follow(norms[0, j, : self._batches.taken(step, j)])
 
-    def _noised(self, k: int) -> dict[int, NDArray[np.float64]]:
-        """By hospital its sum with noise."""
+    def _make_noisy(self, k: int) -> None:
+        """Put noise on each hospital's sum, and make of it a mean."""
         own = [j for j in range(k) if j not in self._refused]
         try:
-            return dict(zip(own, self._with_noise(own), strict=True)) if own else {}
+            self._add_noise(own)
         except FedHealthError:
             # Whose sum or setting it was has to come out: no noise was drawn yet.
-            return {j: told for j in own for told in self._alone(j)}
+            for j in own:
+                try:
+                    self._add_noise([j])
+                except FedHealthError as error:
+                    self._refused[j] = error
 
-    def _alone(self, j: int) -> NDArray[np.float64]:
-        try:
-            return self._with_noise([j])
-        except FedHealthError as error:
-            self._refused[j] = error
-            return np.empty((0, 0))
-
-    def _with_noise(self, own: list[int]) -> NDArray[np.float64]:
-        engines = [self._engines[j] for j in own]
-        return noisy_rows(
-            self._gradient.numpy()[own],
+    def _add_noise(self, own: list[int]) -> None:
+        if not own:
+            return
+        sums = self._gradient.numpy()
+        told = noisy_rows(
+            sums[own],
             noise_multipliers=[self._multipliers[j] for j in own],
-            sensitivities=[engine.sensitivity for engine in engines],
-            sources=[engine.source for engine in engines],
+            sensitivities=[self._engines[j].sensitivity for j in own],
+            sources=[self._engines[j].source for j in own],
         )
+        sums[own] = told / self._expected[own]
 
     def _check_rounding(self, exact: ExactStack, k: int) -> None:
         """Let go whom `check_rounding` refuses; it goes by the looser bound where that will do."""

@@ -107,8 +107,9 @@ class Stack:
 
     def backward(self, g: torch.Tensor) -> None:
         """Leave in the slots the gradients of the first k networks, from `g`, [k, rows, 1], that of what they gave."""
+        k = len(g)
         for place in range(len(self._layers) - 1, -1, -1):
-            g = self._layers[place].backward(g, len(g), further=place > 0)
+            g = self._layers[place].backward(g, k, further=place > 0)
 
 
 def copy_in(to: torch.Tensor, arrays: Sequence[NDArray[np.generic]]) -> None:
