@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import SettingError
-from fedhealth.core.manifest import load_manifest
+from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
+from fedhealth.core.settings import read
 from fedhealth.core.study import digest, study_from, unpacked
 from fedhealth.evaluation.spans import spans_of
 from fedhealth.governance.approval import OneStudy
@@ -39,7 +40,6 @@ from fedhealth.site.work import work_for
 from fedhealth.strategies.method import method_of
 
 if TYPE_CHECKING:
-    from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
     from fedhealth.core.update import PrivateUpdate, SealedUpdate, Update
     from fedhealth.governance.approval import Approved
@@ -82,6 +82,7 @@ class Client:
         packed_source: in a simulation, the source that stands in for the manifest's.
         packed_attack: in a simulation, what this hospital does in place of honest training.
         run_folder: in a simulation, the run's, where the ledger lies that the hospital does not name.
+        packed_manifest: in a simulation, the manifest of a hospital that was drawn and has no folder.
     """
 
     folder: Path
@@ -90,6 +91,7 @@ class Client:
     packed_source: str = ""
     packed_attack: str = ""
     run_folder: str = ""
+    packed_manifest: str = ""
 
     def answer(self, request: Request, memory: Memory, keys: Keys | None = None) -> SealedUpdate:
         """What leaves the hospital for a request.
@@ -206,7 +208,7 @@ class Client:
     @cached_property
     def manifest(self) -> SiteManifest:
         """The hospital's manifest, read from its own folder."""
-        return _manifest(self.folder, self.packed_source)
+        return _manifest(self.folder, self.packed_source, self.packed_manifest)
 
     @cached_property
     def study(self) -> Study:
@@ -257,7 +259,7 @@ class Client:
 
     @cached_property
     def _loaded(self) -> tuple[Cohort, QualityReport]:
-        return _cohort(self.folder, self.packed_study, self.packed_source)
+        return _cohort(self.folder, self.packed_study, self.packed_source, self.packed_manifest)
 
 
 @lru_cache(maxsize=16)
@@ -268,16 +270,16 @@ def _study(packed: str) -> tuple[Study, str]:
 
 
 @lru_cache(maxsize=MOST_HOSPITALS)
-def _manifest(folder: Path, packed_source: str) -> SiteManifest:
+def _manifest(folder: Path, packed_source: str, packed_manifest: str) -> SiteManifest:
     """A hospital's manifest, with the source that a simulation puts in its own's place."""
-    own = load_manifest(folder)
+    own = read(SiteManifest, unpacked(packed_manifest), where=folder.name) if packed_manifest else load_manifest(folder)
     return replace(own, source=unpacked(packed_source)) if packed_source else own
 
 
 @lru_cache(maxsize=MOST_HOSPITALS)
-def _cohort(folder: Path, packed_study: str, packed_source: str) -> tuple[Cohort, QualityReport]:
+def _cohort(folder: Path, packed_study: str, packed_source: str, packed_manifest: str) -> tuple[Cohort, QualityReport]:
     """A hospital's cohort, which a simulation's check before the run and the run itself share."""
-    (study, _), manifest = _study(packed_study), _manifest(folder, packed_source)
+    (study, _), manifest = _study(packed_study), _manifest(folder, packed_source, packed_manifest)
     return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
 
 
