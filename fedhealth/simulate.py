@@ -30,6 +30,7 @@ from fedhealth.core.parts import build
 from fedhealth.core.settings import read, settings
 from fedhealth.core.study import Study, digest, packed, study_from
 from fedhealth.core.update import ALL
+from fedhealth.evaluation.sparse import dense, sparse
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.privacy.release import Release
@@ -508,28 +509,29 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
     is_masked, took_part = "counted" in results, results.get("counted", results["sums"])
     present = {name: client for name, client in clients(simulation).items() if name in took_part}
     preprocessor = Preprocessor.from_json(store.read_json("statistics.json")["preprocessor"])
-    sums: dict[str, dict[str, list[float]]] = {}
+    sums: dict[str, dict[str, dict[str, Any]]] = {}
     if "local" in wanted:
         models = {name: baselines.local(study, client) for name, client in present.items()}
         sums["local"] = {
-            name: baselines.scored(study, present[name], own, network).tolist()
+            name: sparse(baselines.scored(study, present[name], own, network))
             for name, (own, network) in models.items()
         }
     if "pooled" in wanted:
         network = baselines.pooled(study, present, preprocessor)
         sums["pooled"] = {
-            name: baselines.scored(study, client, preprocessor, network).tolist() for name, client in present.items()
+            name: sparse(baselines.scored(study, client, preprocessor, network)) for name, client in present.items()
         }
     simulated = [name for name in present if _source(simulation, name)["kind"] == "synthetic"]
     if "oracle" in wanted and simulated:
         sums["oracle"] = {
-            name: baselines.against_truth(study, present[name], _risk_of(simulation, name)).tolist()
+            name: sparse(baselines.against_truth(study, present[name], _risk_of(simulation, name)))
             for name in simulated
         }
     if is_masked:
         # What a masked run could never tell of a hospital, its baselines don't either.
         sums = {
-            who: {ALL: np.sum([each[name] for name in sorted(each)], axis=0).tolist()} for who, each in sums.items()
+            who: {ALL: sparse(np.sum([dense(each[name]) for name in sorted(each)], axis=0))}
+            for who, each in sums.items()
         }
     store.write_json("baselines.json", sums)
 

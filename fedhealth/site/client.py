@@ -32,10 +32,11 @@ from fedhealth.site.approvals import approvals_of
 from fedhealth.site.attacks import ROOM
 from fedhealth.site.attacks.plain import Plain as Honest
 from fedhealth.site.cohort import load_cohort
-from fedhealth.site.gate import go_on, open_round
+from fedhealth.site.gate import go_on, loudness, open_round
 from fedhealth.site.ledger_place import ledger_of
 from fedhealth.site.masked_round import STEPS, MaskedRound
 from fedhealth.site.private_round import keep_size
+from fedhealth.site.shelf import Shelf
 from fedhealth.site.work import work_for
 from fedhealth.strategies.method import method_of
 
@@ -57,8 +58,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Hospitals kept loaded in one process, each with its cohort.
-MOST_HOSPITALS = 16384
+#: Hospitals whose manifests are kept in one process, and the bytes of cohorts where the engine does not say.
+MOST_HOSPITALS, COHORT_BYTES = 16384, 1 << 30
+
+_SHELF: Shelf[tuple[Cohort, QualityReport]] = Shelf()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +120,11 @@ class Client:
         opened = self.opened(request, memory, ledger)
         return self.privatised(opened, self.worked(opened), memory)
 
-    def opened(self, request: Request, memory: Memory, ledger: Ledger | None = None) -> Opened:
-        """The request past the gate, and charged: to `ledger`, or the hospital's own."""
-        answers = Answers(memory.folder / "answers")
-        told = answers.find(request) if isinstance(self.mechanism, DpSgd) else None
+    def opened(
+        self, request: Request, memory: Memory, ledger: Ledger | None = None, turns: Turns | None = None
+    ) -> Opened:
+        """The request past the gate, and charged: to `ledger`, or the hospital's own; `turns` as of `Permit`."""
+        told = Answers(memory.folder / "answers").find(request) if isinstance(self.mechanism, DpSgd) else None
         permit = open_round(
             self.manifest,
             self.study,
@@ -136,17 +140,17 @@ class Client:
             is_known=told is not None,
             is_simulated=bool(self.run_folder),
         )
-        return Opened(request, replace(permit, attack=self.attack), told)
+        return Opened(request, replace(permit, attack=self.attack, turns=turns), told)
 
-    def worked(self, opened: Opened, turns: Turns | None = None) -> Update:
-        """What the hospital computed, or told before; in `turns` where many of one thread work at once.
+    def worked(self, opened: Opened) -> Update:
+        """What the hospital computed, or told before.
 
         Raises:
-            Awaited: it is to be called again, once what it waits for is in `turns`.
+            Awaited: it is to be called again, once what it waits for is in the turns with which it was opened.
         """
         if opened.told is not None:
             return opened.told
-        return work_for(opened.request.purpose)(replace(opened.permit, turns=turns), opened.request)
+        return work_for(opened.request.purpose)(opened.permit, opened.request)
 
     def closed(self, opened: Opened, update: Update, memory: Memory, keys: Keys | None) -> SealedUpdate:
         """What leaves: the update made private and sealed."""
@@ -167,7 +171,10 @@ class Client:
 
     def _sealed(self, request: Request, private: PrivateUpdate, memory: Memory, keys: Keys | None) -> SealedUpdate:
         """What leaves: the update, or the first message of a masked round."""
-        log.info("leaves site=%s spend=%s", self.manifest.name, private.spend)
+        log.log(
+            loudness(self.study, is_simulated=bool(self.run_folder)),
+            "leaves site=%s spend=%s", self.manifest.name, private.spend,
+        )  # fmt: skip
         if isinstance(self.sealing, Plain):
             return self.sealing.seal(private)
         return self._begun(request, private, self.sealing, self._round(memory, keys))
@@ -225,12 +232,12 @@ class Client:
         """Who says whether the study is approved."""
         return OneStudy(self.approved) if self.approved else approvals_of(self.manifest, self.folder)
 
-    @cached_property
+    @property
     def cohort(self) -> Cohort:
-        """The hospital's cohort for the study, loaded once."""
+        """The hospital's cohort for the study: loaded once, or anew where its process has no room for so many."""
         return self._loaded[0]
 
-    @cached_property
+    @property
     def quality(self) -> QualityReport:
         """What was found wrong in the hospital's data, in counts."""
         return self._loaded[1]
@@ -257,7 +264,7 @@ class Client:
             return Honest()
         return build(unpacked(self.packed_attack), where="attack", room=ROOM, does="train")  # type: ignore[no-any-return]
 
-    @cached_property
+    @property
     def _loaded(self) -> tuple[Cohort, QualityReport]:
         return _cohort(self.folder, self.packed_study, self.packed_source, self.packed_manifest)
 
@@ -276,14 +283,23 @@ def _manifest(folder: Path, packed_source: str, packed_manifest: str) -> SiteMan
     return replace(own, source=unpacked(packed_source)) if packed_source else own
 
 
-@lru_cache(maxsize=MOST_HOSPITALS)
 def _cohort(folder: Path, packed_study: str, packed_source: str, packed_manifest: str) -> tuple[Cohort, QualityReport]:
     """A hospital's cohort, which a simulation's check before the run and the run itself share."""
-    (study, _), manifest = _study(packed_study), _manifest(folder, packed_source, packed_manifest)
-    return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
+    study, _ = _study(packed_study)
+
+    def made() -> tuple[Cohort, QualityReport]:
+        manifest = _manifest(folder, packed_source, packed_manifest)
+        return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
+
+    return _SHELF.get(
+        (folder, packed_study, packed_source, packed_manifest),
+        made,
+        lambda loaded: loaded[0].size_bytes,
+        most_bytes=int(study.engine.get("cohort_bytes", COHORT_BYTES)),
+    )
 
 
 def forget_folders() -> None:
     """Read manifests and cohorts anew from here on."""
     _manifest.cache_clear()
-    _cohort.cache_clear()
+    _SHELF.clear()
