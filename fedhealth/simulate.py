@@ -71,6 +71,9 @@ log = logging.getLogger(__name__)
 
 BASELINES = ("local", "pooled", "oracle")
 
+#: The name of the k-th hospital drawn.
+NAME = "hospital-{:07d}"
+
 #: Hospitals drawn at most, and patients of one of them: more are a slip, and would fill the memory.
 MOST_DRAWN, MOST_PATIENTS = 1_000_000, 1_000_000
 
@@ -138,7 +141,7 @@ class Sites:
 
     def drawn(self) -> dict[str, dict[str, Any]]:
         """By name, the manifests of the hospitals that are drawn."""
-        names = [f"hospital-{k:07d}" for k in range(1, (self.count or 0) + 1)]
+        names = [NAME.format(k) for k in range(1, (self.count or 0) + 1)]
         return {name: drawn_manifest(name, h=self.h, seed=self.seed, size=self.patients) for name in names}
 
 
