@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from fedhealth.core.errors import DataError
 from fedhealth.report import words
-from fedhealth.report.many import MANY, SHARES, WORST, as_csv, below, worst
+from fedhealth.report.many import MANY, SHARES, WORST, as_csv, auroc_of, below, worst
 from fedhealth.report.plots import MOST_VARIABLES, NAMES, draw
 
 if TYPE_CHECKING:
@@ -113,8 +113,9 @@ def spread(report: Mapping[str, Any]) -> str:
     if len(sites) <= MANY:
         return ""
     found = {name: below(sites, "federated", share) for share, name in SHARES.items()}
-    said = ", ".join(f"{name} below {value:.3f}" for name, value in found.items() if value is not None)
-    lie = f" Of the federated AUROC at all {len(sites):,} hospitals lie {said}." if said else ""
+    said = ", ".join(f"{name} lie below {value:.3f}" for name, value in found.items() if value is not None)
+    known = sum(auroc_of(site, "federated") is not None for site in sites)
+    lie = f" Of the {known:,} hospitals of {len(sites):,} whose federated AUROC is known, {said}." if said else ""
     return f"Shown are the {WORST} hospitals with the lowest federated AUROC; {HOSPITALS}, beside this page, lists all.{lie}"
 
 
