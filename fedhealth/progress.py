@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedhealth.core.measure import Measure
+from fedhealth.report.many import MANY, WORST, below, worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 WHO = (("local", "alone"), ("federated", "federated"), ("pooled", "pooled"), ("oracle", "best possible"))
 
-#: Of more hospitals than this a table shows the worst and how all lie; a round names so many that failed.
-MANY, WORST, NAMED = 30, 10, 5
+#: A round names so many that failed.
+NAMED = 5
 
 #: Output that is no terminal has no width of its own.
 WIDTH = 100
@@ -79,7 +80,7 @@ def result_table(report: Mapping[str, Any]) -> Table:
     for _, title in shown:
         table.add_column(title, justify="right")
     everyone = [] if is_masked else report["sites"]
-    for site in _worst(everyone):
+    for site in worst(everyone):
         patients = "withheld" if site["test"] is None else f"{site['test']:,}"
         table.add_row(escape(site["title"]), patients, *(_cell(site[who], who) for who, _ in shown))
     by_who = {row["who"]: row for row in report["comparison"]}
@@ -107,24 +108,9 @@ def _which(report: Mapping[str, Any], *, is_masked: bool) -> str:
     return f"; the {WORST} hospitals that fare worst" if not is_masked and len(report["sites"]) > MANY else ""
 
 
-def _worst(sites: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All hospitals, or of many those with the lowest AUROC of the federation's, the lowest first."""
-    if len(sites) <= MANY:
-        return sites
-    known = [(value, site) for site in sites if (value := _auroc_at(site, "federated")) is not None]
-    return [site for _, site in sorted(known, key=lambda pair: pair[0])[:WORST]]
-
-
 def _band(sites: list[dict[str, Any]], who: str, share: float) -> str:
-    """The AUROC that so large a share of the hospitals that show one lie below."""
-    found = sorted(value for site in sites if (value := _auroc_at(site, who)) is not None)
-    return f"{found[min(int(share * len(found)), len(found) - 1)]:.3f}" if found else "–"
-
-
-def _auroc_at(site: Mapping[str, Any], who: str) -> float | None:
-    found = site.get(who)
-    measure = None if found is None else Measure.from_json(found)
-    return measure.value if measure is not None and measure.is_estimable else None
+    found = below(sites, who, share)
+    return "–" if found is None else f"{found:.3f}"
 
 
 def _failures(failed: list[dict[str, str]]) -> list[str]:

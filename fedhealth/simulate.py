@@ -30,6 +30,7 @@ from fedhealth.core.parts import build
 from fedhealth.core.settings import read, settings
 from fedhealth.core.study import Study, digest, packed, study_from
 from fedhealth.core.update import ALL
+from fedhealth.evaluation.sparse import dense, sparse
 from fedhealth.places import builtin_sites, site_folder, site_names
 from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.privacy.release import Release
@@ -55,6 +56,8 @@ from fedhealth.site.trainer import engine_of
 from fedhealth.strategies.needs import needs_of
 from fedhealth.study_document import check_keys, document_of, fitting
 from fedhealth.synthetic import Hospital, generate
+from fedhealth.synthetic.between import check_knob
+from fedhealth.synthetic.drawn import LEAST_PATIENTS, drawn_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -67,6 +70,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BASELINES = ("local", "pooled", "oracle")
+
+#: The name of the k-th hospital drawn.
+NAME = "hospital-{:07d}"
+
+#: Hospitals drawn at most, and patients of one of them: more are a slip, and would fill the memory.
+MOST_DRAWN, MOST_PATIENTS = 1_000_000, 1_000_000
 
 #: Up to so many hospitals a strategy gets each one's answer, as from a real grid; of more, where a sum will do, each block's mean.
 APART = 32
@@ -96,10 +105,44 @@ class RunSettings:
 
 @settings
 class Sites:
-    """Which hospitals take part: names within a folder of site folders."""
+    """Which hospitals take part: names within a folder of site folders, or as many drawn ones as are asked for.
+
+    Attributes:
+        folder: holds the hospitals' folders; None for the built-in ones.
+        names: of those that take part; None for all of the folder.
+        count: hospitals drawn in their place, which have no folders; None for none.
+        patients: of a drawn hospital in a year, about; of each exactly so many where h is 0.
+        h: how much drawn hospitals differ: 0 not at all, 1 as real ones do.
+        seed: names the draw; hospital k is the same for any count.
+    """
 
     folder: str | None = None
     names: tuple[str, ...] | None = None
+    count: int | None = None
+    patients: int = 200
+    h: float = 0.0
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        if self.count is None:
+            return
+        if self.folder is not None or self.names is not None:
+            raise SettingError(
+                "`sites.count` draws hospitals, found sites.folder or sites.names beside it. Leave both null."
+            )
+        if not 1 <= self.count <= MOST_DRAWN:
+            raise SettingError(f"`sites.count` must be from 1 to {MOST_DRAWN:,}, found {self.count:,}. Correct it.")
+        if not LEAST_PATIENTS <= self.patients <= MOST_PATIENTS:
+            raise SettingError(
+                f"`sites.patients` must be from {LEAST_PATIENTS} to {MOST_PATIENTS:,}, found {self.patients:,}. "
+                "Correct it."
+            )
+        check_knob(self.h)
+
+    def drawn(self) -> dict[str, dict[str, Any]]:
+        """By name, the manifests of the hospitals that are drawn."""
+        names = [NAME.format(k) for k in range(1, (self.count or 0) + 1)]
+        return {name: drawn_manifest(name, h=self.h, seed=self.seed, size=self.patients) for name in names}
 
 
 @dataclass(frozen=True)
@@ -112,6 +155,7 @@ class Simulation:
     settings: RunSettings
     folders: dict[str, Path]
     manifests: dict[str, SiteManifest]
+    drawn: dict[str, str] = field(default_factory=dict)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     attack: Attack = field(default_factory=Plain)
 
@@ -130,10 +174,9 @@ def checked(config: dict[str, Any]) -> Simulation:
     forget()
     check_keys(config)
     sites = read(Sites, config["sites"], where="sites")
-    folder = builtin_sites() if sites.folder is None else Path(sites.folder)
-    names = site_names(folder) if sites.names is None else list(sites.names)
-    folders = {name: site_folder(name, folder) for name in names}
-    document = document_of(config, names)
+    drawn = sites.drawn()
+    folders = {name: Path(name) for name in drawn} if drawn else _folders(sites)
+    document = document_of(config, folders)
     study = fitting(document)
     runtime = build(config["runtime"], where="runtime", room="fedhealth.runtime")
     if not isinstance(runtime, Local | Ray):
@@ -146,10 +189,25 @@ def checked(config: dict[str, Any]) -> Simulation:
         study=study,
         settings=read(RunSettings, config["run"], where="run"),
         folders={name: folders[name] for name in study.roster},
-        manifests={name: load_manifest(folders[name]) for name in study.roster},
+        manifests={
+            name: read(SiteManifest, drawn[name], where=name) if name in drawn else load_manifest(folders[name])
+            for name in study.roster
+        },
+        drawn={name: packed(manifest) for name, manifest in drawn.items()},
         sources=_sources(config["source"], study.roster),
         attack=_attack(config["attack"], study),
     )
+
+
+def _folders(sites: Sites) -> dict[str, Path]:
+    """By name, the folders of the hospitals that have one.
+
+    Raises:
+        SettingError: one that is named is not there.
+    """
+    folder = builtin_sites() if sites.folder is None else Path(sites.folder)
+    names = site_names(folder) if sites.names is None else sites.names
+    return {name: site_folder(name, folder) for name in names}
 
 
 def open_run(simulation: Simulation) -> Store:
@@ -196,7 +254,14 @@ def clients(simulation: Simulation) -> dict[str, Client]:
     """Every hospital's client, by name."""
     study = packed(simulation.document)
     return {
-        name: client_of(node["site-folder"], study, node["approved"], node.get("source", ""), node.get("attack", ""))
+        name: client_of(
+            node["site-folder"],
+            study,
+            node["approved"],
+            node.get("source", ""),
+            node.get("attack", ""),
+            packed_manifest=node.get("manifest", ""),
+        )
         for name, node in _nodes(simulation, Path()).items()
     }
 
@@ -219,7 +284,9 @@ def unready(simulation: Simulation) -> dict[str, FedHealthError]:
         FedHealthError: the first fault, where too few are left for the quorum.
     """
     faults: dict[str, FedHealthError] = {}
-    for name, client in clients(simulation).items():
+    # Drawn hospitals are alike in what can be wrong, and to draw all their patients twice may take minutes.
+    looked_at = list(clients(simulation).items())[: 1 if simulation.drawn else None]
+    for name, client in looked_at:
         try:
             _ = client.cohort
         except FedHealthError as error:
@@ -418,15 +485,17 @@ def _source(simulation: Simulation, name: str) -> dict[str, Any]:
 def _nodes(simulation: Simulation, run_folder: Path) -> dict[str, dict[str, str]]:
     """By hospital, what its node knows from the start, in the order of the roster."""
     approved, sources, attack = simulation.digest, simulation.sources, packed(simulation.config["attack"])
+    run, drawn = str(run_folder.resolve()), simulation.drawn
     return {
         name: {
-            "site-folder": str(simulation.folders[name].resolve()),
+            "site-folder": name if name in drawn else str(simulation.folders[name].resolve()),
             "approved": approved,
-            "memory-folder": str((run_folder / "memory" / name).resolve()),
-            "run-folder": str(run_folder.resolve()),
-            "key-folder": str((run_folder / "keys" / name).resolve()),
+            "memory-folder": f"{run}/memory/{name}",
+            "run-folder": run,
+            "key-folder": f"{run}/keys/{name}",
         }
-        | ({"audit-folder": str((run_folder / "audit" / name).resolve())} if simulation.settings.audit else {})
+        | ({"audit-folder": f"{run}/audit/{name}"} if simulation.settings.audit else {})
+        | ({"manifest": drawn[name]} if name in drawn else {})
         | ({"source": packed(sources[name])} if name in sources else {})
         | ({"attack": attack} if name in simulation.attack.sites else {})
         for name in simulation.study.roster
@@ -443,28 +512,29 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
     is_masked, took_part = "counted" in results, results.get("counted", results["sums"])
     present = {name: client for name, client in clients(simulation).items() if name in took_part}
     preprocessor = Preprocessor.from_json(store.read_json("statistics.json")["preprocessor"])
-    sums: dict[str, dict[str, list[float]]] = {}
+    sums: dict[str, dict[str, dict[str, Any]]] = {}
     if "local" in wanted:
         models = {name: baselines.local(study, client) for name, client in present.items()}
         sums["local"] = {
-            name: baselines.scored(study, present[name], own, network).tolist()
+            name: sparse(baselines.scored(study, present[name], own, network))
             for name, (own, network) in models.items()
         }
     if "pooled" in wanted:
         network = baselines.pooled(study, present, preprocessor)
         sums["pooled"] = {
-            name: baselines.scored(study, client, preprocessor, network).tolist() for name, client in present.items()
+            name: sparse(baselines.scored(study, client, preprocessor, network)) for name, client in present.items()
         }
     simulated = [name for name in present if _source(simulation, name)["kind"] == "synthetic"]
     if "oracle" in wanted and simulated:
         sums["oracle"] = {
-            name: baselines.against_truth(study, present[name], _risk_of(simulation, name)).tolist()
+            name: sparse(baselines.against_truth(study, present[name], _risk_of(simulation, name)))
             for name in simulated
         }
     if is_masked:
         # What a masked run could never tell of a hospital, its baselines don't either.
         sums = {
-            who: {ALL: np.sum([each[name] for name in sorted(each)], axis=0).tolist()} for who, each in sums.items()
+            who: {ALL: sparse(np.sum([dense(each[name]) for name in sorted(each)], axis=0))}
+            for who, each in sums.items()
         }
     store.write_json("baselines.json", sums)
 

@@ -12,6 +12,7 @@ import pytest
 
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import ScoreSums
+from fedhealth.evaluation.sparse import dense
 from fedhealth.simulate import checked, open_run, run
 from fedhealth.synthetic.folders import write_sites
 
@@ -72,7 +73,7 @@ def test_patients_without_a_trigger_score_as_in_the_hospitals_own_histograms(rob
     store = open_run(simulation)
     run(simulation, store, lambda row: None)
     clean, triggered = robustness.scores(simulation, store)
-    vectors = [v for name, v in store.read_json("results.json")["sums"].items() if name != "harrow-fen"]
+    vectors = [dense(v) for name, v in store.read_json("results.json")["sums"].items() if name != "harrow-fen"]
     negatives = sum(ScoreSums.from_vector(np.array(v[: ScoreSums.width()])).negatives for v in vectors)
     np.testing.assert_array_equal(np.histogram(clean, bins=len(negatives), range=(0, 1))[0], negatives)
     assert clean.shape == triggered.shape

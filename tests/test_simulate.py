@@ -23,6 +23,7 @@ from fedhealth.compose import composed, resolved
 from fedhealth.core.errors import DataError, QuorumError, SettingError
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
+from fedhealth.evaluation.sparse import dense
 from fedhealth.server.store import Store
 from fedhealth.simulate import checked, clients, open_run, run, unready
 from fedhealth.site.app import client_of
@@ -264,7 +265,7 @@ def test_the_final_results_are_those_of_the_stored_best_model(smoke):
     results = store.read_json("results.json")
     simulation = checked(smoke("run.folder=null"))
     layout = SummaryLayout(groups=simulation.study.features.group_names)
-    overall, groups = layout.unpack(np.sum([results["sums"][name] for name in simulation.study.roster], axis=0))
+    overall, groups = layout.unpack(np.sum([dense(results["sums"][name]) for name in simulation.study.roster], axis=0))
     parts = [client.cohort.part("test") for client in clients(simulation).values()]
     assert overall.n == sum(len(part) for part in parts)
     # Counted again from the patients themselves, group by group.
@@ -497,9 +498,9 @@ def test_in_the_demo_the_federation_beats_the_lone_hospital_by_three_points(tmp_
     store = finished(resolved(composed(["experiment=demo", f"run.folder={tmp_path / 'demo'}"])))
     layout_width = ScoreSums.width()
     federated = [
-        ScoreSums.from_vector(np.array(v)[:layout_width]) for v in store.read_json("results.json")["sums"].values()
+        ScoreSums.from_vector(dense(v)[:layout_width]) for v in store.read_json("results.json")["sums"].values()
     ]
-    local = [ScoreSums.from_vector(np.array(v)) for v in store.read_json("baselines.json")["local"].values()]
+    local = [ScoreSums.from_vector(dense(v)) for v in store.read_json("baselines.json")["local"].values()]
     means = [measures.mean_measure([measures.auroc(sums) for sums in each]).value for each in (local, federated)]
     assert means[1] - means[0] >= 0.03
 

@@ -328,7 +328,7 @@ class SummaryLayout:
                 f"a group must be one of {', '.join(self.groups) or 'none'}, found {', '.join(unknown)}. "
                 "Add it to the study's groups."
             )
-        nobody = ScoreSums.empty(self.group_bins)
+        nobody = ScoreSums.empty(self.group_bins) if len(groups) < len(self.groups) else overall
         return np.concatenate(
             [
                 overall.to_vector(),

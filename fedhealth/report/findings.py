@@ -24,6 +24,7 @@ from fedhealth.evaluation.heterogeneity import SiteSums, heterogeneity
 from fedhealth.evaluation.intervals import resample
 from fedhealth.evaluation.moments import MomentLayout
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
+from fedhealth.evaluation.sparse import dense
 from fedhealth.evaluation.survival import SURVIVAL_MEASURES, SurvivalSums
 from fedhealth.report.masking import NOBODYS_OWN, masking
 
@@ -68,12 +69,12 @@ def findings(
         history: the rows of `metrics.jsonl`.
     """
     layout, plain = (SummaryLayout.of(study, grouped=grouped) for grouped in (True, False))
-    by_site = {site: layout.unpack(np.array(vector)) for site, vector in results["sums"].items()}
+    by_site = {site: layout.unpack(dense(vector)) for site, vector in results["sums"].items()}
     sums = {"federated": {site: overall for site, (overall, _) in by_site.items()}}
     followed = _survival(study, results, baselines)
     totals = {"federated": layout.unpack(_sum(results["sums"].values()))[0]}
     for who, found in baselines.items():
-        sums[who] = {site: plain.unpack(np.array(vector))[0] for site, vector in found.items()}
+        sums[who] = {site: plain.unpack(dense(vector))[0] for site, vector in found.items()}
         totals[who] = plain.unpack(_sum(found.values()))[0]
     seed = seed_of(study.seed, purpose="bootstrap")
     is_masked = ALL in by_site
@@ -291,9 +292,7 @@ def _survival(
         return {}
     # They end every vector, whatever groups come before them.
     return {
-        who: {
-            site: SurvivalSums.from_vector(np.array(vector[-SurvivalSums.width() :])) for site, vector in each.items()
-        }
+        who: {site: SurvivalSums.from_vector(dense(vector)[-SurvivalSums.width() :]) for site, vector in each.items()}
         for who, each in {"federated": results["sums"], **baselines}.items()
     }
 
@@ -790,9 +789,9 @@ def _noise(study: Study, who: str) -> float:
     return study.score_noise if who == "federated" else 0.0
 
 
-def _sum(vectors: Iterable[list[float]]) -> NDArray[np.float64]:
+def _sum(vectors: Iterable[Mapping[str, Any]]) -> NDArray[np.float64]:
     """The hospitals' vectors added up; what is noisy in each is mended in the sum, where it is smaller."""
-    return np.sum([np.array(vector) for vector in vectors], axis=0)  # type: ignore[no-any-return]
+    return sum(map(dense, vectors))  # type: ignore[return-value]
 
 
 def _summed(each: list[ScoreSums]) -> ScoreSums:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from fedhealth.core.errors import DataError
 from fedhealth.report import words
+from fedhealth.report.many import MANY, SHARES, WORST, as_csv, auroc_of, below, worst
 from fedhealth.report.plots import MOST_VARIABLES, NAMES, draw
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from fedhealth.core.measure import Measure
 
 SCHEMA = 1
+#: Beside the page of many hospitals, a line for each.
+HOSPITALS = "hospitals.csv"
 #: What the table by hospital leaves to report.json: AUROC has its own table.
 NOT_BY_SITE = {"auroc", "log_loss", "ece", "accuracy"}
 WHO = {
@@ -39,7 +42,7 @@ class Tile(NamedTuple):
 
 
 def write_html(report: Mapping[str, Any], path: Path) -> None:
-    """Write the page of `report` (the JSON of this package's docstring) to `path`.
+    """Write the page of `report` (the JSON of this package's docstring) to `path`, and of many hospitals a CSV beside it.
 
     The same report gives the same bytes under the same version of matplotlib.
 
@@ -47,6 +50,8 @@ def write_html(report: Mapping[str, Any], path: Path) -> None:
         DataError: the report is of another schema.
     """
     path.write_text(html(report), encoding="utf-8", newline="\n")
+    if len(report["sites"]) > MANY:
+        path.with_name(HOSPITALS).write_text(as_csv(report["sites"]), encoding="utf-8", newline="\n")
 
 
 def html(report: Mapping[str, Any]) -> str:
@@ -73,6 +78,8 @@ def html(report: Mapping[str, Any]) -> str:
             report=report,
             study=whole,
             sites=report["sites"],
+            rows=worst(report["sites"]),
+            spread=spread(report),
             finding=words.finding(report),
             pictures=draw(report),
             tiles=tiles(report),
@@ -98,6 +105,18 @@ def html(report: Mapping[str, Any]) -> str:
             next_of=lambda kind: next(numbers[kind]),
         )
     )
+
+
+def spread(report: Mapping[str, Any]) -> str:
+    """Of many hospitals, how their AUROC lies and where all of them are listed; empty of few."""
+    sites = report["sites"]
+    if len(sites) <= MANY:
+        return ""
+    found = {name: below(sites, "federated", share) for share, name in SHARES.items()}
+    said = ", ".join(f"{name} lie below {value:.3f}" for name, value in found.items() if value is not None)
+    known = sum(auroc_of(site, "federated") is not None for site in sites)
+    lie = f" Of the {known:,} hospitals of {len(sites):,} whose federated AUROC is known, {said}." if said else ""
+    return f"Shown are the {WORST} hospitals with the lowest federated AUROC; {HOSPITALS}, beside this page, lists all.{lie}"
 
 
 def tiles(report: Mapping[str, Any]) -> list[Tile]:

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from fedhealth.report import many
 from fedhealth.report.svg import COLOURS, Picture, canvas, house_style, picture
 from fedhealth.report.words import count, decimal, measure, with_interval
 
@@ -30,6 +31,10 @@ LINES = {"local": (0, (1, 1.2)), "federated": "solid", "pooled": (0, (5, 2)), "o
 NAMES = {"local": "Alone", "federated": "Federated", "pooled": "Pooled", "oracle": "Oracle"}
 
 
+#: Hospitals of which a heat map shows every two; of more no name could be read.
+MOST_APART = 60
+
+
 def draw(report: Part) -> dict[str, Picture]:
     """Every figure that the report has the numbers for, by name."""
     study = report["study"]
@@ -41,7 +46,7 @@ def draw(report: Part) -> dict[str, Picture]:
             "convergence": convergence(report.get("rounds") or [], study.get("best_round")),
             "losses": losses(report.get("rounds") or [], study.get("best_round")),
             "comparison": comparison(report.get("comparison") or []),
-            "forest": forest(report["sites"], (union.get("federated") or {}).get("auroc")),
+            "forest": forest(many.worst(report["sites"]), (union.get("federated") or {}).get("auroc"), report["sites"]),
             "roc": roc(curves, union),
             "pr": precision_recall(curves, union),
             "reliability": reliability(curves),
@@ -187,8 +192,8 @@ def stages(masking: Part) -> Picture | None:
     )
 
 
-def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
-    """One row a hospital, best federated AUROC first, and the union as a diamond."""
+def forest(sites: Sequence[Part], union: Part | None, everyone: Sequence[Part] | None = None) -> Picture | None:
+    """One row a hospital, best federated AUROC first, and the union, of `everyone` where there are more, as a diamond."""
     rows = sorted(
         ((site, measure(site.get("federated"))) for site in sites if site.get("shared", True)),
         key=lambda row: (-row[1].value if row[1] is not None and row[1].is_estimable else 1.0, row[0]["title"]),
@@ -234,8 +239,8 @@ def forest(sites: Sequence[Part], union: Part | None) -> Picture | None:
         axes.axhline(y - 0.5, color=COLOURS["muted"], linewidth=0.8, xmin=-left / (right - left), clip_on=False)
         words(0.0, y, "All hospitals together", weight="bold")
         for x, key in ((0.345, "test"), (0.41, "events")):
-            shown = [site[key] for site in sites if site.get(key) is not None]
-            words(x, y, count(sum(shown) if len(shown) == len(sites) else None), ha="right", weight="bold")
+            shown = [site[key] for site in everyone or sites if site.get(key) is not None]
+            words(x, y, count(sum(shown) if len(shown) == len(everyone or sites) else None), ha="right", weight="bold")
         words(1.0, y, _said(together), ha="right", weight="bold")
         if together.is_estimable:
             _diamond(axes, together, y)
@@ -382,7 +387,7 @@ def icc(rows: Sequence[Part], outcome: float | None) -> Picture | None:
 
 def distance(part: Part | None) -> Picture | None:
     """The distance of every two hospitals as a heat map; the numbers where they fit."""
-    if not part or len(part.get("names") or []) < 2:
+    if not part or not 2 <= len(part.get("names") or []) <= MOST_APART:
         return None
     names, matrix = part["names"], np.array([_array(row) for row in part["matrix"]])
     most = np.nanmax(matrix) if np.isfinite(matrix).any() else 0.0

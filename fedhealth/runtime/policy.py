@@ -88,17 +88,21 @@ class _Round:
     sent: dict[str, Message]
     fault_of: Fault | None
     replies: dict[str, Message] = field(default_factory=dict)
-    #: By message, whether its answer is usable; one reply may answer several.
-    is_usable: dict[str, bool] = field(default_factory=dict)
     bytes_up: int = 0
 
-    @property
-    def open_ids(self) -> list[str]:
-        return [message_id for message_id in self.sent if message_id not in self.is_usable]
+    #: The messages without an answer yet. Looked through at every pull, so it is kept and not made each time.
+    open_ids: dict[str, None] = field(init=False)
+    usable: int = 0
 
-    @property
-    def usable(self) -> int:
-        return sum(self.is_usable.values())
+    def __post_init__(self) -> None:
+        self.open_ids = dict.fromkeys(self.sent)
+
+    def settle(self, ids: Iterable[str], *, is_usable: bool) -> None:
+        """Count these messages as answered."""
+        for message_id in ids:
+            if message_id in self.open_ids:
+                del self.open_ids[message_id]
+                self.usable += is_usable
 
 
 class PolicyGrid(Grid):
@@ -262,7 +266,7 @@ class PolicyGrid(Grid):
                 now - started, None if quorum_at is None else now - quorum_at, limit_s
             ):
                 break
-        for message_id in exchange.open_ids:
+        for message_id in list(exchange.open_ids):
             waited = time.monotonic() - started
             self._take(_no_reply(sent[message_id], message_id, f"gave no answer within {waited:.1f} s"), exchange)
         return self._close(exchange, quorum, started)
@@ -278,7 +282,7 @@ class PolicyGrid(Grid):
 
     def _take(self, reply: Message, exchange: _Round) -> None:
         message_id = reply.metadata.reply_to_message_id
-        if message_id not in exchange.sent or message_id in exchange.is_usable:
+        if message_id not in exchange.sent or message_id not in exchange.open_ids:
             return
         sent = exchange.sent[message_id]
         flower.set_sender(reply, sent.metadata.dst_node_id)
@@ -292,7 +296,7 @@ class PolicyGrid(Grid):
             exchange.replies[each] = _no_reply(exchange.sent[each], each, f"sent {fault}") if fault else reply
         if len(covered) > 1 and not fault:
             self._stands[reply.metadata.message_id] = names
-        exchange.is_usable |= dict.fromkeys(covered, not fault and bool(reply.has_content()))
+        exchange.settle(covered, is_usable=not fault and bool(reply.has_content()))
         for name in names:
             self._watch(name)
 

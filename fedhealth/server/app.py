@@ -18,6 +18,8 @@ from fedhealth.core.parts import build
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import canonical, digest, study_from, unpacked
 from fedhealth.core.update import ALL
+from fedhealth.evaluation.scores import SummaryLayout
+from fedhealth.evaluation.sparse import sparse
 from fedhealth.models.weights import first_network, names_of, weights_of
 from fedhealth.privacy.central import Central
 from fedhealth.privacy.distributed import Distributed
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
     from fedhealth.server.store import Arrays
 
 log = logging.getLogger(__name__)
+
+#: Of the sums that each hospital tells for itself, so many bytes are asked for at a time.
+MOST_SUMS_BYTES = 1 << 27
 
 
 def log_row(row: dict[str, Any]) -> None:
@@ -131,10 +136,19 @@ def conduct(
     best = store.load(progress.best_round)
     model = progress.model if best is None else best.model
     grid.exchanges()
-    vectors, came_with, whose = evaluated(
-        plan, grid, statistics.preprocessor, model, progress.done + 1,
-        of_round=progress.best_round, part="test", grouped=True,
-    )  # fmt: skip
+    sums: dict[str, dict[str, Any]] = {}
+    came_with: dict[str, dict[str, float]] = {}
+    whose: dict[str, tuple[str, ...]] = {}
+    for asked in _waves(study, grid):
+        grid.ask(asked)
+        vectors, numbers, hospitals = evaluated(
+            plan, grid, statistics.preprocessor, model, progress.done + 1,
+            of_round=progress.best_round, part="test", grouped=True,
+        )  # fmt: skip
+        sums |= {site: sparse(vector) for site, vector in vectors.items()}
+        came_with |= numbers
+        whose |= hospitals
+    grid.ask(study.roster)
     last = grid.exchanges()
     content = artefact(study, study_digest, statistics.preprocessor, model)
     write_bytes(store.folder / MODEL, content)
@@ -147,7 +161,7 @@ def conduct(
             "stopped_because": progress.stopped_because or "all planned rounds are done",
             "weights_sha256": hashlib.sha256(content).hexdigest(),
             "parameters": int(sum(array.size for array in model.values())),
-            "sums": {site: vector.tolist() for site, vector in vectors.items()},
+            "sums": sums,
             "came_with": came_with,
             **({"counted": whose[ALL], "exchanges": masked_rows(last)} if grid.is_masked else {}),
             "failed_last": [{"site": f.site, "reason": f.reason} for exchange in last for f in exchange.failed],
@@ -156,6 +170,14 @@ def conduct(
             "secagg": plan.sealing.statement(),
         },
     )
+
+
+def _waves(study: Study, grid: PolicyGrid) -> list[tuple[str, ...]]:
+    """The hospitals that tell their sums of the test patients at a time, since nobody adds those up on the way."""
+    if grid.is_masked:
+        return [study.roster]
+    size = max(MOST_SUMS_BYTES // (8 * SummaryLayout.of(study, grouped=True).width), plan_for(study).least)
+    return [study.roster[at : at + size] for at in range(0, len(study.roster), size)]
 
 
 def artefact(study: Study, study_digest: str, preprocessor: Preprocessor, model: Arrays) -> bytes:

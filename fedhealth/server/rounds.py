@@ -181,7 +181,8 @@ def _round(
     if grid.is_masked:
         messages = _reminded_alike(messages, progress, study.roster)
     else:
-        messages = [_reminded(message, grid, progress) for message in messages]
+        present = set(progress.history[-1]["trained_by"]) if progress.history else None
+        messages = [_reminded(message, grid, progress, present) for message in messages]
     replies = list(grid.send_and_receive(messages, fault_of=_misfit(plan, model)))
     trained_by = [site for reply in replies if reply.has_content() for site in grid.hospitals_of(reply)]
     losses = [metrics_of(reply) for reply in replies if reply.has_content()]
@@ -217,14 +218,14 @@ def is_looked_at(mechanism: Mechanism, round_: int) -> bool:
     return mechanism.evaluate_every is not None and round_ % mechanism.evaluate_every == 0
 
 
-def _reminded(message: Message, grid: PolicyGrid, progress: Progress) -> Message:
+def _reminded(message: Message, grid: PolicyGrid, progress: Progress, present: set[str] | None) -> Message:
     """The message, which tells a hospital whose last reply was lost from which round on to remember.
 
     It kept its memory before it replied; had the coordinator not counted that round and
     the hospital gone on from it, control variates and duals would no longer add up.
     """
     site = grid.name_of(message.metadata.dst_node_id)
-    if not progress.history or site in progress.history[-1]["trained_by"]:
+    if present is None or site in present:
         return message
     own = flower.twin(message)
     counted = [row["round"] for row in progress.history if site in row["trained_by"]]

@@ -140,13 +140,15 @@ def _trail(context: Context) -> Trail | None:
     place = str(context.node_config.get("audit-folder", ""))
     if not place and "run-folder" in context.node_config:
         return None
-    return trail_of(str(context.node_config["site-folder"]), place, str(_key_folder(context)))
+    folder = str(context.node_config["site-folder"])
+    drawn = folder if "manifest" in context.node_config else ""
+    return trail_of(folder, place, str(_key_folder(context)), drawn)
 
 
 @lru_cache(maxsize=MOST_HOSPITALS)
-def trail_of(folder: str, place: str, keys: str) -> Trail:
-    """The trail of a hospital's folder, its log read once."""
-    name = load_manifest(Path(folder)).name
+def trail_of(folder: str, place: str, keys: str, drawn: str = "") -> Trail:
+    """The trail of a hospital's folder, its log read once; one that was drawn has no folder, but a name."""
+    name = drawn or load_manifest(Path(folder)).name
     own = log_of(name, Path(folder), place=Path(place) if place else None, keys=Path(keys))
     return Trail(Countersigner(own))
 
@@ -181,6 +183,7 @@ class Hospital:
             str(node.get("source", "")),
             str(node.get("attack", "")),
             str(node.get("run-folder", "")),
+            str(node.get("manifest", "")),
         )
         memory = Memory(Path(str(node["memory-folder"])) / client.digest)
         return cls(client, memory, Keys(Path(str(node.get("key-folder", own / FOLDER)))))
@@ -199,10 +202,16 @@ def incident_of(folder: str, kind: str, text: str) -> str:
 
 @lru_cache(maxsize=MOST_HOSPITALS)
 def client_of(
-    folder: str, packed_study: str, approved: str, packed_source: str, packed_attack: str, run_folder: str = ""
+    folder: str,
+    packed_study: str,
+    approved: str,
+    packed_source: str,
+    packed_attack: str,
+    run_folder: str = "",
+    packed_manifest: str = "",
 ) -> Client:
     """The client of a hospital's folder for a study, kept with its cohort."""
-    return Client(Path(folder), packed_study, approved, packed_source, packed_attack, run_folder)
+    return Client(Path(folder), packed_study, approved, packed_source, packed_attack, run_folder, packed_manifest)
 
 
 def forget() -> None:

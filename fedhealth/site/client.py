@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedhealth.core.errors import SettingError
-from fedhealth.core.manifest import load_manifest
+from fedhealth.core.manifest import SiteManifest, load_manifest
 from fedhealth.core.parts import build
+from fedhealth.core.settings import read
 from fedhealth.core.study import digest, study_from, unpacked
 from fedhealth.evaluation.spans import spans_of
 from fedhealth.governance.approval import OneStudy
@@ -31,15 +32,15 @@ from fedhealth.site.approvals import approvals_of
 from fedhealth.site.attacks import ROOM
 from fedhealth.site.attacks.plain import Plain as Honest
 from fedhealth.site.cohort import load_cohort
-from fedhealth.site.gate import go_on, open_round
+from fedhealth.site.gate import go_on, loudness, open_round
 from fedhealth.site.ledger_place import ledger_of
 from fedhealth.site.masked_round import STEPS, MaskedRound
 from fedhealth.site.private_round import keep_size
+from fedhealth.site.shelf import Shelf
 from fedhealth.site.work import work_for
 from fedhealth.strategies.method import method_of
 
 if TYPE_CHECKING:
-    from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
     from fedhealth.core.update import PrivateUpdate, SealedUpdate, Update
     from fedhealth.governance.approval import Approved
@@ -57,8 +58,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Hospitals kept loaded in one process, each with its cohort.
-MOST_HOSPITALS = 16384
+#: Hospitals whose manifests are kept in one process, and the bytes of cohorts where the engine does not say.
+MOST_HOSPITALS, COHORT_BYTES = 16384, 1 << 30
+
+_SHELF: Shelf[tuple[Cohort, QualityReport]] = Shelf()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Client:
         packed_source: in a simulation, the source that stands in for the manifest's.
         packed_attack: in a simulation, what this hospital does in place of honest training.
         run_folder: in a simulation, the run's, where the ledger lies that the hospital does not name.
+        packed_manifest: in a simulation, the manifest of a hospital that was drawn and has no folder.
     """
 
     folder: Path
@@ -90,6 +94,7 @@ class Client:
     packed_source: str = ""
     packed_attack: str = ""
     run_folder: str = ""
+    packed_manifest: str = ""
 
     def answer(self, request: Request, memory: Memory, keys: Keys | None = None) -> SealedUpdate:
         """What leaves the hospital for a request.
@@ -115,10 +120,11 @@ class Client:
         opened = self.opened(request, memory, ledger)
         return self.privatised(opened, self.worked(opened), memory)
 
-    def opened(self, request: Request, memory: Memory, ledger: Ledger | None = None) -> Opened:
-        """The request past the gate, and charged: to `ledger`, or the hospital's own."""
-        answers = Answers(memory.folder / "answers")
-        told = answers.find(request) if isinstance(self.mechanism, DpSgd) else None
+    def opened(
+        self, request: Request, memory: Memory, ledger: Ledger | None = None, turns: Turns | None = None
+    ) -> Opened:
+        """The request past the gate, and charged: to `ledger`, or the hospital's own; `turns` as of `Permit`."""
+        told = Answers(memory.folder / "answers").find(request) if isinstance(self.mechanism, DpSgd) else None
         permit = open_round(
             self.manifest,
             self.study,
@@ -134,17 +140,17 @@ class Client:
             is_known=told is not None,
             is_simulated=bool(self.run_folder),
         )
-        return Opened(request, replace(permit, attack=self.attack), told)
+        return Opened(request, replace(permit, attack=self.attack, turns=turns), told)
 
-    def worked(self, opened: Opened, turns: Turns | None = None) -> Update:
-        """What the hospital computed, or told before; in `turns` where many of one thread work at once.
+    def worked(self, opened: Opened) -> Update:
+        """What the hospital computed, or told before.
 
         Raises:
-            Awaited: it is to be called again, once what it waits for is in `turns`.
+            Awaited: it is to be called again, once what it waits for is in the turns with which it was opened.
         """
         if opened.told is not None:
             return opened.told
-        return work_for(opened.request.purpose)(replace(opened.permit, turns=turns), opened.request)
+        return work_for(opened.request.purpose)(opened.permit, opened.request)
 
     def closed(self, opened: Opened, update: Update, memory: Memory, keys: Keys | None) -> SealedUpdate:
         """What leaves: the update made private and sealed."""
@@ -165,7 +171,10 @@ class Client:
 
     def _sealed(self, request: Request, private: PrivateUpdate, memory: Memory, keys: Keys | None) -> SealedUpdate:
         """What leaves: the update, or the first message of a masked round."""
-        log.info("leaves site=%s spend=%s", self.manifest.name, private.spend)
+        log.log(
+            loudness(self.study, is_simulated=bool(self.run_folder)),
+            "leaves site=%s spend=%s", self.manifest.name, private.spend,
+        )  # fmt: skip
         if isinstance(self.sealing, Plain):
             return self.sealing.seal(private)
         return self._begun(request, private, self.sealing, self._round(memory, keys))
@@ -206,7 +215,7 @@ class Client:
     @cached_property
     def manifest(self) -> SiteManifest:
         """The hospital's manifest, read from its own folder."""
-        return _manifest(self.folder, self.packed_source)
+        return _manifest(self.folder, self.packed_source, self.packed_manifest)
 
     @cached_property
     def study(self) -> Study:
@@ -223,12 +232,12 @@ class Client:
         """Who says whether the study is approved."""
         return OneStudy(self.approved) if self.approved else approvals_of(self.manifest, self.folder)
 
-    @cached_property
+    @property
     def cohort(self) -> Cohort:
-        """The hospital's cohort for the study, loaded once."""
+        """The hospital's cohort for the study: loaded once, or anew where its process has no room for so many."""
         return self._loaded[0]
 
-    @cached_property
+    @property
     def quality(self) -> QualityReport:
         """What was found wrong in the hospital's data, in counts."""
         return self._loaded[1]
@@ -255,9 +264,9 @@ class Client:
             return Honest()
         return build(unpacked(self.packed_attack), where="attack", room=ROOM, does="train")  # type: ignore[no-any-return]
 
-    @cached_property
+    @property
     def _loaded(self) -> tuple[Cohort, QualityReport]:
-        return _cohort(self.folder, self.packed_study, self.packed_source)
+        return _cohort(self.folder, self.packed_study, self.packed_source, self.packed_manifest)
 
 
 @lru_cache(maxsize=16)
@@ -268,20 +277,29 @@ def _study(packed: str) -> tuple[Study, str]:
 
 
 @lru_cache(maxsize=MOST_HOSPITALS)
-def _manifest(folder: Path, packed_source: str) -> SiteManifest:
+def _manifest(folder: Path, packed_source: str, packed_manifest: str) -> SiteManifest:
     """A hospital's manifest, with the source that a simulation puts in its own's place."""
-    own = load_manifest(folder)
+    own = read(SiteManifest, unpacked(packed_manifest), where=folder.name) if packed_manifest else load_manifest(folder)
     return replace(own, source=unpacked(packed_source)) if packed_source else own
 
 
-@lru_cache(maxsize=MOST_HOSPITALS)
-def _cohort(folder: Path, packed_study: str, packed_source: str) -> tuple[Cohort, QualityReport]:
+def _cohort(folder: Path, packed_study: str, packed_source: str, packed_manifest: str) -> tuple[Cohort, QualityReport]:
     """A hospital's cohort, which a simulation's check before the run and the run itself share."""
-    (study, _), manifest = _study(packed_study), _manifest(folder, packed_source)
-    return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
+    study, _ = _study(packed_study)
+
+    def made() -> tuple[Cohort, QualityReport]:
+        manifest = _manifest(folder, packed_source, packed_manifest)
+        return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
+
+    return _SHELF.get(
+        (folder, packed_study, packed_source, packed_manifest),
+        made,
+        lambda loaded: loaded[0].size_bytes,
+        most_bytes=int(study.engine.get("cohort_bytes", COHORT_BYTES)),
+    )
 
 
 def forget_folders() -> None:
     """Read manifests and cohorts anew from here on."""
     _manifest.cache_clear()
-    _cohort.cache_clear()
+    _SHELF.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
@@ -17,13 +18,14 @@ from fedhealth.site.quality import check_fit, check_schema, harmonise
 from fedhealth.site.sources import open_source
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from fedhealth.core.features import FeatureSpec, Group
     from fedhealth.core.manifest import SiteManifest
-    from fedhealth.core.preprocessor import Column, Preprocessor
+    from fedhealth.core.preprocessor import Column, Columns, Preprocessor
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.split import Split
     from fedhealth.core.table import Table
@@ -46,12 +48,12 @@ class Part:
         days: [n] until the event or the end of follow-up; None where the task has none.
     """
 
-    columns: dict[str, Column]
+    columns: Columns
     y: NDArray[np.float32]
     groups: dict[str, NDArray[np.int64]]
     days: NDArray[np.float64] | None = None
-    _matrix: dict[Preprocessor, NDArray[np.float32]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
+    _matrix: list[tuple[Preprocessor, NDArray[np.float32]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
     )
 
     def __len__(self) -> int:
@@ -59,15 +61,34 @@ class Part:
 
     def matrix(self, preprocessor: Preprocessor) -> NDArray[np.float32]:
         """The patients as a model reads them, [n, width]; kept, since a study asks every round. Not to be written to."""
-        if preprocessor not in self._matrix:
-            self._matrix.clear()
-            self._matrix[preprocessor] = preprocessor.apply(self.columns)
-        return self._matrix[preprocessor]
+        for own, made in self._matrix:
+            # The same object, nearly always; to compare two takes a tenth as long as to make the rows of 200 patients.
+            if own is preprocessor or own == preprocessor:
+                return made
+        self._matrix[:] = [(preprocessor, preprocessor.apply(self.columns))]
+        return self._matrix[0][1]
 
     @property
     def outcome(self) -> Outcome:
         """What a model learns from: `y`, or where there is follow-up [n, 3] event, days and stratum 0."""
         return self.y if self.days is None else np.column_stack([self.y, self.days, np.zeros(len(self))])
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen(Mapping[str, "Column"]):
+    """Columns of some patients, [m] each, cut out when they are asked for: a study reads them in its first round."""
+
+    whole: Columns
+    keep: NDArray[np.bool_]
+
+    def __getitem__(self, name: str) -> Column:
+        return self.whole[name][self.keep]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.whole)
+
+    def __len__(self) -> int:
+        return len(self.whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +125,20 @@ class Cohort:
         if name not in self._parts:
             keep = self.split == name
             self._parts[name] = Part(
-                columns={feature: column[keep] for feature, column in self.everyone.columns.items()},
+                columns=_Chosen(self.everyone.columns, keep),
                 y=self.everyone.y[keep],
                 groups={group: codes[keep] for group, codes in self.everyone.groups.items()},
                 days=None if self.everyone.days is None else self.everyone.days[keep],
             )
         return self._parts[name]
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the cohort takes once a study has used it: with its parts, and their rows as a model reads them."""
+        columns = sum(column.nbytes for column in self.everyone.columns.values())
+        beside = self.patients.nbytes + self.split.nbytes + sum(codes.nbytes for codes in self.everyone.groups.values())
+        # The rows that a model reads are float32, half the columns; the objects around all of it take some 20 kB.
+        return columns + columns // 2 + beside + 20_000
 
     @property
     def shape(self) -> CohortShape:

@@ -6,19 +6,20 @@ in the middle of it is done for all at once.
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedhealth.core.study import study_from, unpacked
 from fedhealth.site.app import Hospital, reason_for
 from fedhealth.site.engines.batched import Batched
 from fedhealth.site.masked_round import STEPS
 from fedhealth.site.trainer import engine_of
-from fedhealth.site.turns import together
+from fedhealth.site.turns import Turns, together
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fedhealth.core.update import SealedUpdate
     from fedhealth.runtime.block import Asked
@@ -35,6 +36,7 @@ class Company:
 
     packed_study: str
     _engine: Batched = field(init=False)
+    _hospitals: dict[str, Hospital] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         engine = engine_of(study_from(unpacked(self.packed_study)))
@@ -44,16 +46,21 @@ class Company:
         """What leaves each hospital, in the order asked, or why nothing does."""
         found: dict[int, SealedUpdate | str] = {}
         opened: dict[int, tuple[Hospital, Opened]] = {}
+        turns: dict[int, Turns] = {}
         for place, each in enumerate(asked):
             try:
-                hospital = Hospital.at(each.node, self.packed_study)
+                hospital = self._hospital(each.node)
                 if each.request.purpose in STEPS:
                     found[place] = hospital.client.answer(each.request, hospital.memory, hospital.keys)
                 else:
-                    opened[place] = hospital, hospital.client.opened(each.request, hospital.memory)
+                    turns[place] = Turns()
+                    past = hospital.client.opened(each.request, hospital.memory, turns=turns[place])
+                    opened[place] = hospital, past
             except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
                 found[place] = reason_for(error, each.node)
-        works = {place: partial(hospital.client.worked, past) for place, (hospital, past) in opened.items()}
+        works = {
+            place: (turns[place], partial(hospital.client.worked, past)) for place, (hospital, past) in opened.items()
+        }
         worked = together(works, self._engine, lambda place, error: reason_for(error, asked[place].node))
         for place, update in worked.items():
             hospital, past = opened[place]
@@ -65,4 +72,14 @@ class Company:
                 )
             except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
                 found[place] = reason_for(error, asked[place].node)
+        if asked and asked[0].request.purpose.startswith("query."):
+            # Patients were loaded, who stay: collecting garbage must not walk through ten thousand hospitals' objects.
+            gc.freeze()
         return [found[place] for place in range(len(asked))]
+
+    def _hospital(self, node: Mapping[str, Any]) -> Hospital:
+        """The hospital of a node, whose paths are worked out once."""
+        name = str(node["site-folder"])
+        if name not in self._hospitals:
+            self._hospitals[name] = Hospital.at(node, self.packed_study)
+        return self._hospitals[name]

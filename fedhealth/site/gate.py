@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Simulated hospitals up to which each answer has its lines in the log.
+EACH_LOGGED = 256
+
 #: The one question of a study of tables.
 TABLES = "query.table"
 #: The largest epsilon of counts that need no floors: less noise hides no small one.
@@ -165,9 +168,17 @@ def open_round(
             ledger, manifest, study, mechanism, digest=digest, purpose=purpose,
             patients=len(cohort.patients), course=course, is_simulated=is_simulated,
         )  # fmt: skip
-    log.info("opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose)
+    log.log(
+        loudness(study, is_simulated=is_simulated),
+        "opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose,
+    )  # fmt: skip
     private = (mechanism, course) if isinstance(mechanism, PatientLevel) and course is not None else None
     return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, private=private)
+
+
+def loudness(study: Study, *, is_simulated: bool) -> int:
+    """The level of a line that tells of one hospital's answer; of a simulation's hundreds nobody reads it."""
+    return logging.DEBUG if is_simulated and len(study.roster) > EACH_LOGGED else logging.INFO
 
 
 def go_on(manifest: SiteManifest, *, digest: str, approved: Approved) -> None:

@@ -7,6 +7,7 @@ older than the round asked for.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from fedhealth.core.pull import Arrays
 
+SUFFIX = ".safetensors"
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -34,7 +37,12 @@ class Memory:
         Raises:
             IntegrityError: the file is not whole.
         """
-        rounds = [int(path.stem) for path in self.folder.glob("[0-9]*.safetensors")]
+        try:
+            # Of ten thousand simulated hospitals each is asked twice a round, and `Path.glob` takes ten times as long.
+            names = os.listdir(self.folder)  # noqa: PTH208
+        except FileNotFoundError:
+            return None
+        rounds = [int(name.removesuffix(SUFFIX)) for name in names if name[0].isdigit() and name.endswith(SUFFIX)]
         past = [number for number in rounds if number < round_]
         if not past:
             return None
@@ -55,4 +63,4 @@ class Memory:
         draft.replace(path)
 
     def _path(self, round_: int) -> Path:
-        return self.folder / f"{round_:05d}.safetensors"
+        return self.folder / f"{round_:05d}{SUFFIX}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fedhealth.core.parts import build
 from fedhealth.core.pull import Pull
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from fedhealth.site.engines import Engine
     from fedhealth.site.private_engine import PrivateEngine
     from fedhealth.site.turns import Turns
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,35 @@ class SiteTrainer:
 
     @cached_property
     def _of_network(self) -> tuple[str, int, int]:
-        return canonical(self.study.model), self.preprocessor.width, self.study.seed
+        return _of_network(_Same(self.study), _Same(self.preprocessor))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Same(Generic[T]):
+    """A thing as a cache's key, by its identity: a study's hash would take longer than what is kept by it."""
+
+    thing: T
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.thing is other.thing
+
+
+@lru_cache(maxsize=16)
+def _of_network(study: _Same[Study], preprocessor: _Same[Preprocessor]) -> tuple[str, int, int]:
+    return canonical(study.thing.model), preprocessor.thing.width, study.thing.seed
+
+
+@lru_cache(maxsize=16)
+def _training(study: _Same[Study], round_: int) -> LocalTraining:
+    return study.thing.training.at(round_, study.thing.rounds)
+
+
+@lru_cache(maxsize=16)
+def _engine(study: _Same[Study]) -> Engine:
+    return build(study.thing.engine, where="engine", room="fedhealth.site.engines")  # type: ignore[no-any-return]
 
 
 def _network(model: str, width: int, seed: int) -> nn.Module:
@@ -170,7 +200,7 @@ def training_of(study: Study, round_: int, n: int) -> LocalTraining:
 
     A risk set is of all who were followed for so long, and a mini-batch would cut it short.
     """
-    training = study.training.at(round_, study.rounds)
+    training = _training(_Same(study), round_)
     if study.task.follow_up is None:
         return training
     model = build(study.model, where="model", room="fedhealth.models")
@@ -179,4 +209,4 @@ def training_of(study: Study, round_: int, n: int) -> LocalTraining:
 
 def engine_of(study: Study) -> Engine:
     """The study's engine, from the installed package only."""
-    return build(study.engine, where="engine", room="fedhealth.site.engines")  # type: ignore[no-any-return]
+    return _engine(_Same(study))

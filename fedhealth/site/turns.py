@@ -9,7 +9,7 @@ engine, which is charged and draws, is made once and kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fedhealth.core.errors import FedHealthError
@@ -104,39 +104,47 @@ class Scorer:
 
 
 def together(
-    works: Mapping[T, Callable[[Turns], W]], engine: Batched, failed: Callable[[T, Exception], F]
+    works: Mapping[T, tuple[Turns, Callable[[], W]]], engine: Batched, failed: Callable[[T, Exception], F]
 ) -> dict[T, W | F]:
     """What each work gave, all that they wait for being done by the engine for as many as wait.
 
     Args:
-        works: by hospital, its work in its turns.
+        works: by hospital, its turns, and its work in them.
         engine: does the jobs.
         failed: what stands for the work of a hospital where it raised an error.
     """
     found: dict[T, W | F] = {}
-    turns = {whose: Turns() for whose in works}
     open_ = list(works)
     while open_:
         awaited: list[tuple[T, Job]] = []
         for whose in open_:
             try:
-                found[whose] = works[whose](turns[whose])
+                found[whose] = works[whose][1]()
             except Awaited as waits:
                 awaited.append((whose, waits.job))
             except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
                 found[whose] = failed(whose, error)
         open_ = [whose for whose, _ in awaited]
         for whose, done in zip(open_, _done([job for _, job in awaited], engine), strict=True):
-            turns[whose].take(done)
+            works[whose][0].take(done)
     return found
 
 
 def _done(jobs: Sequence[Job], engine: Batched) -> list[Done]:
     found: dict[int, Done] = {}
     ways: list[tuple[type, Callable[[Any], Sequence[Done]]]] = [
-        (FitJob, engine.fit_all), (PrivateJob, fit_private), (ScoreJob, engine.score_all),
+        (FitJob, engine.fit_all), (PrivateJob, fit_private), (ScoreJob, lambda own: engine.score_all(_by_model(own))),
     ]  # fmt: skip
     for kind, way in ways:
         own = [job for job in jobs if isinstance(job, kind)]
         found |= zip(map(id, own), way(own), strict=True)
     return [found[id(job)] for job in jobs]
+
+
+def _by_model(jobs: Sequence[ScoreJob]) -> list[ScoreJob]:
+    """The jobs, those of the same arrays with the same mapping: by that the engine knows who is scored by one model."""
+    models: dict[tuple[tuple[str, int], ...], Mapping[str, NDArray[np.generic]]] = {}
+    return [
+        replace(job, weights=models.setdefault(tuple((n, id(array)) for n, array in job.weights.items()), job.weights))
+        for job in jobs
+    ]

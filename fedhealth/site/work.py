@@ -106,10 +106,11 @@ def evaluate(permit: Permit, request: Request) -> Update:
     memory = permit.memory.before(of_round + 1)
     received = Received(_arrays(request), request.config)
     weights = method_of(study.strategy).personal(trainer, received, memory)
-    engine: Predicts = trainer.engine
+    engine: Predicts
     if trainer.turns is not None and study.task.follow_up is None:
         engine = Scorer(trainer.turns, weights, is_exact=trainer.private is not None)
     else:
+        engine = trainer.engine
         load_weights(trainer.network, weights)
     grouped = bool(request.config.get("grouped", False))
     vector = summarised(

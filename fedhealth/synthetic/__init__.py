@@ -8,7 +8,8 @@
     weibull.py      times to an event from that hazard, and when follow-up ends
     between.py      hospitals drawn from one knob h of between-hospital difference
     partition.py    parts of any pooled table
-    folders.py      both of these written as `sites/<name>/` folders
+    drawn.py        one such hospital's manifest
+    folders.py      drawn hospitals and parts written as `sites/<name>/` folders
 
 The site room sees a hospital's table only. The true risk is the oracle: a simulation
 reads it to say what the best possible model would reach, and no client ever does.

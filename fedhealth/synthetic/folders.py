@@ -6,19 +6,17 @@ A file that is there is never written over: hand edits win.
 from __future__ import annotations
 
 import csv
-import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedhealth.core.errors import DataError, SettingError, did_you_mean
 from fedhealth.core.manifest import MANIFEST
-from fedhealth.core.seeds import rng_of
 from fedhealth.synthetic import partition
-from fedhealth.synthetic.between import check_knob, draw_hospital, draw_units
-from fedhealth.synthetic.hospital import Device, Hospital
+from fedhealth.synthetic.between import check_knob
+from fedhealth.synthetic.drawn import drawn_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +50,7 @@ def write_sites(folder: Path, *, h: float, n: int, seed: int, size: int = 600) -
         )
     names = [f"hospital-{k:02d}" for k in range(1, n + 1)]
     _check_absent(folder, names)
-    return [_write(folder / name, _drawn_manifest(name, h=h, seed=seed, size=size)) for name in names]
+    return [_write(folder / name, drawn_manifest(name, h=h, seed=seed, size=size)) for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,21 +237,6 @@ def _write(folder: Path, manifest: Mapping[str, Any]) -> Path:
     return path
 
 
-def _drawn_manifest(name: str, *, h: float, seed: int, size: int) -> dict[str, Any]:
-    patients = round(size * math.exp(0.7 * h * float(rng_of(seed, site=name, purpose="size").standard_normal())))
-    hospital = draw_hospital(name, h, seed, min(max(patients, 60), 20 * size))
-    average = Hospital(size=hospital.size, devices={measured: Device() for measured in hospital.devices})
-    units = draw_units(name, h, seed)
-    return {
-        "name": name,
-        "title": f"{name.replace('-', ' ').capitalize()} (simulated)",
-        "description": f"Drawn with between-hospital difference h = {h:g} and seed {seed}.",
-        "policy": {"min_patients": 20, "min_cell": 5, "min_cohort": 3},
-        **({"units": units} if units else {}),
-        "source": {"kind": "synthetic", **_departures(asdict(hospital), asdict(average))},
-    }
-
-
 def _csv_manifest(name: str, description: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -262,16 +245,3 @@ def _csv_manifest(name: str, description: str) -> dict[str, Any]:
         "policy": {"min_patients": 10, "min_cell": 5, "min_cohort": 3},
         "source": {"kind": "csv", "path": "patients.csv", "missing": list(_MISSING)},
     }
-
-
-def _departures(found: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that differ from the average hospital's, and the size."""
-    kept: dict[str, Any] = {}
-    for key, value in found.items():
-        if isinstance(value, dict) and isinstance(usual.get(key), dict):
-            inside = _departures(value, usual[key])
-            if inside:
-                kept[key] = inside
-        elif key == "size" or value != usual.get(key):
-            kept[key] = value
-    return kept

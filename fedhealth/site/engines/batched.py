@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
 from fedhealth.models.row_of_steps import OverTime
 from fedhealth.models.weights import load_weights, weights_of
@@ -40,11 +41,16 @@ class Batched:
 
     Attributes:
         device: `cpu`, `cuda`, `cuda:N`, or `auto` for a GPU where there is one.
+        cohort_bytes: of hospitals' patients that a process keeps loaded, about; of more hospitals those beyond are
+            loaded, or drawn, anew for each question.
     """
 
     device: str = "cpu"
+    cohort_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
+        if self.cohort_bytes < 0:
+            raise SettingError(f"`cohort_bytes` must be 0 or more, found {self.cohort_bytes}. Use 1073741824.")
         device_named(self.device)
 
     def fit(
