@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +26,9 @@ MOST_PARAMETERS, MOST_STACKED = 2**18, 64
 MOST_NUMBERS = 2**23
 
 
+@lru_cache(maxsize=1)
 def why_not(network: nn.Module) -> str:
-    """Why networks of this shape can't be stacked; empty where they can."""
+    """Why networks of this shape can't be stacked; empty where they can. A round's jobs all have the same one."""
     if isinstance(network, OverTime):
         return why_no_body(network)
     for name, layer in in_order(network):
