@@ -62,6 +62,7 @@ def test_a_hospital_that_the_last_round_did_not_count_is_told_the_last_one_that_
     past = Progress(model={}, history=[{"round": k, "trained_by": who} for k, who in enumerate(trained_by, start=1)])
     for node, expected in remembered.items():
         message = Message(RecordDict({"config": ConfigRecord({"server-round": 4})}), node, "train")
-        config = _reminded(message, Names(), past).content["config"]
+        present = set(past.history[-1]["trained_by"]) if past.history else None
+        config = _reminded(message, Names(), past, present).content["config"]
         assert config.get("memory-round") == expected
         assert "memory-round" not in message.content["config"]
