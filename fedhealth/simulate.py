@@ -124,6 +124,8 @@ class Sites:
     seed: int = 7
 
     def __post_init__(self) -> None:
+        if self.names is not None and len(set(self.names)) < len(self.names):
+            raise SettingError(f"`sites.names` must name each hospital once, found {list(self.names)}. Remove doubles.")
         if self.count is None:
             return
         if self.folder is not None or self.names is not None:

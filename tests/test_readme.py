@@ -68,4 +68,6 @@ def test_the_table_of_the_readme_is_the_demos(demo):
 def test_every_link_of_the_readme_leads_somewhere():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
     assert links
-    assert all((Path(__file__).parents[1] / link).exists() for link in links)
+    headings = {f"#{words.lower().replace(' ', '-')}" for words in re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)}
+    lost = [link for link in links if link not in headings and not (Path(__file__).parents[1] / link).exists()]
+    assert not lost

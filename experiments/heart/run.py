@@ -22,6 +22,7 @@ from sklearn.metrics import roc_auc_score
 from fedhealth.compose import composed, resolved
 from fedhealth.evaluation import measures
 from fedhealth.evaluation.scores import ScoreSums
+from fedhealth.evaluation.sparse import dense
 from fedhealth.places import builtin_sites
 from fedhealth.simulate import checked, open_run, run
 
@@ -58,7 +59,7 @@ def fedhealth_sums(folder: Path, seed: int) -> dict[str, list[ScoreSums]]:
         ways = {"each hospital alone": baselines["local"], "FedAvg": results, "pooled": baselines["pooled"]}
         names = list(centres_order(folder))
         return {
-            way: [ScoreSums.from_vector(np.array(by_site[name][:width])) for name in names]
+            way: [ScoreSums.from_vector(dense(by_site[name])[:width]) for name in names]
             for way, by_site in ways.items()
         }
 

@@ -65,6 +65,7 @@ def one(job: tuple[str, int, float, int, str]) -> dict[str, float | str]:
     from fedhealth.core.preprocessor import Preprocessor
     from fedhealth.evaluation import measures
     from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
+    from fedhealth.evaluation.sparse import dense
     from fedhealth.models.weights import load_weights
     from fedhealth.server.app import first_network
     from fedhealth.server.plan import plan_for
@@ -87,7 +88,7 @@ def one(job: tuple[str, int, float, int, str]) -> dict[str, float | str]:
             scaling = Preprocessor.from_json(store.read_json("statistics.json")["preprocessor"])
             load_weights(network, load((store.folder / "model.safetensors").read_bytes()))
             told = store.read_json("results.json")["sums"].values()
-            whole, _ = SummaryLayout.of(study, grouped=True).unpack(np.sum([np.array(each) for each in told], axis=0))
+            whole, _ = SummaryLayout.of(study, grouped=True).unpack(np.sum([dense(each) for each in told], axis=0))
             reported = measures.auroc(whole).value
         exact = ScoreSums.empty()
         for client in clients(simulation).values():

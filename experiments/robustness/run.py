@@ -60,6 +60,7 @@ def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
     from fedhealth.compose import composed, resolved
     from fedhealth.evaluation import measures
     from fedhealth.evaluation.scores import ScoreSums
+    from fedhealth.evaluation.sparse import dense
     from fedhealth.simulate import checked, open_run, run
     from fedhealth.site.app import client_of
 
@@ -78,7 +79,7 @@ def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
         vectors = {name: v for name, v in store.read_json("results.json")["sums"].items() if name not in ATTACKERS}
         clean, triggered = scores(simulation, store)
     threshold = np.quantile(clean, SPECIFICITY, method="higher")
-    sums = [ScoreSums.from_vector(np.array(v[: ScoreSums.width()])) for v in vectors.values()]
+    sums = [ScoreSums.from_vector(dense(v)[: ScoreSums.width()]) for v in vectors.values()]
     return {
         "attack": attack, "strategy": strategy, "seed": seed,
         "auroc": measures.auroc(sum(sums[1:], sums[0])).value, "clean": float((clean >= threshold).mean()), "triggered": float((triggered >= threshold).mean()),

@@ -223,6 +223,44 @@ def by_jax(data: Data, rounds: int):
         }
 
 
+def by_fedjax(data: Data, rounds: int):
+    """FedJAX's federated averaging; its clients are handed over shuffled, and not shuffled again."""
+    import fedjax
+    import jax
+    from fedjax.algorithms import fed_avg
+
+    def loss(weights, batch):
+        x = batch["x"]
+        for i, (w, b) in enumerate(weights):
+            x = x @ w + b
+            x = jax.nn.relu(x) if i + 1 < len(weights) else x
+        z, y = x[:, 0], batch["y"]
+        return (jax.nn.softplus(z) - z * y).mean()
+
+    algorithm = fed_avg.federated_averaging(
+        lambda weights, batch, _: jax.grad(loss)(weights, batch),
+        fedjax.optimizers.sgd(RATE),
+        fedjax.optimizers.sgd(1.0),
+        fedjax.ShuffleRepeatBatchHParams(batch_size=BATCH, num_epochs=1, skip_shuffle=True),
+    )
+    state, key = (
+        algorithm.init([(jax.numpy.array(w), jax.numpy.array(b)) for w, b in data.first]),
+        jax.random.PRNGKey(0),
+    )
+    for round_ in range(rounds):
+        clients = []
+        for k, (x, y) in enumerate(zip(data.x, data.y, strict=True)):
+            order = data.order(round_, k).permutation(len(y))
+            clients.append((k, fedjax.ClientDataset({"x": x[order], "y": y[order]}), key))
+        state, _ = algorithm.apply(state, clients)
+        weights = jax.block_until_ready(state.params)
+        yield {
+            name: np.asarray(array)
+            for i, (w, b) in enumerate(weights)
+            for name, array in ((f"{2 * i}.weight", w.T), (f"{2 * i}.bias", b))
+        }
+
+
 def on_ray(data: Data, rounds: int) -> dict:
     """Flower's simulation on Ray, two actors of one core, with the lean torch loop as the client."""
     import logging
@@ -269,16 +307,89 @@ def on_ray(data: Data, rounds: int) -> dict:
     return {"rounds_s": [b - a for a, b in itertools.pairwise(stamps)], "auroc": data.auroc(found)}
 
 
+def by_pfl(data: Data, rounds: int):
+    """pfl-research's FederatedAveraging in one process; its users are handed over shuffled as everybody's are."""
+    import torch
+    from pfl.aggregate.simulate import SimulatedBackend
+    from pfl.aggregate.weighting import WeightByDatapoints
+    from pfl.algorithm.base import NNAlgorithmParams
+    from pfl.algorithm.federated_averaging import FederatedAveraging
+    from pfl.callback.base import TrainingProcessCallback
+    from pfl.data.dataset import Dataset
+    from pfl.data.federated_dataset import FederatedDataset
+    from pfl.hyperparam.base import NNEvalHyperParams, NNTrainHyperParams
+    from pfl.metrics import Metrics
+    from pfl.model.pytorch import PyTorchModel
+
+    torch.set_num_threads(1)
+    sites = len(data.sizes)
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+            self.net.load_state_dict({name: torch.from_numpy(a) for name, a in data.named().items()})
+
+        def loss(self, x, y):
+            return torch.nn.functional.binary_cross_entropy_with_logits(self.net(x)[:, 0], y)
+
+        @staticmethod
+        def metrics(*_, **__):
+            return {}
+
+    given = itertools.count()
+
+    def user(k):
+        shuffled = torch.from_numpy(data.order(next(given) // sites, k).permutation(len(data.y[k])))
+        return Dataset([torch.from_numpy(data.x[k])[shuffled], torch.from_numpy(data.y[k])[shuffled]], user_id=str(k))
+
+    def nobody(_):
+        return Dataset([torch.zeros(1, WIDTH), torch.zeros(1)])
+
+    net, found = Net(), []
+
+    class Look(TrainingProcessCallback):
+        def after_central_iteration(self, *_, **__):
+            weights = {name: a.detach().numpy().copy() for name, a in net.net.state_dict().items()}
+            found.append((time.perf_counter(), time.process_time(), weights))
+            return False, Metrics()
+
+    model = PyTorchModel(net, torch.optim.SGD, torch.optim.SGD(net.parameters(), 1.0))
+    users, nobodies = itertools.cycle(range(sites)), itertools.repeat(0)
+    backend = SimulatedBackend(
+        FederatedDataset(user, lambda: next(users)),
+        FederatedDataset(nobody, lambda: next(nobodies)),
+        [WeightByDatapoints()],
+    )
+    FederatedAveraging().run(
+        NNAlgorithmParams(rounds, rounds + 1, sites, 1),
+        backend,
+        model,
+        NNTrainHyperParams(BATCH, 1, RATE),
+        NNEvalHyperParams(None),
+        [Look()],
+    )
+    return found
+
+
 def main() -> None:
     peer, sites, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     data = Data(sites)
     said: dict = {}
     if peer == "ray":
         said = on_ray(data, rounds)
+    elif peer == "pfl-research":
+        wall, busy = time.perf_counter(), time.process_time()
+        found = by_pfl(data, rounds)
+        stamps, worked = [wall, *(each[0] for each in found)], [busy, *(each[1] for each in found)]
+        took = sorted(b - a for a, b in itertools.pairwise(worked[1:]))
+        seconds = [b - a for a, b in itertools.pairwise(stamps)]
+        said = {"rounds_s": seconds, "auroc": data.auroc(found[-1][2]), "cpu_s": took[len(took) // 2]}
     else:
         engines = {
             "torch": by_torch,
             "jax": by_jax,
+            "fedjax": by_fedjax,
             "fedhealth": by_engine,
             "fedhealth 2": lambda *given: by_engine(*given, processes=2),
             "plain engine": lambda *given: by_engine(*given, plain=True),

@@ -73,11 +73,10 @@ def prepared(folder: Path, setting: str, seed: int) -> Path:
 def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
     """A run's AUROC: of all test patients, mean and worst of the hospitals that have both outcomes."""
     setting, strategy, seed, rounds, folder = job
-    import numpy as np
-
     from fedhealth.compose import composed, resolved
     from fedhealth.evaluation import measures
     from fedhealth.evaluation.scores import ScoreSums
+    from fedhealth.evaluation.sparse import dense
     from fedhealth.simulate import checked, open_run, run
     from fedhealth.site.app import client_of
 
@@ -96,7 +95,7 @@ def one(job: tuple[str, str, int, int, str]) -> dict[str, object]:
         run(simulation, store, lambda _: None)
         results = store.read_json("results.json")
         history = store.read_history()
-    sums = [ScoreSums.from_vector(np.array(v[: ScoreSums.width()])) for v in results["sums"].values()]
+    sums = [ScoreSums.from_vector(dense(v)[: ScoreSums.width()]) for v in results["sums"].values()]
     own = [measures.auroc(each).value for each in sums]
     own = [value for value in own if not math.isnan(value)]
     return {
