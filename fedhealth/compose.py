@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 #: What Hydra's own code comes to grief with over a config that it did not foresee, such as one that holds itself.
 UNFORESEEN = (ValueError, TypeError, AttributeError, LookupError, AssertionError, RecursionError)
 
+#: Keys that are looked for where they are not, and where they are: what a hospital approves does not say how a simulation is run.
+ELSEWHERE = {
+    "engine.executor": "Use runtime.executor=fork or ray, with runtime.processes=N.",
+    "engine.processes": "Use runtime.processes=N.",
+}
+
 #: Jobs of a sweep; more are a slip, and would fill the memory before the first has run.
 MOST_JOBS = 10_000
 
@@ -106,7 +112,7 @@ def _brief(error: Exception, overrides: Sequence[str]) -> str:
         return f"`{group}` must be one of its parts, found {group}={found}. {did_you_mean(found, options(group))}"
     if key := re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text):
         found = key[1] or key[2]
-        return f"`{found}` must be a key of the config, found no such key. {_keys_near(found)}"
+        return f"`{found}` must be a key of the config, found no such key. {ELSEWHERE.get(found) or _keys_near(found)}"
     if "Error parsing override" in text or "mismatched input" in text or "no viable alternative" in text:
         bad = next((word for word in overrides if word in text), " ".join(overrides))
         return f"an override must read key=value, found {bad!r}. Quote it in the shell, as in 'model.hidden=[64,32]'."

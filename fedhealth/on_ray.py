@@ -22,10 +22,12 @@ from fedhealth.cli import log_to
 from fedhealth.core.errors import FedHealthError
 from fedhealth.core.study import digest, packed, study_from, unpacked
 from fedhealth.runtime.codec import METRICS, metrics_of, reason_of, write_request
+from fedhealth.runtime.flower import quiet
 from fedhealth.runtime.told import TOLD, said_of, tell
 from fedhealth.server.app import make, policed
 from fedhealth.server.audited_grid import logged
 from fedhealth.site.app import app as site_app
+from fedhealth.site.company import Company
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +39,13 @@ HOSPITALS, WHO_ARE_YOU, NUMBER = "fh-hospitals", "query.whoami", "number"
 def run_config(of_study: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """The run config of both apps: that of the study, and the hospitals by number."""
     return {**of_study, HOSPITALS: packed({"names": list(nodes), "nodes": list(nodes.values())})}
+
+
+def crew(packed_study: str, folder: str) -> Company:
+    """At a worker of Ray, the hospitals of its blocks (`runtime.ray_hands`)."""
+    quiet()
+    _log_into(folder)
+    return Company(packed_study)
 
 
 class _NumberedApp(ClientApp):

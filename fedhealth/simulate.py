@@ -16,6 +16,7 @@ import resource
 import sys
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -358,23 +359,32 @@ def _grid(
     """The grid of this process: hospitals by blocks where the study's engine trains many at once."""
     plan = plan_for(simulation.study)
     if runtime.workers or simulation.settings.audit or not isinstance(engine_of(simulation.study), Batched):
+        if runtime.executor == "ray":
+            log.info("hospitals answer in this process and not on Ray: with run.audit or another engine than batched")
         return runtime.grid(client_app, nodes, run_config)
     is_open = not plan.sealing.is_masked and not isinstance(plan.mechanism, PatientLevel)
     if not is_open:
         log.info("hospitals answer one after the other, in one process: under masks or patients' privacy")
-    is_sum = is_open and needs_of(plan.strategy) == "sum" and len(nodes) > APART
+    is_summed = partial(_is_summed, is_open and needs_of(plan.strategy) == "sum" and len(nodes) > APART)
+    away = None
+    if runtime.executor == "ray" and is_open:
+        from fedhealth import on_ray
+        from fedhealth.runtime.ray_hands import RayHands
 
-    def is_summed(request: Request) -> bool:
-        return is_sum and (
-            request.purpose == "train" or (request.purpose == "evaluate" and not request.config["grouped"])
-        )
-
+        crew = partial(on_ray.crew, run_config["fh-study"], run_config["fh-folder"])
+        away = partial(RayHands, crew=crew, is_summed=is_summed, address=runtime.address)
     return BatchedGrid(
         Company(run_config["fh-study"]),
         nodes,
         processes=runtime.forks(len(nodes)) if is_open else 1,
         is_summed=is_summed,
+        away=away,
     )
+
+
+def _is_summed(is_sum: bool, request: Request) -> bool:
+    """Whether the hospitals of a block may answer a question together."""
+    return is_sum and (request.purpose == "train" or (request.purpose == "evaluate" and not request.config["grouped"]))
 
 
 @contextlib.contextmanager
@@ -421,8 +431,7 @@ def _runtime(simulation: Simulation) -> Local | Ray:
         SettingError: what it needs is not installed.
     """
     runtime: Local | Ray = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
-    if isinstance(runtime, Ray):
-        runtime.require()
+    runtime.require()
     return runtime
 
 

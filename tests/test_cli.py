@@ -23,6 +23,11 @@ def said(capsys, *words: str) -> tuple[int, str]:
     ("words", "code", "line"),
     [
         (["experiment=smok"], 2, "`experiment` must be one of its parts, found experiment=smok. Did you mean smoke?"),
+        (
+            ["engine.executor=ray"],
+            2,
+            "`engine.executor` must be a key of the config, found no such key. Use runtime.executor=",
+        ),
         (["rouns=3"], 2, "`rouns` must be a key of the config, found no such key. Did you mean rounds?"),
         (["rounds"], 2, "an override must read key=value, found 'rounds'"),
         (["rounds=abc"], 2, "`rounds` should be a valid integer"),

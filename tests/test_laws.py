@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ HEAVY = {
     "hydra": {"compose"},
     "omegaconf": {"compose", "cli"},
     "matplotlib": {"report"},
-    "ray": set(),
+    "ray": {"runtime"},
     "dp_accounting": {"privacy"},
     "opacus": {"site"},
     "duckdb": {"site"},
@@ -118,6 +119,16 @@ def test_heavy_libraries_stay_in_their_rooms():
         for path in MODULES
         for line, module in imports_of(path)
         if module.split(".")[0] in HEAVY and room_of(path) not in HEAVY[module.split(".")[0]]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_ray_is_imported_only_where_it_was_chosen():
+    wrong = [
+        f"{where(path, node.lineno)}: import ray in the function that starts it; it takes seconds to load"
+        for path in MODULES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\bimport ray\b|from ray\b", ast.unparse(node))
     ]
     assert not wrong, "\n".join(wrong)
 

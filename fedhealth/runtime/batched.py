@@ -1,4 +1,4 @@
-"""The batched grid: a simulation's hospitals, asked block by block, in this process or in forked ones."""
+"""The batched grid: a simulation's hospitals, asked block by block, in this process, in forked ones or on Ray."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import signal
 from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -28,6 +30,51 @@ if TYPE_CHECKING:
     from fedhealth.runtime.block import Crew
 
 
+class Hands(Protocol):
+    """Whoever answers blocks elsewhere; a block of one number always comes to the same one."""
+
+    def give(self, number: int, content: Callable[[], bytes]) -> None:
+        """Take a block's questions, which are written when they are sent."""
+
+    def done(self) -> list[tuple[int, bytes]]:
+        """The blocks that are done and their answers, in any order; waits up to 200 ms for the first.
+
+        Raises:
+            FedHealthError: one that had a block has ended.
+        """
+
+    def close(self) -> None:
+        """Let all go; nothing is left running."""
+
+
+#: Makes hands elsewhere of what the hospitals of each know from the start, by node id.
+Away: TypeAlias = "Callable[[Sequence[Mapping[int, Mapping[str, Any]]]], Hands]"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where blocks are answered, in whichever process.
+
+    Attributes:
+        crew: answers for a block.
+        nodes: the nodes' configs by id, of the hospitals that may be asked here.
+        is_summed: whether hospitals may answer a question together.
+    """
+
+    crew: Crew
+    nodes: Mapping[int, Mapping[str, Any]]
+    is_summed: Callable[[Request], bool]
+
+    def work(self, asked: Sequence[tuple[int, Request]]) -> list[Answer]:
+        """The answers of a block."""
+        is_summed = bool(asked) and self.is_summed(asked[0][1])
+        return answered(self.crew, [Asked(self.nodes[node], request) for node, request in asked], is_summed=is_summed)
+
+    def serve(self, content: bytes) -> bytes:
+        """The same, as it crosses between processes."""
+        return to_bytes(self.work(_asked_from(content)))
+
+
 class BatchedGrid(LocalGrid):
     """A local grid whose hospitals answer in blocks, and where a sum is all that is wanted, as one.
 
@@ -37,8 +84,9 @@ class BatchedGrid(LocalGrid):
     Args:
         crew: answers for a block.
         nodes: the nodes' configs, in the order of the roster.
-        processes: forked ones; with 1 or less all is done in this one.
+        processes: that share the blocks; forked ones, of which 1 or less is this one, or those of `away`.
         is_summed: whether hospitals may answer a question together.
+        away: makes hands on other machines; None for forked ones.
     """
 
     def __init__(
@@ -48,13 +96,18 @@ class BatchedGrid(LocalGrid):
         *,
         processes: int = 1,
         is_summed: Callable[[Request], bool] = lambda _: False,
+        away: Away | None = None,
     ) -> None:
         super().__init__(crew, [], {})
-        self._crew, self._is_summed = crew, is_summed
         self._nodes = dict(enumerate(nodes, start=FIRST_NODE))
+        self._desk = Desk(crew, self._nodes, is_summed)
         self._size = size_of(len(self._nodes))
-        blocks = -(-len(self._nodes) // self._size)
-        self._hands = [_Hand(self._work) for _ in range(min(processes, blocks))] if processes > 1 else []
+        workers = min(processes, -(-len(self._nodes) // self._size))
+        self._hands: Hands | None = None
+        if away is not None:
+            self._hands = away(self._shares(workers))
+        elif processes > 1:
+            self._hands = _Forks(self._desk, workers)
         self._blocks: dict[int, list[Message]] = {}
         self._pending: list[list[Message]] = []
         self._stands: dict[str, tuple[tuple[str, ...], int]] = {}
@@ -76,7 +129,8 @@ class BatchedGrid(LocalGrid):
             # A strategy may ask in an order of chance, and in a sum the order shows.
             block.sort(key=lambda message: message.metadata.dst_node_id)
             if self._hands:
-                self._hands[number % len(self._hands)].ask(block)
+                self._blocks[number] = block
+                self._hands.give(number, partial(_asked_bytes, block))
             else:
                 self._pending.append(block)
         return ids
@@ -92,10 +146,10 @@ class BatchedGrid(LocalGrid):
                 (message.metadata.dst_node_id, request)
                 for message, request in zip(block, _requests(block), strict=True)
             ]
-            return self._replies(block, self._work(asked))
+            return self._replies(block, self._desk.work(asked))
         found: list[Message] = []
-        for block, answers in _heard(self._hands):
-            found += self._replies(block, answers)
+        for number, content in self._hands.done():
+            found += self._replies(self._blocks.pop(number), from_bytes(content))
         return found
 
     def covered(self, reply: Message) -> tuple[tuple[str, ...], int]:
@@ -104,12 +158,15 @@ class BatchedGrid(LocalGrid):
 
     def close(self) -> None:
         """Let the processes go."""
-        for hand in self._hands:
-            hand.close()
+        if self._hands:
+            self._hands.close()
 
-    def _work(self, asked: Sequence[tuple[int, Request]]) -> list[Answer]:
-        is_summed = bool(asked) and self._is_summed(asked[0][1])
-        return answered(self._crew, [Asked(self._nodes[node], request) for node, request in asked], is_summed=is_summed)
+    def _shares(self, workers: int) -> list[dict[int, Mapping[str, Any]]]:
+        """By worker, the nodes of the blocks that come to it."""
+        shares: list[dict[int, Mapping[str, Any]]] = [{} for _ in range(workers)]
+        for node, config in self._nodes.items():
+            shares[(node - FIRST_NODE) // self._size % workers][node] = config
+        return shares
 
     def _replies(self, block: Sequence[Message], answers: Iterable[Answer]) -> list[Message]:
         replies = []
@@ -129,45 +186,60 @@ class BatchedGrid(LocalGrid):
         return replies
 
 
-class _Hand:
-    """A forked process that works for its blocks, one after the other."""
+class _Forks:
+    """Forked processes that each work for their own blocks, one after the other; `Hands`."""
 
-    def __init__(self, work: Callable[[Sequence[tuple[int, Request]]], list[Answer]]) -> None:
+    def __init__(self, desk: Desk, processes: int) -> None:
+        self._hands = [_Hand(desk) for _ in range(processes)]
+
+    def give(self, number: int, content: Callable[[], bytes]) -> None:
+        self._hands[number % len(self._hands)].give(number, content)
+
+    def done(self) -> list[tuple[int, bytes]]:
+        busy: dict[Any, _Hand] = {hand.connection: hand for hand in self._hands if hand.given}
+        return [busy[done].hear() for done in wait(list(busy), timeout=0.2)]
+
+    def close(self) -> None:
+        for hand in self._hands:
+            hand.close()
+
+
+class _Hand:
+    """A forked process that answers one block after the other."""
+
+    def __init__(self, desk: Desk) -> None:
         context = multiprocessing.get_context("fork")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self.connection, work), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, self.connection, desk), daemon=True)
         self._process.start()
         theirs.close()
-        #: What it was asked and has not answered yet, the oldest first.
-        self.blocks: list[list[Message]] = []
-        self._ahead: list[list[Message]] = []
+        #: The blocks that it was given and has not answered yet, the oldest first; it has been sent the first.
+        self.given: list[tuple[int, Callable[[], bytes]]] = []
 
-    def ask(self, block: list[Message]) -> None:
+    def give(self, number: int, content: Callable[[], bytes]) -> None:
         """Give it a block, once it has done those before."""
-        if self.blocks:
-            # A pipe holds little: two that both write and do not read would wait for ever.
-            self._ahead.append(block)
-            return
-        self.blocks.append(block)
-        self.connection.send_bytes(_asked_bytes(block))
+        self.given.append((number, content))
+        # A pipe holds little: two that both write and do not read would wait for ever.
+        if len(self.given) == 1:
+            self.connection.send_bytes(content())
 
-    def hear(self) -> tuple[list[Message], list[Answer]]:
-        """What it answered to the oldest block; it is given the next.
+    def hear(self) -> tuple[int, bytes]:
+        """The number of the oldest block and what it answered; it is given the next.
 
         Raises:
             FedHealthError: it has ended.
         """
         try:
-            content = self.connection.recv_bytes()
+            found = self.connection.recv_bytes()
         except EOFError:
             raise FedHealthError(
                 f"a process of the simulation must live to the end, found process {self._process.pid} ended. "
                 "There may be too little memory; use runtime.processes=1."
             ) from None
-        block = self.blocks.pop(0)
-        if self._ahead:
-            self.ask(self._ahead.pop(0))
-        return block, from_bytes(content)
+        number, _ = self.given.pop(0)
+        if self.given:
+            self.connection.send_bytes(self.given[0][1]())
+        return number, found
 
     def close(self) -> None:
         """End the process."""
@@ -177,20 +249,14 @@ class _Hand:
             self._process.kill()
 
 
-def _heard(hands: Sequence[_Hand]) -> list[tuple[list[Message], list[Answer]]]:
-    """What those that are done answered; waits up to 200 ms for the first."""
-    busy: dict[Any, _Hand] = {hand.connection: hand for hand in hands if hand.blocks}
-    return [busy[done].hear() for done in wait(list(busy), timeout=0.2)]
-
-
-def _serve(ours: Connection, theirs: Connection, work: Callable[[Sequence[tuple[int, Request]]], list[Answer]]) -> None:
+def _serve(ours: Connection, theirs: Connection, desk: Desk) -> None:
     """Answer blocks until the other end is closed."""
     # Whoever started this one is told of an interruption, and closes the connection.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     theirs.close()
     try:
         while True:
-            ours.send_bytes(to_bytes(work(_asked_from(ours.recv_bytes()))))
+            ours.send_bytes(desk.serve(ours.recv_bytes()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     # Not the interpreter's own end: what the parent registered for that is the parent's.

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from fedhealth.core.errors import SettingError
 from fedhealth.core.settings import settings
 from fedhealth.runtime import flower
+from fedhealth.runtime.ray import check_address, require_ray
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,18 +37,40 @@ class Local:
 
     Attributes:
         workers: threads that each take one hospital after the other; 0 for none. With engine=plain.
-        processes: forked processes that share the hospitals of engine=batched; null for two where there are
+        processes: processes that share the hospitals of engine=batched; null for two where there are
             two cores and enough hospitals, else one.
+        executor: what those processes are: `fork` for forked ones of this machine, `ray` for workers of Ray,
+            which may be on many.
+        address: with executor=ray a Ray that is there: its head's host:port, or auto for the one this machine
+            belongs to; None for one of this machine, for this run.
     """
 
     workers: int = 0
     processes: int | None = None
+    executor: str = "fork"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if self.processes is not None and self.processes < 1:
             raise SettingError(f"`processes` must be 1 or more, found {self.processes}. Use null to leave it open.")
         if self.workers < 0:
             raise SettingError(f"`workers` must be 0 or more, found {self.workers}. Use 0 for one after the other.")
+        if self.executor not in ("fork", "ray"):
+            raise SettingError(f"`executor` must be fork or ray, found {self.executor!r}. Use fork for one machine.")
+        if self.executor == "fork" and self.address is not None:
+            raise SettingError(f"`address` is for executor=ray, found {self.address!r} with fork. Leave it null.")
+        if self.executor == "ray" and self.workers:
+            raise SettingError(f"`workers` must be 0 with executor=ray, found {self.workers}. Use processes.")
+        check_address(self.address)
+
+    def require(self) -> None:
+        """Do nothing where what the executor needs is there.
+
+        Raises:
+            SettingError: it isn't.
+        """
+        if self.executor == "ray":
+            require_ray(self.address, "runtime.executor=ray")
 
     def forks(self, hospitals: int) -> int:
         """How many processes share so many hospitals."""

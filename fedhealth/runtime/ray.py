@@ -110,8 +110,7 @@ class Ray:
             )
         if self.cpus is not None and self.address is not None:
             raise SettingError(f"`cpus` must be null with an `address`, found {self.cpus}. That Ray has its own cores.")
-        if self.address is not None and not re.fullmatch(r"auto|[^\s/]+:\d+", self.address):
-            raise SettingError(f"`address` must be host:port or auto, found {self.address!r}. Leave it null for none.")
+        check_address(self.address)
         if not self.start_timeout_s > 0:
             raise SettingError(
                 f"`start_timeout_s` must be above 0 seconds, found {self.start_timeout_s}. Use 180 or more."
@@ -123,18 +122,7 @@ class Ray:
         Raises:
             SettingError: it isn't, or there is none.
         """
-        if importlib.util.find_spec("ray") is None:
-            raise SettingError("runtime=ray needs Ray, found none installed. Run: pip install 'fedhealth[ray]'")
-        if self.address in (None, "auto"):
-            return
-        host, _, port = str(self.address).rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except OSError as error:
-            raise SettingError(
-                f"`runtime.address` must be a Ray's head, found nobody at {self.address} ({error.strerror or error}). "
-                "Start one: ray start --head"
-            ) from None
+        require_ray(self.address, "runtime=ray")
 
     def run(self, job: Job, watch: Callable[[dict[str, Any]], None]) -> None:
         """Run a job to its end; `watch` gets each round's row. Nothing is left running, however it ends.
@@ -190,29 +178,16 @@ class Ray:
 
     def _environment(self, home: Path) -> dict[str, str]:
         """What the two processes read from their environment, and Ray's workers from theirs."""
-        found = {
+        return {
             **os.environ,
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-            # What this process can import, the others can: a strategy of the user's own, say.
-            "PYTHONPATH": os.pathsep.join(str(Path(place).resolve()) for place in sys.path),
             "FLWR_HOME": str(home / "flower"),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "RAY_USAGE_STATS_ENABLED": "0",
             # "local" starts a new Ray even where another runs on this machine.
             "RAY_ADDRESS": self.address or "local",
-            # Ray hides accelerators from work that does not ask for them; here engine.device does.
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            **ray_environment(home, is_own=self.address is None),
         }
-        if self.address is not None:
-            return found
-        token = home / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32), encoding="utf-8")
-        # Ray listens on this machine's network and runs what it is sent: nobody without the token sends it anything.
-        found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-        return found | ({"RAY_TMPDIR": str(home)} if len(str(home)) <= LONGEST_HOME else {})
 
     def _follow(
         self,
@@ -246,6 +221,61 @@ class Ray:
                     f"starting. Raise runtime.start_timeout_s, or see {log}."
                 )
             time.sleep(POLL_S)
+
+
+def check_address(address: str | None) -> None:
+    """Do nothing where an address can be a Ray's.
+
+    Raises:
+        SettingError: it can't.
+    """
+    if address is not None and not re.fullmatch(r"auto|[^\s/]+:\d+", address):
+        raise SettingError(f"`address` must be host:port or auto, found {address!r}. Leave it null for none.")
+
+
+def require_ray(address: str | None, chosen: str) -> None:
+    """Do nothing where Ray is installed and there is one at the address.
+
+    Raises:
+        SettingError: it isn't, or there is none.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise SettingError(f"{chosen} needs Ray, found none installed. Run: pip install 'fedhealth[ray]'")
+    if address in (None, "auto"):
+        return
+    host, _, port = str(address).rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise SettingError(
+            f"`runtime.address` must be a Ray's head, found nobody at {address} ({error.strerror or error}). "
+            "Start one: ray start --head"
+        ) from None
+
+
+def ray_environment(home: Path, *, is_own: bool) -> dict[str, str]:
+    """What Ray reads from the environment.
+
+    Args:
+        home: a private folder, for the token and the sockets of a Ray of one's own.
+        is_own: whether it is started for this run.
+    """
+    found = {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        # What this process can import, the others can: a strategy of the user's own, say.
+        "PYTHONPATH": os.pathsep.join(str(Path(place).resolve()) for place in sys.path),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray hides accelerators from work that does not ask for them; here engine.device does.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    if not is_own:
+        return found
+    token = home / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), encoding="utf-8")
+    # Ray listens on this machine's network and runs what it is sent: nobody without the token sends it anything.
+    found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    return found | ({"RAY_TMPDIR": str(home)} if len(str(home)) <= LONGEST_HOME else {})
 
 
 @contextlib.contextmanager

@@ -1,11 +1,14 @@
+import re
+
 import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
+from fedhealth.core.errors import SettingError
 from fedhealth.core.update import SealedUpdate
 from fedhealth.runtime.codec import arrays_of, metrics_of, read_request, reason_of, write_reply, write_request
-from fedhealth.runtime.local import LocalGrid
+from fedhealth.runtime.local import Local, LocalGrid
 
 
 def echo_app() -> ClientApp:
@@ -60,3 +63,18 @@ def test_a_nodes_state_lives_from_message_to_message():
     local = grid()
     local.send_and_receive([write_request("train", 102, {}, {"server-round": 4})])
     assert local._contexts[102].state["seen"]["server-round"] == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"executor": "spark"}, "`executor` must be fork or ray, found 'spark'"),
+        ({"address": "auto"}, "`address` is for executor=ray, found 'auto' with fork"),
+        ({"executor": "ray", "workers": 2}, "`workers` must be 0 with executor=ray, found 2"),
+        ({"executor": "ray", "address": "head"}, "`address` must be host:port or auto, found 'head'"),
+    ],
+    ids=["spark", "address", "workers", "no port"],
+)
+def test_an_executor_that_can_not_be_gets_one_helpful_line(settings, line):
+    with pytest.raises(SettingError, match=re.escape(line)):
+        Local(**settings)
