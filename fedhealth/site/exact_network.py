@@ -35,6 +35,8 @@ CAP = 64.0
 BITS = 20
 #: Bits of a weight below what a row of the layer's weights adds up to at most. With 6 bits of `CAP` and `BITS`, sums have 52 of float64's 53.
 WEIGHT_BITS = 26
+#: What a row of a layer's weights must add up to less than: near float64's end the number that rounds them would be past it.
+FARTHEST = 2.0**960
 #: Half of float64's spacing at 1: what one operation rounds off, as a share.
 UNIT = 2.0**-53
 #: In units, how far two ways of working out a sigmoid lie apart, with room.
@@ -201,19 +203,24 @@ def _rounded(layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
     weight = layer.weight.detach()
     bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
     longest = layer.in_features * _largest(weight) + _largest(bias)
-    if not math.isfinite(longest):
+    onto = onto_lattice(longest)
+    if math.isnan(onto):
         raise Refused(
             "weights_not_finite",
-            rule="a private study's weights must be finite",
+            rule=f"a private study's weights must be finite, and those of a row add up to less than {FARTHEST:.0e}",
             found="some that are not",
             remedy="Lower the learning rate, or start from other weights.",
         )
-    onto = onto_lattice(longest)
     return (weight + onto).sub_(onto), (bias + onto).sub_(onto)
 
 
 def onto_lattice(longest: float) -> float:
-    """Added to the weights of a layer and taken off again, it rounds them; a row of them adds up to `longest` at most."""
+    """Added to the weights of a layer and taken off again, it rounds them; a row of them adds up to `longest` at most.
+
+    Not a number where no lattice is so coarse: `longest` is not finite, or not below `FARTHEST`.
+    """
+    if not longest < FARTHEST:
+        return math.nan
     return 1.5 * 2.0 ** (52 + math.frexp(longest)[1] - WEIGHT_BITS)
 
 

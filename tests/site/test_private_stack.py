@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from fedhealth.core.errors import DataError, Refused
+from fedhealth.core.errors import DataError, Refused, SettingError
 from fedhealth.core.pull import Pull
 from fedhealth.core.training import LocalTraining
+from fedhealth.models.gru import Gru
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network, load_weights, weights_of
@@ -146,6 +147,47 @@ def test_each_hospital_that_refuses_does_so_alone():
     assert [(type(each), getattr(each, "code", "")) for each in (large, spent, endless, silent)] == [
         (Refused, "weights_too_large"), (Refused, "budget_spent"), (Refused, "weights_not_finite"), (DataError, ""),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e301, 1e307])
+def test_weights_near_the_end_of_float64_are_refused_and_leave_the_neighbour_its_bits(scale):
+    network = network_of(Mlp(hidden=(8,)))
+    weights = weights_of(network)
+    good, wild = fit_private(
+        [
+            job(network, weights, 0, TRAININGS[0]),
+            job(network, {n: scale * a for n, a in weights.items()}, 1, TRAININGS[0]),
+        ]
+    )
+    expected, _ = alone(job(network, weights, 0, TRAININGS[0]))
+    assert all(np.array_equal(good.weights[name], array) for name, array in expected.items())
+    assert isinstance(wild, Refused)
+    with pytest.raises(Refused) as found:
+        alone(job(network, {n: scale * a for n, a in weights.items()}, 1, TRAININGS[0]))
+    assert found.value.code == wild.code
+
+
+def test_a_refused_hospital_whose_weights_grow_without_end_costs_no_other_its_round():
+    network = network_of(Mlp(hidden=(8,)))
+    weights = weights_of(network)
+    # By weight decay alone weights grow fivefold a step, past the end of float64 after some 430 more.
+    training = LocalTraining(steps=450, batch_size=16, learning_rate=1.0, weight_decay=6.0)
+    nothing = {name: 0 * array for name, array in weights.items()}
+    short = replace(training, steps=3)
+    fine, wild = fit_private([job(network, nothing, 0, short), job(network, weights, 1, training)])
+    assert not isinstance(fine, Exception)
+    assert wild.code == "weights_too_large"
+
+
+def test_a_network_over_time_is_refused_by_name_and_its_neighbour_is_not():
+    network = network_of(Mlp(hidden=(8,)))
+    weights, over_time = weights_of(network), first_network(Gru(steps=WIDTH), WIDTH, seed=3)
+    ours, theirs = fit_private(
+        [job(network, weights, 0, TRAININGS[0]), job(over_time, weights_of(over_time), 1, TRAININGS[0])]
+    )
+    assert not isinstance(ours, Exception)
+    assert isinstance(theirs, SettingError)
+    assert "Use model=logistic or mlp" in str(theirs)
 
 
 def on_lattice(layer, inputs):

@@ -19,6 +19,7 @@ import torch
 
 from fedhealth.core.errors import FedHealthError
 from fedhealth.core.pull import Pull
+from fedhealth.models.row_of_steps import OverTime
 from fedhealth.models.weights import load_weights, weights_of
 from fedhealth.privacy.noise import noisy_rows
 from fedhealth.privacy.sampling import drawn_in_steps
@@ -78,7 +79,8 @@ def fit_private(jobs: Sequence[PrivateJob]) -> list[Fitted | FedHealthError]:
     groups: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
     for place, job in enumerate(jobs):
         try:
-            if why_not(job.network) or job.engine.patients is not None:
+            # A network over time has a kernel, but no fixed point: the engine itself says that it is not private.
+            if isinstance(job.network, OverTime) or why_not(job.network) or job.engine.patients is not None:
                 found[place] = _fit_alone(job)
             else:
                 groups[job.alike].append((job.engine.charge(job.training), place))
