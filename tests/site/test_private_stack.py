@@ -20,6 +20,7 @@ from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.privacy.patient_level import Course
 from fedhealth.site.engines.batched import Batched
+from fedhealth.site.exact_network import ExactNetwork
 from fedhealth.site.kernels.exact import ExactStack, onto
 from fedhealth.site.kernels.private import PrivateJob, fit_private
 from fedhealth.site.kernels.score import ScoreJob
@@ -188,6 +189,32 @@ def test_a_network_over_time_is_refused_by_name_and_its_neighbour_is_not():
     assert not isinstance(ours, Exception)
     assert isinstance(theirs, SettingError)
     assert "Use model=logistic or mlp" in str(theirs)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_the_rounding_of_each_network_of_a_stack_is_bounded_as_alone(model):
+    networks = [network_of(model, spread=spread) for spread in (0.1, 5.0)]
+    arrays = [dict(network.named_parameters()) for network in networks]
+    weights = {name: torch.stack([own[name].detach() for own in arrays]) for name in arrays[0]}
+    alone_ = [ExactNetwork(network).rounding() for network in networks]
+    np.testing.assert_allclose(ExactStack(networks[0], weights, 2).rounding(), alone_, rtol=1e-12)
+
+
+@pytest.mark.parametrize("clipping", ["flat", "per_layer", "adaptive"])
+def test_patients_without_a_number_count_for_nothing_and_leave_the_neighbour_its_bits(clipping):
+    network = network_of(Mlp(hidden=(8,)))
+    weights = weights_of(network)
+
+    def jobs():
+        found = [job(network, weights, site, TRAININGS[0], clipping=clipping) for site in (0, 1)]
+        found[0].x[::3] = np.nan
+        return found
+
+    for one, own, other in zip(stacked := jobs(), fit_private(stacked), jobs(), strict=True):
+        expected, _ = alone(other)
+        for name, array in expected.items():
+            np.testing.assert_allclose(own.weights[name], array, rtol=0, atol=1e-8)
+        assert one.engine.bound == pytest.approx(other.engine.bound, rel=1e-12)
 
 
 def on_lattice(layer, inputs):
