@@ -9,8 +9,8 @@ has several rows their mean is what is clipped; it has no such form, and is writ
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
 
@@ -31,7 +31,7 @@ class Gradients:
     right: torch.Tensor | None = None
 
     def squares(self) -> torch.Tensor:
-        """[n] squared L2 norms."""
+        """[n] squared L2 norms; of several hospitals, [k, n]."""
         found: torch.Tensor = torch.linalg.vecdot(self.left, self.left)
         if self.right is not None:
             found = found * torch.linalg.vecdot(self.right, self.right)
@@ -51,10 +51,13 @@ class Gradients:
         summed = each.new_zeros(count, each.shape[1]).index_add_(0, patients, each)
         return Gradients(summed / torch.bincount(patients, minlength=count)[:, None])
 
-    def finite(self) -> Gradients:
+    def finite(self) -> Self:
         """The same with 0 for what is not a number or infinite."""
         right = None if self.right is None else self.right.nan_to_num(0.0, 0.0, 0.0)
-        return Gradients(self.left.nan_to_num(0.0, 0.0, 0.0), right)
+        return replace(self, left=self.left.nan_to_num(0.0, 0.0, 0.0), right=right)
+
+
+AnyGradients = TypeVar("AnyGradients", bound=Gradients)
 
 
 def clipped_sum(
@@ -70,6 +73,21 @@ def clipped_sum(
         per_layer: clip each array by itself to the bound over the root of their number; the norms
             are then [arrays, patients], and else [1, patients].
     """
+    most = torch.tensor(bound, dtype=torch.float64)
+    finite, scales, norms = clipping(gradients, most, per_layer=per_layer)
+    return [each.total(scale) for each, scale in zip(finite, scales, strict=True)], norms
+
+
+def clipping(
+    gradients: Sequence[AnyGradients], bound: torch.Tensor, *, per_layer: bool
+) -> tuple[Sequence[AnyGradients], torch.Tensor, torch.Tensor]:
+    """The gradients with 0 for those not finite, what to scale each by, [arrays, …, patients], and the norms before.
+
+    Args:
+        gradients: of each weight array; their `squares` are [… , patients].
+        bound: of a patient's L2 norm over all arrays, of a shape that fits beside `squares`.
+        per_layer: as of `clipped_sum`.
+    """
     squares = torch.stack([each.squares() for each in gradients])
     if not math.isfinite(float(squares.sum())):
         is_finite = torch.isfinite(squares).all(0)
@@ -77,5 +95,4 @@ def clipped_sum(
         squares = torch.where(is_finite, squares, torch.inf)
     norms = squares.sqrt() if per_layer else squares.sum(0, keepdim=True).sqrt()
     most = bound / len(gradients) ** 0.5 if per_layer else bound
-    scales = (most / norms.clamp_min(most)).expand(len(gradients), -1)
-    return [each.total(scale) for each, scale in zip(gradients, scales, strict=True)], norms
+    return gradients, (most / torch.maximum(norms, most)).expand_as(squares), norms

@@ -25,6 +25,7 @@ from fedhealth.site.exact_network import (
 )
 from fedhealth.site.kernels.layers import product
 from fedhealth.site.kernels.stack import in_order
+from fedhealth.site.patient_gradients import Gradients, clipping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,17 +42,10 @@ class _Passed:
     beside: torch.Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class _Gradients:
-    """By place in the batch the gradient of one weight array: `left`, [k, rows, a], or its outer product with `right`, [k, rows, b]."""
+class _Gradients(Gradients):
+    """The same by hospital and place in the batch: `left` is [k, rows, a], and `right`, where there is one, [k, rows, b]."""
 
-    left: torch.Tensor
-    right: torch.Tensor | None = None
-
-    def squares(self) -> torch.Tensor:
-        """[k, rows] squared L2 norms."""
-        found: torch.Tensor = torch.linalg.vecdot(self.left, self.left)
-        return found if self.right is None else found * torch.linalg.vecdot(self.right, self.right)
+    __slots__ = ()
 
     def totals(self, scale: torch.Tensor) -> torch.Tensor:
         """[k, …] the sums of the gradients, each times its `scale`, [k, rows]."""
@@ -61,11 +55,6 @@ class _Gradients:
         if left.shape[2] <= right.shape[2]:
             return _product((left * scale[..., None]).transpose(1, 2), right)
         return _product(left.transpose(1, 2), right * scale[..., None])
-
-    def finite(self) -> _Gradients:
-        """The same with 0 for what is not a number or infinite."""
-        right = None if self.right is None else self.right.nan_to_num(0.0, 0.0, 0.0)
-        return _Gradients(self.left.nan_to_num(0.0, 0.0, 0.0), right)
 
 
 class ExactStack:
@@ -120,15 +109,8 @@ class ExactStack:
             per_layer: clip each array by itself; norms are then [arrays, k, rows], and else [1, k, rows].
         """
         gradients = self._gradients(x, y, is_in, moving)
-        squares = torch.stack([each.squares() for each in gradients])
-        if not math.isfinite(float(squares.sum())):
-            is_finite = torch.isfinite(squares).all(0)
-            gradients = [each.finite() for each in gradients]
-            squares = torch.where(is_finite, squares, torch.inf)
-        norms = squares.sqrt() if per_layer else squares.sum(0, keepdim=True).sqrt()
-        most = (bound / len(gradients) ** 0.5 if per_layer else bound)[:, None]
-        scales = (most / torch.maximum(norms, most)).expand(len(gradients), -1, -1)
-        return [each.totals(scale) for each, scale in zip(gradients, scales, strict=True)], norms
+        finite, scales, norms = clipping(gradients, bound[:, None], per_layer=per_layer)
+        return [each.totals(scale) for each, scale in zip(finite, scales, strict=True)], norms
 
     def _gradients(
         self, x: torch.Tensor, y: torch.Tensor, is_in: torch.Tensor, moving: Sequence[str]
