@@ -120,7 +120,7 @@ def hospitals(sites, patients, model):
                 mechanism=mechanism, course=course, size=len(y), left=10**6, bound=BOUND,
                 source=NoiseSource(insecure_seed=place),
             )  # fmt: skip
-            yield PrivateJob(engine, network, weights, x, y, training, rng)
+            yield PrivateJob(network, weights, x, y, training, rng, engine=engine)
 
     def one_by_one():
         found = []

@@ -123,7 +123,7 @@ class SiteTrainer:
 
             def job() -> FitJob | PrivateJob:
                 what = (self.network, weights, self.x, self.y, training, self.rng(purpose), pull or Pull(), moving)
-                return FitJob(*what) if private is None else PrivateJob(private, *what)
+                return FitJob(*what) if private is None else PrivateJob(*what, engine=private)
 
             return self.turns.fitted(job)
         load_weights(self.network, weights)

@@ -57,7 +57,7 @@ def job(network, weights, site, training, *, left=10_000, rate=None, noise=0.8, 
         mechanism=DpSgd(epsilon=None, noise_multiplier=noise, max_grad_norm=0.7, clipping=clipping),
         course=course, size=size, left=left, bound=0.7, source=NoiseSource(insecure_seed=site),
     )  # fmt: skip
-    return PrivateJob(engine, network, weights, x, y, training, np.random.default_rng(0), **more)
+    return PrivateJob(network, weights, x, y, training, np.random.default_rng(0), engine=engine, **more)
 
 
 def alone(one):

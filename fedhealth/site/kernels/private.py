@@ -12,13 +12,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from fedhealth.core.errors import FedHealthError
-from fedhealth.core.pull import Pull
 from fedhealth.models.row_of_steps import OverTime
 from fedhealth.models.weights import load_weights, weights_of
 from fedhealth.privacy.noise import noisy_rows
@@ -26,7 +25,7 @@ from fedhealth.privacy.sampling import drawn_in_steps
 from fedhealth.site.engines.plain import use_one_thread
 from fedhealth.site.exact_network import ExactNetwork
 from fedhealth.site.kernels.exact import ExactStack, onto
-from fedhealth.site.kernels.fit import Force
+from fedhealth.site.kernels.fit import FitJob, Force
 from fedhealth.site.kernels.layers import Slot
 from fedhealth.site.kernels.stack import copy_in, height, why_not
 from fedhealth.site.private_engine import bears, check_rounding, copied
@@ -36,10 +35,6 @@ from fedhealth.strategies.method import Fitted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-    from torch import nn
-
-    from fedhealth.core.training import LocalTraining
     from fedhealth.site.private_engine import PrivateEngine
 
 #: Places of a batch come in so many.
@@ -47,23 +42,15 @@ _PLACES = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PrivateJob:
-    """One hospital's private training from given weights; attributes not named here are a `FitJob`'s.
+class PrivateJob(FitJob):
+    """One hospital's private training from given weights.
 
     Attributes:
         engine: the hospital's own, which is charged, draws and makes noise.
         rng: not used, its seed being known.
     """
 
-    engine: PrivateEngine
-    network: nn.Module
-    weights: Mapping[str, NDArray[np.generic]]
-    x: NDArray[np.floating[Any]]
-    y: NDArray[np.floating[Any]]
-    training: LocalTraining
-    rng: np.random.Generator
-    pull: Pull = field(default_factory=Pull)
-    only: frozenset[str] | None = None
+    engine: PrivateEngine = field(kw_only=True)
 
     @property
     def alike(self) -> tuple[object, ...]:
