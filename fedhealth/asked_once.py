@@ -72,14 +72,9 @@ def document_asked(document: dict[str, Any], chosen: argparse.Namespace) -> dict
     Raises:
         SettingError: there is no such table, or epsilon is out of range.
     """
-    from fedhealth.study_document import fitting
-
-    if chosen.features:
-        return of_tables(document, tabulation_of(chosen), epsilon=chosen.epsilon, delta=chosen.delta)
-    if chosen.synthesize:
-        document = {**document, "secagg": whole_masks(document["secagg"], chosen.overrides, len(document["roster"]))}
-        fitting(document)
-    return document
+    if not chosen.features:
+        return document
+    return of_tables(document, tabulation_of(chosen), epsilon=chosen.epsilon, delta=chosen.delta)
 
 
 def tabulation_of(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -143,17 +138,6 @@ def release_words(words: Sequence[str], epsilon: float | None, delta: float | No
     masks = [] if any(word.startswith("secagg=") for word in words) else ["secagg=masked"]
     chance = [] if delta is None else [f"privacy.delta={delta!r}"]
     return [*words, *masks, "privacy=release", f"privacy.epsilon={epsilon!r}", *chance]
-
-
-def whole_masks(secagg: Mapping[str, Any], words: Sequence[str], hospitals: int) -> dict[str, Any]:
-    """The masks of a release, with every hospital in the sum unless the words say otherwise.
-
-    Each hospital's share of the noise is for the fewest hospitals a sum may be of, so where all must stay there
-    is least of it.
-    """
-    if "min_cohort" not in secagg or any(word.startswith("secagg.min_cohort=") for word in words):
-        return dict(secagg)
-    return {**secagg, "min_cohort": max(hospitals, secagg["min_cohort"])}
 
 
 def _privacy(epsilon: float | None, delta: float, *, is_masked: bool) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def attacked(simulation: Simulation, sizes: Sequence[float]) -> Attacked | None:
     network = first_network(plan.model, width, seed=study.seed)
     engine: Callable[..., PrivateEngine] = PrivateEngine
     if isinstance(plan.sealing, Masked):
-        engine = partial(MaskedHospitals, rounds=study.rounds, shares=plan.sealing.shares)
+        engine = partial(MaskedHospitals, rounds=study.rounds, sharing=plan.sealing.sharing(len(study.roster)))
     return Attacked(
         promised(study, mechanism, plan.method, sizes),
         audited(mechanism, course, network, width, rounds=study.rounds, engine=engine),

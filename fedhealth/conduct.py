@@ -169,10 +169,12 @@ def _answers(
         Planned.of(study)
         grid.ask(study.roster)
         grid.need(plan_for(study).least)
-        counts, hospitals = counted(study, grid)
-        store.write_json(COUNTS, {"counts": counts.tolist(), "hospitals": hospitals})
+        counts, hospitals, noise = counted(study, grid)
+        store.write_json(COUNTS, {"counts": counts.tolist(), "hospitals": hospitals, "noise": noise})
     told = store.read_json(COUNTS)
-    release = made(study, digest(document), np.array(told["counts"]), told["hospitals"], compared=COMPARED)
+    release = made(
+        study, digest(document), np.array(told["counts"]), told["hospitals"], told["noise"], compared=COMPARED
+    )
     release.write(store.folder / RELEASE)
     return (COUNTS, *(f"{RELEASE}/{name}" for name in (PATIENTS, f"{CARD}.json", f"{CARD}.md")))
 

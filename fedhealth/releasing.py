@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ class Planned:
                 f"{study.secagg['_target_']}. Leave both to --synthesize or fedhealth synthesize."
             )
         layout = MarginLayout.of(study)
-        mechanism.lattice(MARGINS, layout.size, rounds=1, shares=sealing.shares)
+        mechanism.lattice(MARGINS, layout.size, rounds=1, sharing=sealing.sharing(len(study.roster)))
         return cls(mechanism, sealing, layout)
 
 
@@ -72,7 +71,9 @@ class Made:
         write_bytes(folder / PATIENTS, self.text.encode())
 
 
-def made(study: Study, study_digest: str, counts: NDArray[np.float64], hospitals: int, *, compared: str) -> Made:
+def made(
+    study: Study, study_digest: str, counts: NDArray[np.float64], hospitals: int, noise: float, *, compared: str
+) -> Made:
     """The release of a noisy sum; the same sum gives the same one, and costs a patient no more.
 
     Args:
@@ -80,6 +81,7 @@ def made(study: Study, study_digest: str, counts: NDArray[np.float64], hospitals
         study_digest: its digest, for the card.
         counts: of all hospitals together, [layout.size].
         hospitals: how many are in them.
+        noise: the standard deviation of the noise in each.
         compared: what the card says of a comparison with real patients.
 
     Raises:
@@ -91,16 +93,15 @@ def made(study: Study, study_digest: str, counts: NDArray[np.float64], hospitals
     from fedhealth.release.smoothing import smoothed
 
     planned = Planned.of(study)
-    mechanism, layout, shares = planned.mechanism, planned.layout, planned.sealing.shares
+    mechanism, layout, sharing = planned.mechanism, planned.layout, planned.sealing.sharing(len(study.roster))
     patients = layout.patients(counts)
     refuse_few(patients)
-    noise = mechanism.noise_multiplier * layout.sensitivity * math.sqrt(hospitals / shares)
     mixture = fitted(layout, smoothed(layout, counts, noise=noise), seed=study.seed)
     cells = drawn(layout, mixture, round(patients), seed=study.seed)
     text = csv_text(study, layout, cells, seed=study.seed)
     described = card(
         study, layout, rows=len(cells), hospitals=hospitals, promised=str(mechanism.planned()),
-        alone=str(mechanism.opened(shares=shares)), statement=mechanism.statement(), noise=noise, compared=compared,
+        alone=str(mechanism.opened(sharing=sharing)), statement=mechanism.statement(), noise=noise, compared=compared,
         digests={"study": study_digest, PATIENTS: hashlib.sha256(text.encode()).hexdigest()},
     )  # fmt: skip
     return Made(cells, text, described)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedhealth.asked_once import release_words, whole_masks
+from fedhealth.asked_once import release_words
 from fedhealth.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _synthesize(chosen: argparse.Namespace) -> int:
 
 
 def planned(words: list[str]) -> Simulation:
-    """The study of a release, with every hospital in the sum unless the words say otherwise.
+    """The study of a release.
 
     Raises:
         SettingError: the words, of `asked_once.release_words`, are no config, or parts don't fit.
@@ -65,9 +65,7 @@ def planned(words: list[str]) -> Simulation:
     from fedhealth.compose import composed, resolved
     from fedhealth.simulate import checked
 
-    config = resolved(composed(words))
-    simulation = checked(config)
-    return checked({**config, "secagg": whole_masks(config["secagg"], words, len(simulation.study.roster))})
+    return checked(resolved(composed(words)))
 
 
 def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
@@ -96,12 +94,12 @@ def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
     with contextlib.contextmanager(store.lock)():
         simulation = identified(simulation, store)
         with asked_here(simulation, store) as grid:
-            counts, hospitals = counted(study, grid)
+            counts, hospitals, noise = counted(study, grid)
     compared = (
         f"At most {MOST_NEAR:.0%} of its patients lie nearer to a patient behind them than to one held out; the hospitals have "
         "the comparison."
     )
-    release = made(study, simulation.digest, counts, hospitals, compared=compared)
+    release = made(study, simulation.digest, counts, hospitals, noise, compared=compared)
     real = Real.of(layout, [client.cohort for _, client in sorted(clients(simulation).items())])
     found = checked(study, layout, real, release.cells)
     out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian, event_from
 from fedhealth.core.update import ALL
+from fedhealth.evaluation import measures
+from fedhealth.evaluation.scores import SummaryLayout
 from fedhealth.evaluation.sparse import dense
 from fedhealth.privacy import accountant
 from fedhealth.privacy.ledger import Ledger
@@ -65,6 +67,11 @@ def test_each_hospital_is_charged_for_what_it_adds_to_and_the_report_says_agains
     report = findings(simulation.study, history=store.read_history(), manifest=store.read_manifest(), **documents)
     assert report["study"]["privacy"] == "distributed"
     assert any("raised no alarm" in note for note in report["notes"])
+    # The interval has the noise of all four shares in it, three of which make the whole, of 4 patients a cell.
+    whole, _ = SummaryLayout.of(simulation.study, grouped=True).unpack(noisy)
+    expected = measures.auroc(whole, noise=4 * (4 / 3) ** 0.5)
+    assert report["union"]["federated"]["auroc"]["low"] == pytest.approx(expected.low, abs=1e-4)
+    assert expected.low < measures.auroc(whole, noise=4 * (1 / 3) ** 0.5).low - 0.01
 
 
 def test_with_next_to_no_noise_it_is_gradient_descent_on_all_patients_clipped_one_by_one(smoke):

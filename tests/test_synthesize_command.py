@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 
@@ -17,6 +18,7 @@ from fedhealth.core.privacy_event import Gaussian, event_from
 from fedhealth.evaluation.margins import MarginLayout
 from fedhealth.privacy.ledger import Ledger
 from fedhealth.release import fit
+from fedhealth.releasing import Planned
 from fedhealth.server.margins import counted
 from fedhealth.server.store import Store
 from fedhealth.simulate import asked_here, clients, fresh_folder, identified
@@ -65,7 +67,7 @@ def test_a_release_comes_with_its_card_and_its_check_and_is_charged_once_to_ever
 
 
 def test_without_noise_the_masked_sum_is_the_counts_of_all_patients_in_one_place(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedhealth.site.client.wide", lambda n, source: np.zeros(n, dtype=np.int64))
+    monkeypatch.setattr("fedhealth.privacy.noise_share._drawn", lambda n, parts, keys: np.zeros(n, dtype=np.int64))
     simulation = planned(release_words([*SMOKE, FEW, f"run.folder={tmp_path / 'run'}"], 3.0))
     layout = MarginLayout.of(simulation.study)
     parts = [client.cohort.part("train") for client in clients(simulation).values()]
@@ -73,19 +75,12 @@ def test_without_noise_the_masked_sum_is_the_counts_of_all_patients_in_one_place
     store = Store(fresh_folder(simulation))
     simulation = identified(simulation, store)
     with asked_here(simulation, store) as grid:
-        found, hospitals = counted(simulation.study, grid)
+        found, hospitals, noise = counted(simulation.study, grid)
     assert hospitals == 3
     assert found == pytest.approx(pooled, abs=1e-3)
-
-
-def test_all_hospitals_must_be_in_the_sum_unless_fewer_may():
-    assert planned(release_words([*SMOKE], 1.0)).study.secagg["min_cohort"] == 3
-    few = planned(release_words(["experiment=demo", "secagg.min_cohort=4"], 1.0))
-    assert few.study.secagg["min_cohort"] == 4
-    assert planned(release_words(["experiment=demo"], 1.0)).study.secagg["min_cohort"] == 8
-    assert few.study.privacy == {
-        "_target_": "fedhealth.privacy.release.Release", "epsilon": 1.0, "delta": 1e-6, "insecure_seed": None,
-    }  # fmt: skip
+    # What it would be: three shares, of which two must be enough.
+    promised = Planned.of(simulation.study).mechanism.noise_multiplier * layout.sensitivity
+    assert noise == pytest.approx(promised * math.sqrt(3 / 2), rel=1e-2)
 
 
 def test_fewer_than_two_thousand_patients_are_refused_by_policy(synthesize, tmp_path, capsys):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.features import FeatureSpec
+from fedhealth.core.lattice import Sharing
 from fedhealth.core.settings import read, settings
 from fedhealth.core.signing_key import fault_of_key
 from fedhealth.core.split import Split
@@ -146,18 +147,18 @@ class Study:
         """Cells of the noisy score histograms that `privacy` has hospitals send; None where they are exact."""
         return self.privacy.get("score_bins")
 
-    @property
-    def score_noise(self) -> float:
-        """The standard deviation, in patients, of what `privacy` puts on each of those cells at a hospital.
+    def score_noise(self, hospitals: int) -> float:
+        """The standard deviation, in patients, of what `privacy` puts on each of those cells in a sum of so many hospitals.
 
-        Under masks it is a hospital's share of the whole, that of min_cohort - colluders hospitals together, or
-        its floor where that is more.
+        Where noise is shared each adds its share, of which what is spare goes, or its floor where that is more.
         """
         if not self.score_bins:
             return 0.0
-        shares = int(self.secagg.get("min_cohort", 1)) - int(self.secagg.get("colluders", 0))
-        own = float(self.privacy.get("evaluation_noise", 0.0)) / math.sqrt(max(shares, 1))
-        return max(own, float(self.privacy.get("local_noise", 0.0)))
+        own = float(self.privacy.get("evaluation_noise", 0.0))
+        if "local_noise" in self.privacy and "min_cohort" in self.secagg:  # a floor is of shares alone
+            least, colluders = int(self.secagg["min_cohort"]), int(self.secagg.get("colluders", 0))
+            own *= Sharing(len(self.roster), least, colluders).share(hospitals)
+        return max(own, float(self.privacy.get("local_noise", 0.0))) * math.sqrt(hospitals)
 
 
 def _check_identities(identities: Mapping[str, str], roster: tuple[str, ...]) -> None:

@@ -16,7 +16,11 @@ patient with all records:
 
 A sum is of at least `min_cohort` hospitals, of which `colluders` may leave their noise out or tell it: so a share
 has the variance of the whole over min_cohort - colluders. Both are the masks' own (`secagg.masked`), which
-every hospital signs and enforces. Where more hospitals stay, the noise is larger than it must be.
+every hospital signs and enforces. Where more hospitals stay, that is more noise than was promised, and what is too
+much goes: a share is drawn in parts (`core.lattice.Sharing.cohorts`), and once enough hospitals have signed who is in
+the sum, each tells the keys of the parts that so many don't need, with its reveal, and the coordinator takes them off
+(the idea is XNoise's, Jiang et al. 2024, arXiv 2209.12528). What stays has the variance of the whole over the hospitals
+in the sum less `colluders`. A key that does not come leaves its part where it is, which is only more noise.
 
 A sum of shares is taken for the discrete Gaussian of its variance, from which it differs by some exp(-π² sigma²), at
 this width nothing (Kairouz et al. 2021, arXiv 2102.06387), and that for the continuous one (`privacy.noise`).
@@ -25,10 +29,11 @@ this width nothing (Kairouz et al. 2021, arXiv 2102.06387), and that for the con
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedhealth.core.errors import SettingError
-from fedhealth.core.lattice import Lattice
+from fedhealth.core.lattice import Lattice, Part
 from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian
 from fedhealth.core.settings import settings
 from fedhealth.core.spend import Spend
@@ -38,6 +43,7 @@ from fedhealth.privacy.patient_level import SLACK, Course, PatientLevel, not_pri
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fedhealth.core.lattice import Sharing
     from fedhealth.core.privacy_event import Event, View
     from fedhealth.core.training import LocalTraining
     from fedhealth.privacy.guarantee import Guarantee
@@ -54,7 +60,7 @@ class SharesNoise:
 
     __slots__ = ()
 
-    def lattice(self, what: str, size: int, *, rounds: int, shares: int) -> Lattice:
+    def lattice(self, what: str, size: int, *, rounds: int, sharing: Sharing) -> Lattice:
         """The lattice of a question's sum, of `size` numbers."""
         raise NotImplementedError
 
@@ -115,17 +121,14 @@ class Distributed(PatientLevel, SharesNoise):
         spend = Spend(mechanism="distributed", is_private=self.is_private, what=what)
         return PrivateUpdate(Update(1, update.arrays), spend, shares_noise=True)
 
-    def lattice(self, what: str, size: int, *, rounds: int, shares: int) -> Lattice:
-        """The lattice of a question's sum, of `size` numbers, for all hospitals of the study.
-
-        A share is `WIDE_SIGMA` steps. So many of them must be the noise multiplier times how far a patient
-        moves the rounded sum: the clip in steps, and a step a number at most, √size together.
+    def lattice(self, what: str, size: int, *, rounds: int, sharing: Sharing) -> Lattice:
+        """The lattice of a question's sum, of `size` numbers, for all hospitals of the study (`shared_lattice`).
 
         Args:
             what: what is asked.
             size: how many numbers are summed.
             rounds: of the study.
-            shares: min_cohort less colluders: how many shares are in a sum at least.
+            sharing: among whom the noise is shared.
 
         Raises:
             Refused: it has no private form.
@@ -134,15 +137,18 @@ class Distributed(PatientLevel, SharesNoise):
         is_training = what == "train"
         noise = self.course(rounds=rounds).noise_multiplier if is_training else self._noise_on(what)
         reach = self.max_grad_norm * (1 + SLACK) if is_training else 1.0
-        return shared_lattice(noise, reach, size, shares=shares, least=self.local_noise)
+        return shared_lattice(noise, reach, size, sharing=sharing, least=self.local_noise)
 
-    def alone(self, course: Course, rounds: int, *, min_cohort: int, shares: int) -> Guarantee:
-        """What a patient is promised against a coordinator without a hospital on its side: every share counts then."""
-        return self._at(course, rounds, math.sqrt(max(min_cohort, shares) / shares), "sums")
+    def alone(self, course: Course, rounds: int, *, sharing: Sharing) -> Guarantee:
+        """What a patient is promised against a coordinator without a hospital on its side: every share counts then.
 
-    def opened(self, course: Course, rounds: int, *, shares: int) -> Guarantee:
-        """What a patient is still promised against whoever opens the hospital's masks: its own share of the noise."""
-        return self._at(course, rounds, 1 / math.sqrt(shares), "updates")
+        Where all stay they say the least: sites over sites less colluders, in variance.
+        """
+        return self._at(course, rounds, math.sqrt(sharing.sites) * sharing.share(sharing.sites), "sums")
+
+    def opened(self, course: Course, rounds: int, *, sharing: Sharing) -> Guarantee:
+        """What a patient is still promised against whoever opens the hospital's masks: what stays of its own share."""
+        return self._at(course, rounds, sharing.share(sharing.sites), "updates")
 
     def statement(self) -> str:
         """What holds for a patient, without the number."""
@@ -171,40 +177,55 @@ class Distributed(PatientLevel, SharesNoise):
         return guarantee(events, delta=self.delta, views=[view])
 
 
-def shared_lattice(noise: float, reach: float, size: int, *, shares: int, least: float = 0.0) -> Lattice:
+def shared_lattice(noise: float, reach: float, size: int, *, sharing: Sharing, least: float = 0.0) -> Lattice:
     """The lattice of a sum of `size` numbers that a patient moves by `reach`, whose noise is `noise` times that.
+
+    For each size of a sum in `sharing.cohorts`, parts of a share up to one of them add up to the variance that
+    so many hospitals need. The widest part is `WIDE_SIGMA` steps, as wide as noise is drawn. So many of them
+    must be its noise multiplier times how far a patient moves the rounded sum: `reach` in steps, and a step
+    a number at most, √size together.
 
     Args:
         noise: the noise multiplier of the whole sum.
         reach: how far a patient moves the sum in L2, before it is rounded.
         size: how many numbers are summed.
-        shares: how many shares are in a sum at least.
-        least: the noise multiplier of one share at least.
+        sharing: among whom.
+        least: the noise multiplier of what stays of one share, at least.
 
     Raises:
         SettingError: there would be no honest share, or rounding would add too much.
     """
-    from fedhealth.privacy.noise import FARTHEST, WIDE_SIGMA
+    from fedhealth.privacy.noise import WIDE_SIGMA, farthest, stretch_for
 
-    if shares < 1:
+    cohorts = sharing.cohorts
+    if sharing.honest(cohorts[-1]) < 1:
         raise SettingError(
-            f"`secagg.min_cohort` less `secagg.colluders` must be at least 1, found {shares}. Raise min_cohort."
+            f"`secagg.min_cohort` less `secagg.colluders` must be at least 1, found {sharing.honest(cohorts[-1])}. Raise min_cohort."
         )
-    own = max(noise / math.sqrt(shares), least)
-    # What is left of a share's reach once rounding has taken its part.
-    left = WIDE_SIGMA / own - math.sqrt(size)
+    # The variance of a share in a sum of so many, and of each part what it adds to the ones before.
+    needed = [max(noise**2 / sharing.honest(in_sum), least**2) for in_sum in cohorts]
+    added = [more - less for less, more in pairwise([0.0, *needed])]
+    own = math.sqrt(max(added))
+    # How far a patient may move the rounded sum, in steps; and what rounding leaves of that.
+    moves = WIDE_SIGMA / own
+    left = moves - math.sqrt(size)
     if not math.sqrt(size) <= MOST_INFLATION * left:
         raise SettingError(
             f"rounding must add at most {MOST_INFLATION:.0%} to how far a patient moves a sum, found "
             f"{math.sqrt(size) / max(left, 1e-9):.1%} for {size} numbers at a noise multiplier of {own:.3g} a hospital. Use a "
             "smaller model, less noise or more hospitals."
         )
-    return Lattice(left / reach * _ROOM, FARTHEST)
+    parts = tuple(
+        Part(stretch_for(math.sqrt(variance) * moves), spare_from)
+        for variance, spare_from in zip(added, (None, *cohorts), strict=False)
+        if variance > 0
+    )
+    return Lattice(left / reach * _ROOM, sum(farthest(part.stretch) for part in parts), parts)
 
 
-def lattices(mechanism: object, *, rounds: int, shares: int) -> Callable[[str, int], Lattice] | None:
+def lattices(mechanism: object, *, rounds: int, sharing: Sharing) -> Callable[[str, int], Lattice] | None:
     """By question and size the lattice of its sum, where the mechanism shares noise; else None."""
     if not isinstance(mechanism, SharesNoise):
         return None
     found = mechanism
-    return lambda what, size: found.lattice(what, size, rounds=rounds, shares=shares)
+    return lambda what, size: found.lattice(what, size, rounds=rounds, sharing=sharing)

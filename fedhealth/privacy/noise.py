@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 STRETCH = 480
 #: The parameter, and to all digits the standard deviation, of `wide` noise: about 491,521.
 WIDE_SIGMA = SIGMA * math.sqrt(1 + STRETCH**2)
+#: The largest magnitude of a draw with stretch 0.
+_FARTHEST = CENTRE - 1
 #: The largest magnitude of a `wide` draw.
-FARTHEST = (CENTRE - 1) * (1 + STRETCH)
+FARTHEST = _FARTHEST * (1 + STRETCH)
+#: Of the key of a stream.
+KEY_BYTES = 32
 #: Draws at a time: what fits the processor's cache.
 _BLOCK = 1 << 15
 _ZEROS = bytes(8 * _BLOCK)
@@ -58,12 +62,16 @@ class NoiseSource:
         """Whether the noise protects anybody."""
         return self._seed is None
 
+    def key(self) -> bytes:
+        """A new key; who has it can draw the same noise again."""
+        if self._seed is None:
+            return os.urandom(KEY_BYTES)
+        self._drawn += 1
+        return hashlib.sha256(f"insecure noise {self._seed} {self._drawn}".encode()).digest()
+
     def words(self) -> Words:
         """A new stream of random words."""
-        if self._seed is None:
-            return Words(os.urandom(32))
-        self._drawn += 1
-        return Words(hashlib.sha256(f"insecure noise {self._seed} {self._drawn}".encode()).digest())
+        return Words(self.key())
 
 
 class Words:
@@ -96,14 +104,42 @@ def wide(n: int, source: NoiseSource) -> NDArray[np.int64]:
 
 def wide_rows(n: int, sources: Sequence[NoiseSource]) -> NDArray[np.int64]:
     """[sources, n] of each source what `wide` gives."""
-    streams, drawn = [source.words() for source in sources], np.empty((len(sources), n), dtype=np.int64)
+    return stretched(n, [source.words() for source in sources], STRETCH)
+
+
+def stretched(n: int, streams: Sequence[Words], stretch: int) -> NDArray[np.int64]:
+    """[streams, n] draws of the discrete Gaussian with parameter 1024 √(1 + stretch²), as `wide` is for `STRETCH`.
+
+    Args:
+        n: how many of each.
+        streams: fresh ones.
+        stretch: from 1 to `STRETCH`. The sum of one draw and `stretch` times another is nearer to the discrete
+            Gaussian the smaller it is.
+    """
+    drawn = np.empty((len(streams), n), dtype=np.int64)
     for start in range(0, n, _BLOCK):
         size = min(_BLOCK, n - start)
         few = max(_BLOCK // (2 * size), 1)
         for at in range(0, len(streams), few):
             pair = _draw(streams[at : at + few], 2 * size)
-            drawn[at : at + few, start : start + size] = pair[:, :size] + STRETCH * pair[:, size:]
+            drawn[at : at + few, start : start + size] = pair[:, :size] + stretch * pair[:, size:]
     return drawn
+
+
+def deviation(stretch: int) -> float:
+    """The parameter, and to all digits the standard deviation, of `stretched` draws."""
+    return SIGMA * math.sqrt(1 + stretch**2)
+
+
+def farthest(stretch: int) -> int:
+    """The largest magnitude of a `stretched` draw."""
+    return _FARTHEST * (1 + stretch)
+
+
+def stretch_for(sigma: float) -> int:
+    """The least stretch with which draws have a standard deviation of `sigma` at least, up to `WIDE_SIGMA`."""
+    # What a float's rounding adds must not ask for more than the widest.
+    return min(max(math.ceil(math.sqrt(max((sigma / SIGMA) ** 2 - 1, 0)) * (1 - 1e-12)), 1), STRETCH)
 
 
 def noisy(total: ArrayLike, *, noise_multiplier: float, sensitivity: float, source: NoiseSource) -> NDArray[np.float64]:

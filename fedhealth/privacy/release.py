@@ -11,7 +11,6 @@ hospital refuses.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, ClassVar
 
 from fedhealth.core.errors import Refused, SettingError
@@ -24,7 +23,7 @@ from fedhealth.privacy.distributed import SharesNoise, shared_lattice
 from fedhealth.privacy.patient_level import not_private_by
 
 if TYPE_CHECKING:
-    from fedhealth.core.lattice import Lattice
+    from fedhealth.core.lattice import Lattice, Sharing
     from fedhealth.core.privacy_event import View
     from fedhealth.privacy.guarantee import Guarantee
     from fedhealth.privacy.noise import NoiseSource
@@ -108,7 +107,7 @@ class Release(SharesNoise):
         spend = Spend(mechanism="release", is_private=self.is_private, what=what)
         return PrivateUpdate(Update(1, update.arrays), spend, shares_noise=True)
 
-    def lattice(self, what: str, size: int, *, rounds: int, shares: int) -> Lattice:
+    def lattice(self, what: str, size: int, *, rounds: int, sharing: Sharing) -> Lattice:
         """The lattice of the sum, of which a patient moves the `size` numbers by 1 in L2.
 
         Raises:
@@ -117,7 +116,7 @@ class Release(SharesNoise):
         """
         del rounds
         self._check(what)
-        return shared_lattice(self.noise_multiplier, 1.0, size, shares=shares)
+        return shared_lattice(self.noise_multiplier, 1.0, size, sharing=sharing)
 
     def source(self, stream: str) -> NoiseSource:
         """Where noise comes from; under `insecure_seed` each named stream has its own."""
@@ -130,9 +129,9 @@ class Release(SharesNoise):
         """What a patient of any hospital is promised against whoever sees the sum or what is made from it."""
         return self._at(1.0, "sums")
 
-    def opened(self, *, shares: int) -> Guarantee:
-        """What a patient is still promised against whoever opens the hospital's masks: its own share of the noise."""
-        return self._at(1 / math.sqrt(shares), "updates")
+    def opened(self, *, sharing: Sharing) -> Guarantee:
+        """What a patient is still promised against whoever opens the hospital's masks: what stays of its own share."""
+        return self._at(sharing.share(sharing.sites), "updates")
 
     def statement(self) -> str:
         """What holds for a patient, without the number."""

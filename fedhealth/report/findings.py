@@ -78,7 +78,8 @@ def findings(
         totals[who] = plain.unpack(_sum(found.values()))[0]
     seed = seed_of(study.seed, purpose="bootstrap")
     is_masked = ALL in by_site
-    floor = Floor.of(manifest, united=len(results["counted"]) if is_masked else None)
+    summed = len(results["counted"]) if is_masked else None
+    floor = Floor.of(manifest, united=summed)
     why = {} if is_masked else _why_withheld(sums["federated"], manifest, floor)
     few = _why_no_total(sums["federated"], why, floor)
     lost = {name: int(found.censored) for name, found in followed.get("federated", {}).items()}
@@ -87,7 +88,18 @@ def findings(
         if who in followed
         else found
         for who, found in (
-            (who, _union(each, totals[who], sums["federated"], few, floor, seed, noise=_noise(study, who)))
+            (
+                who,
+                _union(
+                    each,
+                    totals[who],
+                    sums["federated"],
+                    few,
+                    floor,
+                    seed,
+                    noise=_noise(study, who, summed or len(each)),
+                ),
+            )
             for who, each in sums.items()
         )
     }
@@ -113,7 +125,7 @@ def findings(
                         manifest,
                         history,
                         seed,
-                        study.score_noise,
+                        _noise(study, "federated", 1),
                     )
                     for name in study.roster
                 ],
@@ -128,7 +140,7 @@ def findings(
             ),
             "union": {who: _json(found) for who, found in union.items()},
             "comparison": [
-                _compared(who, {} if is_masked else sums[who], union[who]["auroc"], why, noise=_noise(study, who))
+                _compared(who, {} if is_masked else sums[who], union[who]["auroc"], why, noise=_noise(study, who, 1))
                 for who in LABELS
                 if who in sums
             ],
@@ -281,7 +293,7 @@ def _union(
         note = "not of the same hospitals as the federation"
     if note:
         return dict.fromkeys(measures.MEASURES, not_estimable(note))
-    return measures.all_measures(total, seed=seed, floor=floor.cell, noise=noise * math.sqrt(len(each)))
+    return measures.all_measures(total, seed=seed, floor=floor.cell, noise=noise)
 
 
 def _survival(
@@ -784,9 +796,9 @@ def _notes_on_times(study: Study) -> list[str]:
     ]
 
 
-def _noise(study: Study, who: str) -> float:
-    """What each hospital put on each cell of its histogram; a simulation's comparisons have none."""
-    return study.score_noise if who == "federated" else 0.0
+def _noise(study: Study, who: str, hospitals: int) -> float:
+    """What is on each cell of the histogram of so many hospitals; a simulation's comparisons have none."""
+    return study.score_noise(hospitals) if who == "federated" else 0.0
 
 
 def _sum(vectors: Iterable[Mapping[str, Any]]) -> NDArray[np.float64]:

@@ -150,6 +150,11 @@ class PolicyGrid(Grid):
         """The hospital a reply stands for."""
         return self.name_of(reply.metadata.src_node_id)
 
+    @property
+    def noise(self) -> float:
+        """The standard deviation of the noise in each number of the last sum; 0 where hospitals share none."""
+        return 0.0
+
     def hospitals_of(self, reply: Message) -> tuple[str, ...]:
         """The hospitals whose patients a reply is of."""
         return self._stands.get(reply.metadata.message_id, (self.site_of(reply),))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from fedhealth.core.errors import SettingError
+from fedhealth.core.lattice import Sharing
 from fedhealth.core.settings import settings
 from fedhealth.core.update import SealedUpdate
 from fedhealth.secagg.content.averages import Averages
@@ -93,10 +94,9 @@ class Masked:
         """Always."""
         return True
 
-    @property
-    def shares(self) -> int:
-        """How many hospitals of a sum keep to themselves, at least, what they added to it."""
-        return self.min_cohort - self.colluders
+    def sharing(self, sites: int) -> Sharing:
+        """Among whom noise is shared in a study of so many hospitals."""
+        return Sharing(sites, self.min_cohort, self.colluders)
 
     def check(self, sites: int) -> None:
         """Refuse a study that can't be masked.

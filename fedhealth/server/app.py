@@ -197,14 +197,14 @@ def _privacy(plan: Plan, statistics: Statistics) -> str:
     statement = plan.mechanism.statement()
     mechanism, rounds = plan.mechanism, plan.study.rounds
     if isinstance(mechanism, Distributed) and isinstance(plan.sealing, Masked) and mechanism.is_private:
-        course, shares, least = mechanism.course(rounds=rounds), plan.sealing.shares, plan.sealing.min_cohort
+        course, sharing = mechanism.course(rounds=rounds), plan.sealing.sharing(len(plan.study.roster))
         n = plan.sealing.colluders
         helped = f" with up to {n} hospital{'s' * (n > 1)} on its side" if n else ""
         return (
             f"{statement} Over the study as planned, against the coordinator{helped}: {mechanism.planned(course, rounds)}. "
             "Worked out alike, of the same patient and at the same δ: against the coordinator alone, and all who see what it "
-            f"makes public, {mechanism.alone(course, rounds, min_cohort=least, shares=shares).bound}; against whoever opens a "
-            f"hospital's masks, with its own share of the noise alone, {mechanism.opened(course, rounds, shares=shares).bound}."
+            f"makes public, {mechanism.alone(course, rounds, sharing=sharing).bound}; against whoever opens a "
+            f"hospital's masks, with what stays of its own share of the noise alone, {mechanism.opened(course, rounds, sharing=sharing).bound}."
         )
     if not isinstance(mechanism, PatientLevel | Central) or not mechanism.is_private:
         return statement

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from fedhealth.runtime.policy import PolicyGrid
 
 
-def counted(study: Study, grid: PolicyGrid) -> tuple[NDArray[np.float64], int]:
-    """The noisy counts of all hospitals together, [layout.size], and how many hospitals are in them.
+def counted(study: Study, grid: PolicyGrid) -> tuple[NDArray[np.float64], int, float]:
+    """The noisy counts of all hospitals together, [layout.size]; how many hospitals are in them; and the deviation of their noise.
 
     Raises:
         QuorumError: too few answer.
     """
     found, whose = asked(study, grid)
     # Hospitals send them over how far a patient moves them.
-    return found[ALL] * MarginLayout.of(study).sensitivity, len(whose)
+    unit = MarginLayout.of(study).sensitivity
+    return found[ALL] * unit, len(whose), grid.noise * unit
 
 
 def asked(study: Study, grid: PolicyGrid) -> tuple[dict[str, NDArray[np.float64]], frozenset[str]]:

@@ -89,8 +89,9 @@ def check_lattices(study: Study, mechanism: Mechanism, model: Model, sealing: Se
         return
     network = model.network(Preprocessor.from_spec(study.features).width)
     parameters = sum(weight.numel() for weight in network.parameters())
+    sharing = sealing.sharing(len(study.roster))
     for what, size in (("train", parameters), ("query.shape", len(PARTS)), ("evaluate", 2 * mechanism.score_bins)):
-        mechanism.lattice(what, size, rounds=study.rounds, shares=sealing.shares)
+        mechanism.lattice(what, size, rounds=study.rounds, sharing=sharing)
 
 
 def _check_shared(method: Method, strategy: str, *, is_masked: bool) -> None:

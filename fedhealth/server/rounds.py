@@ -6,7 +6,6 @@ early or stop at all when too few hospitals answer; so the loop stands here.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -295,7 +294,7 @@ def _row(
     # A private hospital tells no loss.
     is_told = all("loss" in loss for loss in losses)
     train_loss = sum(loss["loss"] * loss[COUNT] for loss in losses) / patients if is_told else None
-    noise = study.score_noise * math.sqrt(scorers)
+    noise = study.score_noise(scorers)
     auroc, log_loss = measures.auroc(sums, noise=noise), measures.log_loss(sums)
     return {
         "round": number,

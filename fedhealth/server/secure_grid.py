@@ -23,9 +23,11 @@ from fedhealth.core.parts import build
 from fedhealth.core.update import ALL
 from fedhealth.evaluation.spans import spans_of
 from fedhealth.privacy.distributed import lattices
+from fedhealth.privacy.noise_share import noise_in, spare_noise
 from fedhealth.runtime import flower
 from fedhealth.runtime.codec import ARRAYS, read_request, write_average, write_request
 from fedhealth.runtime.policy import PolicyGrid
+from fedhealth.secagg.content.noised import Noised
 from fedhealth.secagg.masked import MESSAGE
 from fedhealth.secagg.protocol.codec import decode
 from fedhealth.secagg.protocol.keys import SEED_BYTES
@@ -83,12 +85,18 @@ class SecureGrid(PolicyGrid):
         self._nodes = {name: node for node, name in self._names.items()}
         self._session: ServerSession | None = None
         self._counted: tuple[str, ...] = ()
+        self._noise = 0.0
         self._least = 0
 
     @property
     def is_masked(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of the noise in each number of the last sum; 0 where hospitals share none."""
+        return self._noise
 
     def name_of(self, node: int) -> str:
         """The hospital at a node, or all of them."""
@@ -138,11 +146,12 @@ class SecureGrid(PolicyGrid):
         mechanism = build(asked.study.privacy, where="privacy", room="fedhealth.privacy")
         content, terms = asked.masked.asked(
             request, asked.study, asked.digest, method=method, spans=spans_of,
-            lattice=lattices(mechanism, rounds=asked.study.rounds, shares=asked.masked.shares),
+            lattice=lattices(mechanism, rounds=asked.study.rounds, sharing=asked.masked.sharing(len(asked.study.roster))),
         )  # fmt: skip
-        session = ServerSession(terms, seed=os.urandom(SEED_BYTES), threads=os.cpu_count() or 1)
+        spare_from = content.lattice.spare_from if isinstance(content, Noised) else ()
+        session = ServerSession(terms, seed=os.urandom(SEED_BYTES), threads=os.cpu_count() or 1, spare_from=spare_from)
         self._session = session
-        self._counted, self._least = (), terms.min_cohort
+        self._counted, self._least, self._noise = (), terms.min_cohort, 0.0
         try:
             self._exchange(pending, timeout)
             cohort = session.cohort()
@@ -164,6 +173,10 @@ class SecureGrid(PolicyGrid):
             ) from refused
         finally:
             self._session, self._least = None, 0
+        if isinstance(content, Noised):
+            told = session.spare
+            words[1:] -= spare_noise(content.lattice, told, len(words) - 1).view(words.dtype)
+            self._noise = noise_in(content.lattice, len(counted), told=len(told), spare=len(told[0]))
         update = content.read(decode(terms.layout, words, len(counted)))
         self._since[-1] = replace(self._since[-1], took_s=self._since[-1].took_s + time.monotonic() - started)
         self._counted = counted

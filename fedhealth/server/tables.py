@@ -133,8 +133,9 @@ def ask(study: Study, grid: PolicyGrid, *, least: int) -> Tables:
     failed = tuple(sorted({str(failure) for exchange in grid.exchanges() for failure in exchange.failed}))
     noise = 0.0
     if isinstance(mechanism, PatientLevel):
-        shares = sealing.shares if isinstance(sealing, Masked) else 1
-        noise = layout.reach * mechanism.statistics_noise * math.sqrt(len(whose) / shares)
+        # Without masks each hospital's is the whole.
+        each = mechanism.statistics_noise * math.sqrt(len(whose))
+        noise = layout.reach * (grid.noise if isinstance(sealing, Masked) else each)
     total = np.sum([found[site] for site in sorted(found)], axis=0)
     return Tables(layout, layout.read(total), len(whose), least, noise, failed)
 

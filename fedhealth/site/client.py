@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,8 @@ from fedhealth.evaluation.spans import spans_of
 from fedhealth.governance.approval import OneStudy
 from fedhealth.privacy.distributed import SharesNoise, lattices
 from fedhealth.privacy.dp_sgd import DpSgd
-from fedhealth.privacy.noise import wide
+from fedhealth.privacy.noise_share import NoiseShare
+from fedhealth.secagg.content.noised import Noised
 from fedhealth.secagg.plain import Plain
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.site.answers import Answers
@@ -185,10 +186,12 @@ class Client:
         mechanism = self.mechanism
         content, terms = masked.asked(
             request, self.study, self.digest, method=method, spans=spans_of,
-            lattice=lattices(mechanism, rounds=self.study.rounds, shares=masked.shares),
+            lattice=lattices(mechanism, rounds=self.study.rounds, sharing=masked.sharing(len(self.study.roster))),
         )  # fmt: skip
-        stream = f"{self.manifest.name} {request.round_} {request.purpose} share"
-        noise = partial(wide, source=mechanism.source(stream)) if isinstance(mechanism, SharesNoise) else None
+        noise = None
+        if isinstance(mechanism, SharesNoise) and isinstance(content, Noised):
+            source = mechanism.source(f"{self.manifest.name} {request.round_} {request.purpose} share")
+            noise = NoiseShare(content.lattice, source)
         return opened.begin(
             private, content, terms, self.manifest.name, floor=self.manifest.policy.min_cohort, noise=noise
         )

@@ -38,6 +38,7 @@ from fedhealth.core.errors import Refused
 from fedhealth.core.private_file import OWNER_ONLY, write_private
 from fedhealth.secagg.masked import MESSAGE
 from fedhealth.secagg.protocol.codec import encode, word_type
+from fedhealth.secagg.protocol.keys import SEED_BYTES
 from fedhealth.secagg.protocol.messages import Cohort, Inbox, Quorum, Survivors, unpack
 from fedhealth.secagg.protocol.refusals import refused
 from fedhealth.secagg.protocol.site import SiteSession
@@ -45,12 +46,11 @@ from fedhealth.secagg.protocol.site_state import Stage
 from fedhealth.site.step_count import StepCount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from fedhealth.core.update import PrivateUpdate, SealedUpdate
+    from fedhealth.privacy.noise_share import NoiseShare
     from fedhealth.runtime.codec import Request
     from fedhealth.secagg.content import Content
     from fedhealth.secagg.masked import Masked
@@ -96,7 +96,7 @@ class MaskedRound:
         site: str,
         *,
         floor: int,
-        noise: Callable[[int], NDArray[np.int64]] | None = None,
+        noise: NoiseShare | None = None,
     ) -> SealedUpdate:
         """The advert for an update, which itself stays.
 
@@ -106,12 +106,15 @@ class MaskedRound:
             terms: of the question, made by this hospital.
             site: its name.
             floor: the fewest hospitals it accepts in a sum.
-            noise: draws this hospital's share of the noise for so many words, where the update needs one.
+            noise: this hospital's share, where the update needs one.
 
         Raises:
             Refused: its noise is not what the vector has room for, the update does not fit the vector, or the terms not the hospital.
         """
-        session = SiteSession.start(terms, site, self.keys.identity, floor=floor, seed=os.urandom(32))
+        spare = noise.spare if noise is not None else ()
+        session = SiteSession.start(
+            terms, site, self.keys.identity, floor=floor, seed=os.urandom(SEED_BYTES), spare=spare
+        )
         weight, values = content.values(private.update)
         words = encode(terms.layout, weight, values, session.rounding_key)
         if not private.shares_noise == bool(terms.layout.noise_margin) == (noise is not None):
@@ -214,8 +217,8 @@ class MaskedRound:
         return session, np.frombuffer(plain[end:], dtype=word_type(session.terms.layout))
 
 
-def with_noise(words: Words, noise: Callable[[int], NDArray[np.int64]]) -> Words:
+def with_noise(words: Words, noise: NoiseShare) -> Words:
     """The words with a hospital's share of the noise on each but the first, which says that it is there and no more."""
     found = words.copy()
-    found[1:] += noise(len(words) - 1).astype("<i8").view(words.dtype)
+    found[1:] += noise.draw(len(words) - 1).astype("<i8").view(words.dtype)
     return found

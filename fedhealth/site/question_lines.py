@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from fedhealth.core.parts import build
@@ -13,6 +12,7 @@ from fedhealth.privacy.release import Release
 from fedhealth.secagg.masked import Masked
 
 if TYPE_CHECKING:
+    from fedhealth.core.lattice import Sharing
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.study import Study
     from fedhealth.evaluation.margins import Attribute
@@ -28,7 +28,7 @@ def question_lines(study: Study, manifest: SiteManifest) -> list[tuple[str, str]
     """
     mechanism = build(study.privacy, where="privacy", room="fedhealth.privacy")
     sealing = build(study.secagg, where="secagg", room="fedhealth.secagg")
-    shares = sealing.shares if isinstance(sealing, Masked) else 1
+    sharing = sealing.sharing(len(study.roster)) if isinstance(sealing, Masked) else None
     if study.tabulation.tables:
         layout = TableLayout.of(study)
         lines = [(" by ".join(axis.column for axis in table.axes), _cells(table)) for table in layout.tables]
@@ -40,7 +40,7 @@ def question_lines(study: Study, manifest: SiteManifest) -> list[tuple[str, str]
         noise = mechanism.noise_multiplier * margins.sensitivity
     else:
         return []
-    return [*lines, ("on each count", _on_a_count(noise, shares, manifest)), ("floors here", _floors(manifest))]
+    return [*lines, ("on each count", _on_a_count(noise, sharing, manifest)), ("floors here", _floors(manifest))]
 
 
 def _cells(table: OneTable) -> str:
@@ -55,14 +55,14 @@ def _values(attribute: Attribute) -> str:
     return f"{cut}; without a value" if attribute.has_missing else cut
 
 
-def _on_a_count(noise: float, shares: int, manifest: SiteManifest) -> str:
+def _on_a_count(noise: float, sharing: Sharing | None, manifest: SiteManifest) -> str:
     if not noise:
         return f"no noise; a row with a count below {manifest.policy.min_cell} is withheld whole, and what would give it away"
-    own = f"noise of {noise / math.sqrt(shares):.3g} patients from this hospital (standard deviation)"
+    if sharing is None:
+        return f"noise of {noise:.3g} patients from this hospital (standard deviation); nothing is withheld"
     return (
-        f"{own}, of which the sum holds {noise:.3g} at least; nothing is withheld"
-        if shares > 1
-        else f"{own}; nothing is withheld"
+        f"noise of {noise * sharing.share(sharing.sites):.3g} patients from this hospital at least (standard deviation), of which the "
+        f"sum holds {noise:.3g} at least; nothing is withheld"
     )
 
 

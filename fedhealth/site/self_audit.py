@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
+from fedhealth.core.lattice import Sharing
 from fedhealth.core.privacy_event import PoissonSampledGaussian
 from fedhealth.core.training import LocalTraining
 from fedhealth.core.update import Update
 from fedhealth.privacy import accountant, audit
-from fedhealth.privacy.noise import NoiseSource, wide
+from fedhealth.privacy.noise import NoiseSource
+from fedhealth.privacy.noise_share import NoiseShare, spare_noise
 from fedhealth.privacy.sampling import drawn
 from fedhealth.secagg.content.noised import Noised
 from fedhealth.secagg.protocol.codec import decode, encode
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from fedhealth.privacy.noise import Words
     from fedhealth.privacy.patient_level import Course, PatientLevel
     from fedhealth.secagg.protocol.codec import Words as Ring
+    from fedhealth.secagg.protocol.layout import Layout
 
 #: Patients made up to be told apart, each in or out by a coin; a weight of the model for each.
 CANARIES = 1000
@@ -103,43 +105,49 @@ def audited(
 
 @dataclass(slots=True)
 class MaskedHospitals(PrivateEngine):
-    """The fewest honest hospitals of a masked study as one engine, to be attacked like one.
+    """The honest hospitals of a masked study as one engine, to be attacked like one.
 
     Patients are dealt out; each hospital adds up its own, rounds and adds its share of the noise as in a masked
-    round; the ring adds up the hospitals. Masks are left out, since they cancel to the last bit.
+    round; the ring adds up the hospitals, and they take off what noise is spare. All stay, as they nearly always
+    do; then the least of a share is left. Masks are left out, since they cancel to the last bit.
 
     Attributes:
         rounds: of the study.
-        shares: how many hospitals.
+        sharing: among whom its noise is shared.
     """
 
     rounds: int = 1
-    shares: int = 2
+    sharing: Sharing = field(default_factory=lambda: Sharing(3, 3, 1))
 
     def _noisy_mean(
         self, exact: ExactNetwork, names: list[str], weights: list[torch.nn.Parameter], rows: Rows, coins: Words
     ) -> list[torch.Tensor]:
         """The gradient of a step, array by array."""
         taken, sizes = drawn(rows.patients, self.course.rate, coins), [weight.numel() for weight in weights]
-        content = Noised({"gradient": (sum(sizes),)}, self._lattice(sum(sizes)))
-        sums = [self.clipped_sum(exact, names, rows, taken[taken % self.shares == k])[0] for k in range(self.shares)]
-        words = [self._words(content, total.numpy()) for total in sums]
+        lattice, honest = self._lattice(sum(sizes)), self.sharing.honest(self.sharing.sites)
+        content = Noised({"gradient": (sum(sizes),)}, lattice)
+        sums = [self.clipped_sum(exact, names, rows, taken[taken % honest == k])[0] for k in range(honest)]
+        shares = [NoiseShare(lattice, self.source) for _ in sums]
+        layout = content.layout(honest)
+        words = [
+            with_noise(_words(content, layout, total.numpy()), share) for total, share in zip(sums, shares, strict=True)
+        ]
         ring: Ring = np.sum(words, axis=0, dtype=words[0].dtype)
-        found = np.asarray(
-            content.read(decode(content.layout(self.shares), ring, self.shares)).arrays["gradient"], dtype=np.float64
-        )
+        told = [[key for _, key in share.spare] for share in shares]
+        ring[1:] -= spare_noise(lattice, told, len(ring) - 1).view(ring.dtype)
+        found = np.asarray(content.read(decode(layout, ring, honest)).arrays["gradient"], dtype=np.float64)
         parts = torch.split(torch.from_numpy(found / (self.course.rate * self.size)), sizes)
         return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
     def _lattice(self, size: int) -> Lattice:
         mechanism = cast("Distributed", self.mechanism)
-        return mechanism.lattice("train", size, rounds=self.rounds, shares=self.shares)
+        return mechanism.lattice("train", size, rounds=self.rounds, sharing=self.sharing)
 
-    def _words(self, content: Noised, total: NDArray[np.float64]) -> Ring:
-        """One hospital's words, unmasked."""
-        layout = content.layout(self.shares)
-        weight, values = content.values(Update(1, {"gradient": total}))
-        return with_noise(encode(layout, weight, values, os.urandom(32)), partial(wide, source=self.source))
+
+def _words(content: Noised, layout: Layout, total: NDArray[np.float64]) -> Ring:
+    """One hospital's words, unmasked and without noise."""
+    weight, values = content.values(Update(1, {"gradient": total}))
+    return encode(layout, weight, values, os.urandom(32))
 
 
 def _moved(engine: PrivateEngine, x: NDArray[np.float64], steps: int) -> NDArray[np.float64]:

@@ -9,11 +9,13 @@ import pytest
 from scipy import stats
 
 from fedhealth.core.errors import Refused, SettingError
+from fedhealth.core.lattice import Sharing
 from fedhealth.core.privacy_event import Gaussian, Unbounded
 from fedhealth.core.update import Update
 from fedhealth.privacy import accountant
 from fedhealth.privacy.distributed import lattices
-from fedhealth.privacy.noise import WIDE_SIGMA, NoiseSource, wide
+from fedhealth.privacy.noise import WIDE_SIGMA, NoiseSource
+from fedhealth.privacy.noise_share import NoiseShare
 from fedhealth.privacy.release import Release
 from fedhealth.secagg.content.noised import Noised
 from fedhealth.secagg.plain import Plain as Unmasked
@@ -39,17 +41,18 @@ def test_the_noise_is_the_least_with_which_a_gaussian_keeps_epsilon(epsilon):
 
 @pytest.mark.parametrize(("shares", "hospitals"), [(2, 3), (11, 12)])
 def test_the_sum_has_the_noise_of_its_hospitals_shares_and_covers_what_rounding_adds(shares, hospitals):
+    sharing = Sharing(hospitals, hospitals, hospitals - shares)
     made, d = Release(epsilon=3), 20_000
-    content = Noised({"sum": (d,)}, lattices(made, rounds=1, shares=shares)(ASKED, d))
+    content = Noised({"sum": (d,)}, lattices(made, rounds=1, sharing=sharing)(ASKED, d))
     layout, source = content.layout(hospitals), NoiseSource(insecure_seed=1)
     words = []
     for k in range(hospitals):
         weight, values = content.values(Update(1, {"sum": np.zeros(d)}))
-        words.append(with_noise(encode(layout, weight, values, bytes([k]) * 32), lambda n: wide(n, source)))
+        words.append(with_noise(encode(layout, weight, values, bytes([k]) * 32), NoiseShare(content.lattice, source)))
     found = content.read(decode(layout, np.sum(words, axis=0, dtype=words[0].dtype), hospitals)).arrays["sum"]
     expected = made.noise_multiplier * math.sqrt(hospitals / shares)
     assert found.std() == pytest.approx(expected, rel=0.02)
-    levels = made.lattice(ASKED, d, rounds=1, shares=shares).levels
+    levels = content.lattice.levels
     assert made.noise_multiplier * (levels + math.sqrt(d)) <= WIDE_SIGMA * math.sqrt(shares)
 
 
@@ -57,7 +60,7 @@ def test_where_masks_are_opened_a_hospitals_share_of_the_noise_is_left():
     made = Release(epsilon=3)
     # Four shares add up to the variance, so one has half the deviation.
     own = accountant.epsilon([Gaussian(noise_multiplier=made.noise_multiplier / 2)], made.delta)
-    assert made.opened(shares=4).epsilon == own
+    assert made.opened(sharing=Sharing(5, 3, 1)).epsilon == own
 
 
 def test_a_release_is_let_out_once_and_only_under_masks():
@@ -77,7 +80,7 @@ def test_whatever_else_is_asked_is_refused(what):
         lambda: made.event(what),
         lambda: made.planned_times(what, 3),
         lambda: made.privatise(Update(1, {}), what=what),
-        lambda: made.lattice(what, 10, rounds=1, shares=2),
+        lambda: made.lattice(what, 10, rounds=1, sharing=Sharing(3, 3, 1)),
     ]
     for ask in asks:
         with pytest.raises(Refused, match="nothing else") as refused:

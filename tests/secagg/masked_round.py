@@ -42,8 +42,10 @@ def seed_of(name: str, seed: int = 0) -> bytes:
     return random.Random(f"{seed} {name}").randbytes(32)
 
 
-def session(terms: Terms, name: str, *, seed: int = 0, floor: int = 3) -> SiteSession:
-    return SiteSession.start(terms, name, identity_of(name), floor=floor, seed=seed_of(name, seed))
+def session(
+    terms: Terms, name: str, *, seed: int = 0, floor: int = 3, spare: tuple[tuple[int, bytes], ...] = ()
+) -> SiteSession:
+    return SiteSession.start(terms, name, identity_of(name), floor=floor, seed=seed_of(name, seed), spare=spare)
 
 
 def words_of(terms: Terms, name: str) -> np.ndarray:
@@ -93,10 +95,20 @@ class MaskedRound:
     `refusals` has the code with which a site left, `transcript` every message of a site.
     """
 
-    def __init__(self, terms: Terms, *, seed: int = 0, threads: int = 1) -> None:
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        seed: int = 0,
+        threads: int = 1,
+        spare: Mapping[str, tuple[tuple[int, bytes], ...]] | None = None,
+    ) -> None:
         self.terms, self.threads = terms, threads
-        self.server = ServerSession(terms, seed=seed_of("coordinator", seed), threads=threads)
-        self.sites = {name: session(terms, name, seed=seed) for name in terms.names}
+        first = next(iter((spare or {"": ()}).values()))
+        self.server = ServerSession(
+            terms, seed=seed_of("coordinator", seed), threads=threads, spare_from=tuple(least for least, _ in first)
+        )
+        self.sites = {name: session(terms, name, seed=seed, spare=(spare or {}).get(name, ())) for name in terms.names}
         self.asked: dict[str, tuple] = dict.fromkeys(terms.names, ())
         self.total: np.ndarray | None = None
         self.refusals: dict[str, str] = {}

@@ -169,7 +169,7 @@ class Reference:
                 for which, owners in ((0, survivors), (1, sorted(lost_before_mask))):
                     shares = [struct.pack(">H", owner) + self.share(owner, site, which) for owner in owners]
                     message += struct.pack(">H", len(owners)) + b"".join(shares)
-                messages.append(message)
+                messages.append(message + bytes(1))  # no keys of noise
         columns = zip(*(self.words[site] for site in survivors), strict=True)
         return messages, [sum(column) % 2**self.bits for column in columns]
 

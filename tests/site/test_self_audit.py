@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from fedhealth.core.lattice import Sharing
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network
 from fedhealth.privacy.distributed import Distributed
@@ -111,7 +112,7 @@ def shared(engine=MaskedHospitals, *, noise_multiplier=1.0, **how):
     """The tests that alarm on hospitals which share the noise."""
     course = replace(COURSE, steps=1, noise_multiplier=noise_multiplier)
     mechanism = Distributed(epsilon=None, noise_multiplier=noise_multiplier, max_grad_norm=0.7, sampling_rate=0.2)
-    made = partial(engine, rounds=100, shares=4)
+    made = partial(engine, rounds=100, sharing=Sharing(5, 3, 1))
     found = audited(mechanism, course, NETWORK, 5, rounds=100, engine=made, **how)
     return {one.test for one in found if one.is_alarm}
 
@@ -136,6 +137,16 @@ class SharesBySites(MaskedHospitals):
     def _lattice(self, size):
         lattice = MaskedHospitals._lattice(self, size)
         return replace(lattice, levels=lattice.levels * 2)
+
+
+@dataclass(slots=True)
+class TooMuchTaken(MaskedHospitals):
+    """What always stays is too little: as where parts of a share were for more hospitals than are honest."""
+
+    def _lattice(self, size):
+        lattice = MaskedHospitals._lattice(self, size)
+        first, *spare = lattice.parts
+        return replace(lattice, parts=(replace(first, stretch=round(first.stretch * (4 / 5) ** 0.5)), *spare))
 
 
 @dataclass(slots=True)
@@ -174,6 +185,7 @@ class SharesByRecord(MaskedHospitals):
     [
         (OneIsSilent, "noise scale"),
         (SharesBySites, "noise scale"),
+        (TooMuchTaken, "noise scale"),
         (NoShares, "Gaussian canaries"),
         (SharesAlike, "repeated noise"),
         (UnclippedShares, "sensitivity"),

@@ -242,23 +242,33 @@ class Quorum:
 
 @dataclass(frozen=True, slots=True)
 class Reveal:
-    """The shares a site holds: of survivors' own masks, and of lost sites' mask keys; never both of one site."""
+    """What opens the sum.
+
+    Attributes:
+        site: its own place.
+        own_masks: by owner, the shares it holds of survivors' own masks.
+        mask_keys: by owner, the shares it holds of lost sites' mask keys; never both of one site.
+        spare: the keys of that noise in its words which so many survivors don't need, in the order of the parts.
+    """
 
     site: int
     own_masks: Mapping[int, bytes]
     mask_keys: Mapping[int, bytes]
+    spare: tuple[bytes, ...] = ()
 
     def pack(self) -> bytes:
         """The message as bytes."""
-        return MAGIC + b"I" + number(self.site, 2) + _packed(self.own_masks) + _packed(self.mask_keys)
+        shares = _packed(self.own_masks) + _packed(self.mask_keys)
+        return MAGIC + b"I" + number(self.site, 2) + shares + number(len(self.spare), 1) + b"".join(self.spare)
 
     @classmethod
     def unpack(cls, data: bytes) -> Reveal:
         """The message in these bytes."""
         reader = Reader(data, MAGIC + b"I")
-        reveal = cls(reader.number(2), _read(reader, SHARE_BYTES), _read(reader, SHARE_BYTES))
+        site, own_masks, mask_keys = reader.number(2), _read(reader, SHARE_BYTES), _read(reader, SHARE_BYTES)
+        spare = tuple(reader.take(KEY_BYTES) for _ in range(reader.number(1)))
         reader.end()
-        return reveal
+        return cls(site, own_masks, mask_keys, spare)
 
 
 FromSite = Advert | Shares | Masked | Confirm | Reveal

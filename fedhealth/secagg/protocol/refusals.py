@@ -54,7 +54,10 @@ RULES: dict[str, tuple[str, str]] = {
     "vector_not_authentic": ("a vector must come as its site sent it", _SITE),
     "another_view": ("a site must share and mask for the sites that the others were told", _SITE),
     "foreign_confirm": ("a confirmation must be of a survivor", _ASK),
-    "reveal_mismatch": ("a site must reveal for each site it holds shares of the one kind that is due", _SITE),
+    "reveal_mismatch": (
+        "a site must reveal for each site it holds shares of the one kind that is due, and all keys of spare noise",
+        _SITE,
+    ),
     "bad_share": (
         "revealed shares must give what their owner committed to",
         "The round is over; that site shared falsely, or sites that revealed its shares did: ask all for their logs.",

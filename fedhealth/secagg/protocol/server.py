@@ -79,12 +79,13 @@ class ServerSession:
         terms: of the round.
         seed: 32 secret random bytes, as of `os.urandom`, for this session alone.
         threads: pieces of the sum unmasked at once.
+        spare_from: of each part of the noise that may be taken off, from how many survivors on.
 
     Raises:
         Refused: `min_cohort_unsafe`; no site would take part.
     """
 
-    def __init__(self, terms: Terms, *, seed: bytes, threads: int = 1) -> None:
+    def __init__(self, terms: Terms, *, seed: bytes, threads: int = 1, spare_from: tuple[int, ...] = ()) -> None:
         if len(seed) != SEED_BYTES:
             raise ValueError("a seed is 32 bytes")
         check_floor(terms, 0)
@@ -92,6 +93,7 @@ class ServerSession:
         self._terms = terms
         self._key = X25519PrivateKey.from_private_bytes(derive(seed, b"coordinator"))
         self._threads = threads
+        self._spare_from = spare_from
         self._names = terms.names
         self._signed = terms.digest()
         self._awaited: set[int] = set(range(len(terms.roster)))
@@ -102,6 +104,7 @@ class ServerSession:
         self._survivors: tuple[int, ...] = ()
         self._content = (b"", b"")
         self._sum: Words = np.zeros(0, dtype=word_type(terms.layout))
+        self._spare: tuple[tuple[bytes, ...], ...] = ()
 
     @property
     def awaited(self) -> frozenset[str]:
@@ -226,8 +229,14 @@ class ServerSession:
                 pair = pair_mask(key, now.adverts[site].mask_key, self._agreed, (site, lost))
                 (minus if site < lost else plus).append(pair)
         add_streams(self._sum, plus, minus, threads=self._threads)
+        self._spare = tuple(reveal.spare for reveal in reveals.values())
         self.phase = Phase.DONE
         return self._sum
+
+    @property
+    def spare(self) -> tuple[tuple[bytes, ...], ...]:
+        """Of each survivor that revealed, the keys of the noise to take off the total; of each as many."""
+        return self._spare
 
     def _check_advert(self, advert: Advert) -> None:
         check_advert(self._terms, self._names, self._signed, advert)
@@ -250,7 +259,8 @@ class ServerSession:
     def _check_reveal(self, reveal: Reveal) -> None:
         held = self._now().graph.holders(reveal.site) & set(self._shared)
         alive = held & set(self._survivors)
-        if set(reveal.own_masks) != alive or set(reveal.mask_keys) != held - alive:
+        spare = sum(least <= len(self._survivors) for least in self._spare_from)
+        if set(reveal.own_masks) != alive or set(reveal.mask_keys) != held - alive or len(reveal.spare) != spare:
             raise refused("reveal_mismatch", f"others from place {reveal.site}")
 
     def _now(self) -> Round:

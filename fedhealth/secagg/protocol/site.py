@@ -63,7 +63,16 @@ class SiteSession:
         self._round: Round | None = None
 
     @classmethod
-    def start(cls, terms: Terms, site: str, identity: Ed25519PrivateKey, *, floor: int, seed: bytes) -> SiteSession:
+    def start(
+        cls,
+        terms: Terms,
+        site: str,
+        identity: Ed25519PrivateKey,
+        *,
+        floor: int,
+        seed: bytes,
+        spare: tuple[tuple[int, bytes], ...] = (),
+    ) -> SiteSession:
         """A site that has done nothing yet.
 
         Args:
@@ -72,16 +81,18 @@ class SiteSession:
             identity: its long-lived key.
             floor: the least cohort that the site accepts.
             seed: 32 secret random bytes, as of `os.urandom`, for this session alone.
+            spare: of noise in this site's words that is more than a larger sum needs: from how many
+                survivors on, and the key it was drawn from, which is told with the reveal then and never before.
 
         Raises:
             Refused: `not_on_roster`, `min_cohort_unsafe` or `min_cohort_below_floor`.
         """
-        if len(seed) != SEED_BYTES:
-            raise ValueError("a seed is 32 bytes")
+        if len(seed) != SEED_BYTES or any(len(key) != SEED_BYTES for _, key in spare):
+            raise ValueError("a seed and a key of noise are 32 bytes")
         check_floor(terms, floor)
         if site not in terms.roster:
             raise refused("not_on_roster", "no such name")
-        return cls(SiteState(terms, terms.names.index(site), seed=seed), identity)
+        return cls(SiteState(terms, terms.names.index(site), seed=seed, spare=spare), identity)
 
     @classmethod
     def load(cls, dumped: bytes, identity: Ed25519PrivateKey, *, at_least: Stage) -> SiteSession:
@@ -228,7 +239,7 @@ class SiteSession:
         return Confirm(state.place, sign(self._identity, b"confirm", signed))
 
     def reveal(self, quorum: Quorum) -> Reveal:
-        """Hand out shares of survivors' own masks and of lost sites' keys, and forget them all.
+        """Hand out shares of survivors' own masks, of lost sites' keys, and what keys of noise are spare; forget them all.
 
         Raises:
             Refused: too few survivors signed the set this site signed, or one of the
@@ -244,8 +255,10 @@ class SiteSession:
             raise refused("too_few_confirms", f"{len(quorum.confirms)} of {now.quorum()}")
         own_masks = {site: both[:SHARE_BYTES] for site, both in state.held.items() if site in state.survivors}
         mask_keys = {site: both[SHARE_BYTES:] for site, both in state.held.items() if site not in state.survivors}
+        # By the survivors that a quorum signed: nobody can be told of more, and so tell of more noise.
+        spare = tuple(key for least, key in state.spare if len(survivors) >= least)
         self._state = SiteState(state.terms, state.place, Stage.DONE, survivors=state.survivors)
-        return Reveal(state.place, own_masks, mask_keys)
+        return Reveal(state.place, own_masks, mask_keys, spare)
 
     def _begin(self, target: Stage) -> SiteState:
         """The state before a step; until the step succeeds, the session is dead and knows nothing."""

@@ -44,6 +44,7 @@ class SiteState:
         held: by owner, its two shares: of its own mask and of its mask key.
         shared: the sites under whose masks the vector lies.
         survivors: the sites this one confirmed.
+        spare: from how many survivors on, and the key of noise that is too much then.
     """
 
     terms: Terms
@@ -54,6 +55,7 @@ class SiteState:
     held: Mapping[int, bytes] = field(default_factory=dict)
     shared: tuple[int, ...] = ()
     survivors: tuple[int, ...] = ()
+    spare: tuple[tuple[int, bytes], ...] = ()
 
     def pack(self) -> bytes:
         """The state as bytes, secrets among them."""
@@ -67,6 +69,8 @@ class SiteState:
             *(number(owner, 2) + self.held[owner] for owner in sorted(self.held)),
             places(self.shared),
             places(self.survivors),
+            number(len(self.spare), 1),
+            *(number(least, 2) + key for least, key in self.spare),
         )
         return HEAD + b"".join(parts)
 
@@ -85,7 +89,8 @@ def unpack_state(data: bytes) -> SiteState:
     cohort = Cohort.unpack(reader.sized())
     held = {reader.number(2): reader.take(2 * SHARE_BYTES) for _ in range(reader.number(2))}
     shared, survivors = reader.places(), reader.places()
+    spare = tuple((reader.number(2), reader.take(SEED_BYTES)) for _ in range(reader.number(1)))
     reader.end()
     if stage > Stage.DEAD or place >= len(terms.roster) or len(seed) not in (0, SEED_BYTES):
         raise malformed("a state that no site is in")
-    return SiteState(terms, place, Stage(stage), seed, cohort, held, shared, survivors)
+    return SiteState(terms, place, Stage(stage), seed, cohort, held, shared, survivors, spare)
