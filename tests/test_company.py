@@ -48,14 +48,15 @@ def test_two_processes_give_the_bytes_of_one_together_and_apart(smoke, tmp_path,
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "feddyn", "fedadam", "ditto", "finetune"])
-def test_a_batched_study_is_the_plain_one(smoke, tmp_path, strategy):
+def test_a_batched_study_and_a_native_one_are_the_plain_one(smoke, tmp_path, strategy):
     words = ("model=mlp", "model.hidden=[8]", f"strategy={strategy}", "rounds=2")
-    plain, batched = (
-        finished(smoke(*words, f"engine={e}", f"run.folder={tmp_path / e}")) for e in ("plain", "batched")
+    plain, *others = (
+        finished(smoke(*words, f"engine={e}", f"run.folder={tmp_path / e}")) for e in ("plain", "batched", "native")
     )
-    for name, array in model(plain).items():
-        np.testing.assert_allclose(model(batched)[name], array, atol=2e-5)
-    assert rows(batched)[-1]["train_loss"] == pytest.approx(rows(plain)[-1]["train_loss"], abs=1e-5)
+    for other in others:
+        for name, array in model(plain).items():
+            np.testing.assert_allclose(model(other)[name], array, atol=2e-5)
+        assert rows(other)[-1]["train_loss"] == pytest.approx(rows(plain)[-1]["train_loss"], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ NO_PARTS = {
     "ledger",
     "ledger_head",
     "noise",
+    "noise_share",
     "patient_level",
     "over_intervals",
     "row_of_steps",

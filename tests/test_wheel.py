@@ -1,4 +1,4 @@
-"""What `pip install .` installs works away from the checkout: configs and built-in hospitals are in the wheel."""
+"""What `pip install .` installs works away from the checkout: configs, hospitals and the C kernel are in the wheel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_an_installed_wheel_runs_the_smoke_study_from_anywhere(tmp_path):
     # -I leaves the checkout out of the path; the wheel's own folder goes in by hand.
     run = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(place)!r}); {code}"]
     done = subprocess.run(
-        [*run, "simulate", "experiment=smoke"],
+        [*run, "simulate", "experiment=smoke", "engine=native"],
         cwd=away,
         capture_output=True,
         text=True,

@@ -108,7 +108,7 @@ def by_torch(data: Data, rounds: int):
         yield {name: array.numpy() for name, array in model.items()}
 
 
-def by_engine(data: Data, rounds: int, *, processes: int = 1, plain: bool = False):
+def by_engine(data: Data, rounds: int, *, processes: int = 1, plain: bool = False, native: bool = False):
     """FedHealth's own grid, strategy and engine, with a crew that has these patients in place of hospitals' clients."""
     import logging
 
@@ -126,6 +126,7 @@ def by_engine(data: Data, rounds: int, *, processes: int = 1, plain: bool = Fals
     from fedhealth.runtime.policy import Patience, PolicyGrid
     from fedhealth.secagg.plain import Plain as NoMasks
     from fedhealth.site.engines.batched import Batched
+    from fedhealth.site.engines.native import Native
     from fedhealth.site.engines.plain import Plain
     from fedhealth.site.kernels.fit import FitJob
     from fedhealth.strategies.method import Fitted
@@ -133,7 +134,11 @@ def by_engine(data: Data, rounds: int, *, processes: int = 1, plain: bool = Fals
     logging.getLogger("flwr").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     flower.begin_run(1)
-    net, training, engine = network(), LocalTraining(learning_rate=RATE, batch_size=BATCH), Batched()
+    net, training, engine = (
+        network(),
+        LocalTraining(learning_rate=RATE, batch_size=BATCH),
+        Native() if native else Batched(),
+    )
 
     def one_by_one(jobs):
         for job in jobs:

@@ -114,7 +114,7 @@ class Batched:
         if y is not None and y.ndim > 1:
             reason = "a partial likelihood compares patients, and has no mini-batch"
         if reason:
-            _say_once("the network is trained one hospital after the other: " + reason, log.info)
+            say_once("the network is trained one hospital after the other: " + reason, log.info)
         return not reason and (y is None or len(y) > 0)
 
     def _fit_alone(self, job: FitJob) -> Fitted:
@@ -133,5 +133,6 @@ class Batched:
 
 
 @lru_cache(maxsize=64)
-def _say_once(text: str, say: Callable[[str], None]) -> None:
+def say_once(text: str, say: Callable[[str], None]) -> None:
+    """Say it, unless this process has said it."""
     say(text)
