@@ -196,7 +196,7 @@ def test_a_simulation_loads_neither_ray_nor_the_compiler_of_torch():
     code = (
         "import sys, tempfile; from fedhealth.cli import main\n"
         "main(['simulate', 'experiment=smoke', 'run.report=false', 'run.folder=' + tempfile.mkdtemp() + '/run'])\n"
-        "print('LOADED', [m for m in ('ray', 'torch._dynamo', 'sklearn', 'matplotlib') if m in sys.modules])"
+        "print('LOADED', [m for m in ('ray', 'torch._dynamo', 'sklearn', 'scipy.optimize', 'matplotlib') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip().endswith("LOADED []")

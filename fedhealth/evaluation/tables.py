@@ -27,7 +27,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.special import chdtrc
 
 from fedhealth.core.errors import DataError, SettingError, did_you_mean
 from fedhealth.core.features import Group
@@ -308,6 +307,8 @@ class ChiSquared:
     @classmethod
     def of(cls, statistic: float, freedom: int) -> ChiSquared:
         """The test of a statistic."""
+        from scipy.special import chdtrc  # a third of a second, for studies of tables alone
+
         return cls(statistic, freedom, float(chdtrc(freedom, statistic)))
 
 

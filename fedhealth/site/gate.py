@@ -22,7 +22,6 @@ from fedhealth.evaluation.margins import MARGINS
 from fedhealth.evaluation.tables import TableLayout
 from fedhealth.privacy.distributed import Distributed, SharesNoise
 from fedhealth.privacy.dp_sgd import DpSgd
-from fedhealth.privacy.gaussian import epsilon_of
 from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.privacy.release import Release
 from fedhealth.site.attacks.plain import Plain
@@ -217,6 +216,9 @@ def _must_be_for(study: Study, mechanism: Mechanism, *, purpose: str) -> None:
 
 def _must_hide(mechanism: PatientLevel | Release, *, delta: float) -> None:
     """Refuse noise in whose name counts of few patients would leave as they are: with it no floor acts."""
+    # It loads scipy's optimisers, which nothing else at a hospital's start needs.
+    from fedhealth.privacy.gaussian import epsilon_of
+
     found = "noise that follows from privacy.insecure_seed"
     if mechanism.is_private:
         noise = mechanism.noise_multiplier if isinstance(mechanism, Release) else mechanism.statistics_noise
