@@ -66,6 +66,12 @@ def words_of(chosen: argparse.Namespace) -> list[str]:
     return words
 
 
+def said(chosen: argparse.Namespace) -> list[str]:
+    """What somebody said of a study, in words and by the options of `add_questions`, as they typed it."""
+    options = ("features", "by", "times", "epsilon", "delta", "synthesize")
+    return [*chosen.overrides, *(f"--{name}" for name in options if getattr(chosen, name) not in (None, False))]
+
+
 def document_asked(document: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
     """The document of `words_of`, as the options of `add_questions` have it.
 

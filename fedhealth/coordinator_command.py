@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedhealth.asked_once import add_questions, asks_once, document_asked, words_of
+from fedhealth.asked_once import add_questions, asks_once, document_asked, said, words_of
 from fedhealth.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _submit(chosen: argparse.Namespace) -> None:
 
     folder = _folder(chosen)
     if chosen.resume:
-        if changes := words_of(chosen) or [*filter(None, [chosen.features])]:
+        if changes := said(chosen):
             raise SettingError(f"a resumed run must keep its config, found {changes[0]}. Submit a new one.")
         document = Store(run_folder(folder, chosen.resume)).read_config()
     else:
