@@ -180,7 +180,7 @@ def test_a_release_by_the_commands_people_type_is_near_the_pooled_patients_and_c
         does("site", "approve", file, "--site", str(site), *day)
     said = does("coordinator", "submit", folder, *words, "--follow")
     made = larger.folder(said.split()[1]) / "release"
-    assert f"synthetic patients: {made / 'patients.csv'}" in said
+    assert f"synthetic patients of 3 hospitals: {made / 'patients.csv'}" in said
     assert {path.name for path in made.iterdir()} == {"patients.csv", "card.md", "card.json"}
 
     asked = read(Path(file).read_bytes()).proposal.digest
