@@ -21,21 +21,27 @@ DELTA = 1e-5
 RELEASE = "fedhealth.privacy.release.Release"
 
 
-def add_tables(parser: argparse.ArgumentParser, *, required: bool) -> None:
+#: How a column beside is asked for; `--by` where that is nobody's name.
+BESIDE = ("--beside", "--by")
+
+
+def add_tables(parser: argparse.ArgumentParser, *, required: bool, beside: Sequence[str] = BESIDE) -> None:
     """Add the options that say which tables are asked for, and with how much noise."""
     parser.add_argument(
         "--features", required=required, metavar="A,B", help="tables of these columns: features, the outcome's, or that of "
         "follow-up times",
     )  # fmt: skip
-    parser.add_argument("--by", metavar="C", help="a column beside each of them")
+    parser.add_argument(*beside, dest="beside", metavar="C", help="a column beside each of them")
     parser.add_argument("--times", metavar="T,…", help="up to which events are told; default: quarters of the horizon")
     parser.add_argument("--epsilon", type=float, help="what a patient loses at most by all of it; default: no noise")
-    parser.add_argument("--delta", type=float, help=f"the chance with which that may fail; default: {DELTA:g}")
+    parser.add_argument(
+        "--delta", type=float, help=f"the chance with which that may fail; default for tables: {DELTA:g}"
+    )
 
 
-def add_questions(parser: argparse.ArgumentParser) -> None:
+def add_questions(parser: argparse.ArgumentParser, *, beside: Sequence[str] = BESIDE) -> None:
     """Add the options of a study of tables, and of one of a release."""
-    add_tables(parser, required=False)
+    add_tables(parser, required=False, beside=beside)
     parser.add_argument("--synthesize", action="store_true", help="synthetic patients, with --epsilon")
 
 
@@ -57,13 +63,19 @@ def words_of(chosen: argparse.Namespace) -> list[str]:
         )
     if chosen.synthesize:
         return release_words(words, chosen.epsilon, chosen.delta)
-    beside = [name for name in ("by", "times", "epsilon", "delta") if getattr(chosen, name) is not None]
-    if beside and not chosen.features:
+    loose = [name for name in ("beside", "times", "epsilon", "delta") if getattr(chosen, name) is not None]
+    if loose and not chosen.features:
         raise SettingError(
-            f"--{beside[0]} must go with tables or a release, found it with neither. Give --features or --synthesize; a "
+            f"--{loose[0]} must go with tables or a release, found it with neither. Give --features or --synthesize; a "
             "study that trains has privacy.epsilon=…"
         )
     return words
+
+
+def said(chosen: argparse.Namespace) -> list[str]:
+    """What somebody said of a study, in words and by the options of `add_questions`, as they typed it."""
+    options = ("features", "beside", "times", "epsilon", "delta", "synthesize")
+    return [*chosen.overrides, *(f"--{name}" for name in options if getattr(chosen, name) not in (None, False))]
 
 
 def document_asked(document: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
@@ -86,7 +98,7 @@ def tabulation_of(chosen: argparse.Namespace) -> dict[str, Any]:
     columns = [name.strip() for name in chosen.features.split(",") if name.strip()]
     if not columns:
         raise SettingError("--features must name a column, found none. Separate several by commas.")
-    beside = [chosen.by] if chosen.by else []
+    beside = [chosen.beside] if chosen.beside else []
     try:
         times = [float(time) for time in (chosen.times or "").split(",") if time.strip()]
     except ValueError:

@@ -260,8 +260,8 @@ def _compare(chosen: argparse.Namespace) -> int:
     folders = named(chosen.compare)
     comparison = compared([read(folder) for folder in folders], target=chosen.target, against=chosen.against)
     written = write(comparison, chosen.out or above(folders) / "comparison")
-    areas, others = ("union_auroc", "mean_site_auroc", "worst_site_auroc"), ("log_loss", "calibration_slope")
-    grids = [tables.results(comparison, areas), tables.results(comparison, others), tables.costs(comparison)]
+    ordered, others = tables.order(comparison), ("log_loss", "calibration_slope")
+    grids = [tables.results(comparison, ordered), tables.results(comparison, others), tables.costs(comparison)]
     for grid in (*grids, tables.differences(comparison)):
         if grid.rows:
             console().print(grid_table(grid), "")

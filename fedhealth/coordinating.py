@@ -95,11 +95,16 @@ def study_of(coordinator: CoordinatorFolder, overrides: Sequence[str]) -> dict[s
     named = read(Sites, config["sites"], where="sites").names
     is_chosen = any(word.lstrip("+~").startswith(("sites=", "sites.", "experiment=")) for word in overrides)
     roster = named if is_chosen and named is not None else tuple(enrolled)
+    if not enrolled:
+        raise SettingError(
+            f"a study's hospitals must be enrolled, found none that is. Let them in: fedhealth coordinator enroll "
+            f"{coordinator.path} ENROLMENT.json"
+        )
     for name in roster:
         if name not in enrolled:
             raise SettingError(
                 f"a study's hospitals must be enrolled, found {name!r}. {did_you_mean(name, enrolled)} "
-                "Name others: 'sites.names=[…]'"
+                "Name them: 'sites.names=[…]', or all that are enrolled: sites.names=null"
             )
     document = document_of(config, roster)
     check_strategy(document, coordinator.settings.strategies)

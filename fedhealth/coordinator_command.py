@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedhealth.asked_once import add_questions, asks_once, document_asked, words_of
+from fedhealth.asked_once import add_questions, asks_once, document_asked, said, words_of
 from fedhealth.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _submit(chosen: argparse.Namespace) -> None:
 
     folder = _folder(chosen)
     if chosen.resume:
-        if changes := words_of(chosen) or [*filter(None, [chosen.features])]:
+        if changes := said(chosen):
             raise SettingError(f"a resumed run must keep its config, found {changes[0]}. Submit a new one.")
         document = Store(run_folder(folder, chosen.resume)).read_config()
     else:
@@ -311,7 +311,7 @@ def _results(chosen: argparse.Namespace) -> None:
 
 
 def _show_results(folder: CoordinatorFolder, name: str) -> None:
-    from fedhealth.conduct import RELEASE, TABLES, run_folder, write_report
+    from fedhealth.conduct import COUNTS, RELEASE, TABLES, run_folder, write_report
     from fedhealth.core.study import study_from
     from fedhealth.progress import console, result_table
     from fedhealth.releasing import CARD, PATIENTS
@@ -325,8 +325,11 @@ def _show_results(folder: CoordinatorFolder, name: str) -> None:
         show(store.read_json(TABLES))
         return
     if asks_once(document):
-        made = store.folder / RELEASE
-        sys.stdout.write(f"synthetic patients: {made / PATIENTS}\nwhat they are and are not for: {made / CARD}.md\n")
+        made, hospitals = store.folder / RELEASE, store.read_json(COUNTS)["hospitals"]
+        sys.stdout.write(
+            f"synthetic patients of {hospitals} hospitals: {made / PATIENTS}\n"
+            f"what they are and are not for: {made / CARD}.md\n"
+        )
         return
     study = study_from(document)
     is_there = (store.folder / REPORT).is_file()

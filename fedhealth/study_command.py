@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fedhealth.asked_once import add_questions, document_asked, words_of
 from fedhealth.core.errors import SettingError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     key.set_defaults(run=_key)
     propose = verbs.add_parser("propose", help="write a study as a file, and sign it")
     propose.add_argument("overrides", nargs="*", metavar="key=value", help="what to change in configs/config.yaml")
+    # Here --by is whose study it is.
+    add_questions(propose, beside=["--beside"])
     propose.add_argument("--purpose", required=True, metavar="WORDS", help="what it is for, in words for a clinician")
     propose.add_argument("--until", required=True, metavar="DATE", help="its last day, as YYYY-MM-DD")
     propose.add_argument("--by", required=True, metavar="NAME", help="yours, as hospitals shall see it")
@@ -58,7 +61,7 @@ def _propose(chosen: argparse.Namespace) -> None:
 
     if chosen.out.exists():
         raise SettingError(f"a proposal must have a file of its own, found {chosen.out} there. Name another.")
-    config, identities = resolved(composed(chosen.overrides)), _identities(chosen.hospital)
+    config, identities = resolved(composed(words_of(chosen))), _identities(chosen.hospital)
     check_keys(config)
     document = document_of(config, _roster(config["sites"])) | ({"identities": identities} if identities else {})
     study = fitting(document)
@@ -66,6 +69,7 @@ def _propose(chosen: argparse.Namespace) -> None:
         raise SettingError(
             "a masked study must hold every hospital's public key, found none. Give each as --hospital NAME=KEY."
         )
+    document = document_asked(document, chosen)
     signed = propose(
         document, purpose=chosen.purpose, expires=chosen.until, name=chosen.by, key=signing_key(chosen.key)
     )

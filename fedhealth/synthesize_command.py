@@ -1,7 +1,8 @@
 """`fedhealth synthesize STUDY --epsilon E --out FOLDER`: synthetic patients of a study's hospitals, from one masked sum.
 
 Both sides meet here, as in `simulate.py`: hospitals are asked, the release is made from their sum alone, and
-then it is compared with their patients, which only a process that holds all of them can do.
+then it is compared with their patients, which only a process that holds all of them can do. What that finds is
+un-noised and lies in a folder of its own: whoever publishes the release's folder publishes nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedhealth.asked_once import release_words
 from fedhealth.core.errors import SettingError
+from fedhealth.core.private_file import FOLDER_OWNER_ONLY, write_private
 
 if TYPE_CHECKING:
     from fedhealth.simulate import Simulation
@@ -29,7 +31,15 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     made = commands.add_parser("synthesize", help="make synthetic patients of a study's hospitals, with an epsilon")
     made.add_argument("words", nargs="*", metavar="key=value", help="what to change in configs/config.yaml")
     made.add_argument("--epsilon", type=float, help="what a patient loses at most by the release; must be given")
-    made.add_argument("--out", type=Path, default=Path("release"), help="a fresh folder; default: release")
+    made.add_argument(
+        "--out", type=Path, default=Path("release"), help="a fresh folder for what may leave; default: release"
+    )
+    made.add_argument(
+        "--validation",
+        type=Path,
+        metavar="DIR",
+        help="a fresh folder for what is the hospitals' alone; default: OUT-validation",
+    )
     made.set_defaults(run=_synthesize)
 
 
@@ -39,21 +49,34 @@ def _synthesize(chosen: argparse.Namespace) -> int:
     from fedhealth.simulate import fresh_folder
 
     words = release_words(chosen.words, chosen.epsilon)
-    out = chosen.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingError(f"a release must have a folder of its own, found {out} there already. Choose another --out.")
+    out, validation = chosen.out, chosen.validation or Path(f"{chosen.out}-validation")
+    _check_folders(out, validation)
     simulation = planned(words)
     folder = fresh_folder(simulation)
     log_to(folder / "run.log")
-    found = released(simulation, folder, out)
+    found = released(simulation, folder, out, validation)
     area = {name: "not estimable" if value is None else f"{value:.3f}" for name, value in found["auroc"].items()}
     sys.stdout.write(
         f"{found['patients']['synthetic']:,} synthetic patients: {out / PATIENTS}\n"
         f"what they are and are not for: {out / CARD}.md\n"
-        f"for the hospitals alone: {out / CHECK}.md (trained on them, AUROC {area['synthetic']} on real patients; on real "
+        f"NOT to be published, for the hospitals alone: {validation / CHECK}.md (trained on them, AUROC {area['synthetic']} on real patients; on real "
         f"ones, {area['real']})\n"
     )
     return 0
+
+
+def _check_folders(out: Path, validation: Path) -> None:
+    """Refuse folders with something in them, and one within the other."""
+    for path, what, option in ((out, "a release", "--out"), (validation, "its validation", "--validation")):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise SettingError(
+                f"{what} must have a folder of its own, found {path} there already. Choose another {option}."
+            )
+    if validation.resolve().is_relative_to(out.resolve()):
+        raise SettingError(
+            f"a release's validation must lie outside it, since it is never published, found {validation} in {out}. Choose "
+            "another --validation."
+        )
 
 
 def planned(words: list[str]) -> Simulation:
@@ -68,13 +91,14 @@ def planned(words: list[str]) -> Simulation:
     return checked(resolved(composed(words)))
 
 
-def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
-    """Ask, make and check a release, and write it to `out`; what the check found.
+def released(simulation: Simulation, folder: Path, out: Path, validation: Path) -> dict[str, Any]:
+    """Ask, make and check a release, and write it and what the check found; the latter.
 
     Args:
         simulation: its study, of `planned`.
         folder: of the run: hospitals' ledgers, keys and memory.
-        out: of the release. Where it is refused for lying too near to patients, the check alone is written.
+        out: of the release; not made where that is refused for lying too near to patients.
+        validation: of what the check found, from real patients without noise; for their owner alone.
 
     Raises:
         SettingError: the study is no release, or is not masked.
@@ -97,14 +121,14 @@ def released(simulation: Simulation, folder: Path, out: Path) -> dict[str, Any]:
             counts, hospitals, noise = counted(study, grid)
     compared = (
         f"At most {MOST_NEAR:.0%} of its patients lie nearer to a patient behind them than to one held out; the hospitals have "
-        "the comparison."
+        "the comparison, which is no part of the release."
     )
     release = made(study, simulation.digest, counts, hospitals, noise, compared=compared)
     real = Real.of(layout, [client.cohort for _, client in sorted(clients(simulation).items())])
     found = checked(study, layout, real, release.cells)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{CHECK}.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / f"{CHECK}.md").write_text(validation_text(found), encoding="utf-8")
+    validation.mkdir(parents=True, exist_ok=True, mode=FOLDER_OWNER_ONLY)
+    write_private(validation / f"{CHECK}.json", (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
+    write_private(validation / f"{CHECK}.md", validation_text(found).encode())
     refuse_near(found["nearest_record_share"])
     release.write(out)
     return found

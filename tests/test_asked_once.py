@@ -11,8 +11,8 @@ from fedhealth import cli
 from fedhealth.asked_once import add_questions, asks_once, document_asked, words_of
 from fedhealth.compose import composed, resolved
 from fedhealth.core.errors import SettingError
-from fedhealth.core.study import study_from
-from fedhealth.governance.proposal import propose
+from fedhealth.core.study import digest, study_from
+from fedhealth.governance.proposal import propose, read
 from fedhealth.governance.signing import new_key, signing_key
 from fedhealth.study_document import document_of
 from fedhealth.synthetic.folders import write_sites
@@ -66,6 +66,33 @@ def test_all_hospitals_of_a_release_are_in_its_sum_unless_the_words_say_otherwis
     assert (document["privacy"]["epsilon"], document["privacy"]["delta"]) == (2.0, 1e-7)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--features", "sodium", "--beside", "female"),
+        ("secagg=masked", "--features", "age", "--epsilon", "1"),
+        ("--synthesize", "--epsilon", "3"),
+    ],
+    ids=" ".join,
+)
+def test_a_researcher_proposes_by_the_options_of_a_coordinator_the_study_that_it_submits(words, tmp_path, capsys):
+    new_key(tmp_path / "anna.key")
+    keys = {name: new_key(tmp_path / name) for name in NAMES}
+    expected = asked(*words)
+    is_masked = expected["secagg"]["_target_"].endswith("Masked")
+    hospitals = [f"--hospital={name}={key}" for name, key in keys.items() if is_masked]
+    signed = f"--until=2999-06-30 --by=Anna --key={tmp_path / 'anna.key'} --purpose=Words"
+    out = tmp_path / "asked.study"
+    names = f"sites.names=[{','.join(NAMES)}]"
+    code = cli.main(
+        ["study", "propose", "experiment=smoke", names, *words, *hospitals, *signed.split(), "--out", str(out)]
+    )
+    assert (code, capsys.readouterr().err) == (0, "")
+    found = read(out.read_bytes()).proposal
+    assert found.digest == digest({**expected, **({"identities": keys} if is_masked else {})})
+    assert found.proposer.name == "Anna"
+
+
 def test_noise_on_tables_is_shared_where_the_study_is_masked():
     plain, masked = (asked(*masks, "--features", "age", "--epsilon", "1") for masks in ([], ["secagg=masked"]))
     assert plain["privacy"]["_target_"].endswith(".DpSgd")
@@ -79,7 +106,7 @@ def test_noise_on_tables_is_shared_where_the_study_is_masked():
         (["--synthesize"], "must have an epsilon"),
         (["--synthesize", "--features", "age", "--epsilon", "1"], "Make two studies"),
         (["--epsilon", "1"], "found it with neither"),
-        (["--by", "age"], "found it with neither"),
+        (["--by", "age"], "--beside must go with tables or a release, found it with neither"),
         (["--features", "agee"], "Did you mean age?"),
         (["privacy=dp_sgd", "--features", "age"], "must have noise"),
     ],

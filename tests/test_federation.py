@@ -5,10 +5,13 @@ Starting it takes some ten seconds, so one federation serves every test here.
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
 import socket
 import subprocess
+from itertools import combinations
 from pathlib import Path
 
 import httpx
@@ -18,9 +21,9 @@ from deployment import Federation, federated, fedhealth, until
 from safetensors.numpy import load as load_tensors
 
 from fedhealth import cli
-from fedhealth.asked_once import of_tables
+from fedhealth.asked_once import of_tables, release_words
 from fedhealth.compose import composed, resolved
-from fedhealth.coordinating import enrol, submit
+from fedhealth.coordinating import enrol, study_of, submit
 from fedhealth.core.errors import SettingError
 from fedhealth.core.study import digest
 from fedhealth.core.update import ALL
@@ -32,9 +35,10 @@ from fedhealth.runtime.deployment.line import Line, NotAdmitted
 from fedhealth.runtime.deployment.site_folder import SiteFolder
 from fedhealth.runtime.deployment.supervisor import running
 from fedhealth.server.store import Store
-from fedhealth.simulate import checked
+from fedhealth.simulate import checked, clients
 from fedhealth.site.enrolling import init
 from fedhealth.stats_command import tabulated, told
+from fedhealth.synthesize_command import planned
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
@@ -120,11 +124,29 @@ def test_deployed_tables_are_those_of_one_process_once_every_hospital_approved_t
         assert asked
 
 
-def test_noisy_tables_by_the_commands_people_type_are_charged_once_to_each_hospital(there, tmp_path, capsys):
-    def does(*words: str) -> str:
-        assert cli.main(list(words)) == 0
-        return capsys.readouterr().out
+def test_a_study_of_hospitals_that_are_not_enrolled_is_refused_with_the_words_for_those_that_are(there, capsys):
+    assert cli.main(["coordinator", "submit", str(there.coordinator.path), "experiment=demo"]) == 2
+    said = capsys.readouterr().err
+    assert "found 'st-columba'" in said
+    assert "sites.names=null" in said
+    everybody = study_of(there.coordinator, ["experiment=demo", "sites.names=null"])
+    assert everybody["roster"] == sorted(there.sites)
 
+
+@pytest.fixture
+def does(capsys):
+    """What a command that people type says."""
+
+    def said(*words: str) -> str:
+        code = cli.main(list(words))
+        found = capsys.readouterr()
+        assert code == 0, found.err
+        return found.out
+
+    return said
+
+
+def test_noisy_tables_by_the_commands_people_type_are_charged_once_to_each_hospital(there, tmp_path, does):
     words = ["experiment=smoke", f"sites.names=[{','.join(there.sites)}]", "--features", "age", "--epsilon", "3"]
     folder, file, day = str(there.coordinator.path), str(tmp_path / "age.study"), ("--until", "2999-06-30")
     does("coordinator", "study", folder, *words, "--purpose", "To know who comes.", *day, "--out", file)
@@ -135,6 +157,72 @@ def test_noisy_tables_by_the_commands_people_type_are_charged_once_to_each_hospi
     for site in there.sites.values():
         rows = Ledger(site / "state" / "ledger.sqlite").rows()
         assert [(row.what, row.view) for row in rows if row.digest == asked] == [("query.table", "updates")]
+
+
+@pytest.fixture
+def larger(there):
+    """Twice as many patients at each hospital, some 2,160 of them to train on, while a test runs."""
+    manifests = {site / "site.yaml": (site / "site.yaml").read_text() for site in there.sites.values()}
+    for path, text in manifests.items():
+        path.write_text(re.sub(r"size: \d+", "size: 1250", text))
+    yield there
+    for path, text in manifests.items():
+        path.write_text(text)
+
+
+def test_a_release_by_the_commands_people_type_is_near_the_pooled_patients_and_charged_once_to_each_hospital(
+    larger, tmp_path, does
+):
+    folder, file, day = str(larger.coordinator.path), str(tmp_path / "release.study"), ("--until", "2999-06-30")
+    words = ["experiment=smoke", f"sites.names=[{','.join(larger.sites)}]", "--synthesize", "--epsilon", "8"]
+    does("coordinator", "study", folder, *words, "--purpose", "To have some to build with.", *day, "--out", file)
+    for site in larger.sites.values():
+        does("site", "approve", file, "--site", str(site), *day)
+    said = does("coordinator", "submit", folder, *words, "--follow")
+    made = larger.folder(said.split()[1]) / "release"
+    assert f"synthetic patients of 3 hospitals: {made / 'patients.csv'}" in said
+    assert {path.name for path in made.iterdir()} == {"patients.csv", "card.md", "card.json"}
+
+    asked = read(Path(file).read_bytes()).proposal.digest
+    parts = "margins", "share", "mask", "confirm", "reveal"
+    for site in larger.sites.values():
+        rows = Ledger(site / "state" / "ledger.sqlite").rows()
+        assert [(row.what, row.view) for row in rows if row.digest == asked] == [("query.margins", "sums")]
+        receipts = [line.split() for line in does("site", "receipts", "--site", str(site)).splitlines()]
+        assert [words[5] for words in receipts if asked[:12] in words] == [f"query.{part}" for part in parts]
+        does("audit", "verify", str(site / "audit"))
+
+    card = json.loads((made / "card.json").read_text())
+    rows = list(csv.DictReader((made / "patients.csv").read_text().splitlines()))
+    here = [*words[:2], f"sites.folder={next(iter(larger.sites.values())).parent}"]
+    real = [client.cohort.part("train") for client in clients(planned(release_words(here, 8.0))).values()]
+    assert card["rows"] == len(rows) == pytest.approx(sum(len(part.y) for part in real), abs=100)
+    # Noise of some 16 patients on each count of 2,160 takes ten cells 0.03 away.
+    apart = distances(rows, real, card["variables"])
+    assert max(apart) < 0.1
+    # The release of a sum that lacked a hospital would lie nearer to the other two.
+    without_one = [np.mean(distances(rows, two, card["variables"])) for two in combinations(real, 2)]
+    assert np.mean(apart) < 0.7 * min(without_one)
+
+
+def distances(rows, parts, variables) -> list[float]:
+    """By variable, the total variation between a release and real patients, in the cells that its card lists."""
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    columns["died_in_hospital"] = np.concatenate([part.y for part in parts])
+    return [
+        np.abs(shares([row[name] for row in rows], **cut) - shares(columns[name], **cut)).sum() / 2
+        for name, cut in variables.items()
+    ]
+
+
+def shares(values, cells: int, edges=None, levels=None) -> np.ndarray:
+    """The share of a variable's values in each of its cells, those without one last."""
+    if levels:
+        found = [levels.index(value) if value in levels else cells - 1 for value in values]
+    else:
+        numbers = np.array([float(value) if str(value) else np.nan for value in values])
+        found = np.where(np.isnan(numbers), cells - 1, np.digitize(numbers, edges))
+    return np.bincount(found, minlength=cells) / len(found)
 
 
 def test_a_paused_hospital_refuses_and_answers_again_once_resumed(there):

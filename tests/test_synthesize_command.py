@@ -46,13 +46,17 @@ def synthesize(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_release_comes_with_its_card_and_its_check_and_is_charged_once_to_every_hospital(synthesize, tmp_path):
+def test_a_release_comes_with_its_card_and_its_check_and_is_charged_once_to_every_hospital(
+    synthesize, tmp_path, capsys
+):
     assert synthesize(ENOUGH, "--epsilon", "3") == 0
     out = tmp_path / "release"
-    assert {path.name for path in out.iterdir()} == {
-        "patients.csv", "card.md", "card.json", "validation.md", "validation.json",
-    }  # fmt: skip
-    card, check = (json.loads((out / f"{name}.json").read_text()) for name in ("card", "validation"))
+    assert {path.name for path in out.iterdir()} == {"patients.csv", "card.md", "card.json"}
+    apart = tmp_path / "release-validation"
+    assert {path.name for path in apart.iterdir()} == {"validation.md", "validation.json"}
+    assert not [path for path in (apart, *apart.iterdir()) if path.stat().st_mode & 0o077]
+    assert f"NOT to be published, for the hospitals alone: {apart / 'validation.md'}" in capsys.readouterr().out
+    card, check = (json.loads(path.read_text()) for path in (out / "card.json", apart / "validation.json"))
     rows = (out / "patients.csv").read_text().splitlines()
     assert len(rows) - 1 == card["rows"] == check["patients"]["synthetic"]
     assert card["rows"] == pytest.approx(check["patients"]["train"], abs=150)
@@ -96,7 +100,8 @@ def test_patients_too_near_to_real_ones_are_not_written_and_the_hospitals_see_wh
     monkeypatch.setattr("fedhealth.release.floor.MOST_NEAR", 0.1)
     assert synthesize(ENOUGH, "--epsilon", "8") == 3
     assert "nearer to a patient behind them" in capsys.readouterr().err
-    assert {path.name for path in (tmp_path / "release").iterdir()} == {"validation.md", "validation.json"}
+    assert not (tmp_path / "release").exists()
+    assert {path.name for path in (tmp_path / "release-validation").iterdir()} == {"validation.md", "validation.json"}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +127,23 @@ def test_a_folder_with_something_in_it_is_left_alone(synthesize, tmp_path, capsy
     (tmp_path / "release" / "patients.csv").write_text("mine")
     assert synthesize("--epsilon", "3") == 2
     assert (tmp_path / "release" / "patients.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("within", "said"),
+    [
+        ("release/validation", "must lie outside it, since it is never published"),
+        ("release", "must lie outside it"),
+        ("else/../release", "must lie outside it"),
+        ("taken", "its validation must have a folder of its own"),
+    ],
+)
+def test_what_is_never_published_is_not_put_where_it_could_be(synthesize, tmp_path, capsys, within, said):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine").touch()
+    assert synthesize("--epsilon", "3", "--validation", str(tmp_path / within)) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_simulation_with_the_privacy_of_a_release_is_sent_to_synthesize(tmp_path, capsys):

@@ -89,7 +89,7 @@ REFUSALS: dict[str, str] = {
     "budget_spent": "the hospital's privacy budget does not allow it",
     "not_private": "the hospital sends this with a bound on what it reveals, or not at all, and it has no such form",
     "not_asked_for": "a study of tables asks for its tables alone, and another study for none",
-    "told_before": "the hospital told a column of these tables before, in another table or of other patients",
+    "told_before": "the hospital told a column of these tables before, in another table or of other patients, or two tables together tell of few",
     "delta_too_large": "the delta of the study or of the hospital is one over its patients or more",
     "batch_too_large": "the study's batches are larger than the hospital's cohort, or its epsilon can't be kept",
     "release_too_small": "a synthetic release is of too few patients",

@@ -119,6 +119,16 @@ class Feature:
         return self.window_h[1] - self.window_h[0]
 
     @property
+    def reads(self) -> frozenset[str]:
+        """What it is read from, however it is called: its name, that of its records, their codes and its origin.
+
+        Two features that share a word of it tell of the same records.
+        """
+        origin = () if self.origin in ("record", "condition") else (self.origin,)
+        words = (self.name, self.record, *self.loinc, *map(str, self.omop), *self.snomed, *origin)
+        return frozenset(filter(None, words))
+
+    @property
     def title(self) -> str:
         """The label in a clinician's words, with its unit."""
         label = self.label or self.name.replace("_", " ")

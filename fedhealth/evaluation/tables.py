@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -135,6 +136,20 @@ class OneTable:
         """In a reader's words."""
         return " by ".join(axis.title for axis in self.axes)
 
+    def holds_few(
+        self, columns: Columns, y: NDArray[np.float32], days: NDArray[np.float64] | None, *, floor: int
+    ) -> bool:
+        """Whether of a row some patients, but fewer than the floor, have no value in the column beside.
+
+        They are in no cell, so the row is shown; whoever knows how many it is of knows them. It sees patients, and runs
+        at a hospital.
+        """
+        if self.rows is None or self.beside is None:
+            return False
+        row, cell = (axis.codes(columns, y, days) for axis in (self.rows, self.beside))
+        without = np.bincount(row[(row != NOBODY) & (cell == NOBODY)])
+        return bool(np.any((without > 0) & (without < floor)))
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -184,7 +199,15 @@ class TableLayout:
                 f"a column may be the rows of one table, found two of {twice[0]}. What one withholds the other would give "
                 "away; ask for one of them."
             )
-        return cls(tables, study.score_bins is not None)
+        is_noisy = study.score_bins is not None
+        columns = {axis.column for table in tables for axis in table.axes if axis.column in study.features.names}
+        for one, other in combinations(sorted(columns), 2):
+            if not is_noisy and study.features[one].reads & study.features[other].reads:
+                raise SettingError(
+                    f"without noise a record may stand in one column, found {one} and {other} of the same. What "
+                    "their tables differ by can be few patients; ask for one of them, or with --epsilon."
+                )
+        return cls(tables, is_noisy)
 
     def spans(self) -> tuple[Span, ...]:
         """What stands in the vector."""

@@ -116,7 +116,7 @@ def validation_text(found: Mapping[str, Any]) -> str:
     lines = [
         "# How good the release is, and what it gives away",
         "",
-        "FOR THE HOSPITALS. Worked out from real records without noise and covered by no epsilon: keep it apart from the release.",
+        "FOR THE HOSPITALS. Worked out from real records without noise and covered by no epsilon: keep it apart from the release, and never publish it.",
         "",
         "| measure | synthetic | real |",
         "|---|---|---|",

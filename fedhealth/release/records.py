@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from fedhealth.core.study import Study
     from fedhealth.evaluation.margins import Attribute, MarginLayout
 
+#: Digits by which any number is written exactly.
+ALL_DIGITS = 17
+
 
 def drawn(layout: MarginLayout, mixture: NDArray[np.float64], n: int, *, seed: int) -> NDArray[np.int64]:
     """`n` patients as cells, [n, attributes], drawn from a mixture of `release.fit`.
@@ -102,7 +105,9 @@ def _values(feature: Feature, attribute: Attribute, cells: NDArray[np.int64], rn
         return [attribute.levels[cell] if cell < attribute.known else "" for cell in cells]
     if feature.kind == "binary":
         return [("0", "1", "")[cell] for cell in cells]
-    low, high = ends(feature, attribute)[np.minimum(cells, attribute.known - 1)].T
+    # Whoever has no value is given one here as well, so that it moves nobody else's.
+    bins = np.minimum(cells, attribute.known - 1)
+    low, high = ends(feature, attribute)[bins].T
     # Edges half way between whole numbers say that values are whole.
     is_whole = all(edge % 1 == 0.5 for edge in attribute.edges)
     at = rng.random(len(cells))
@@ -113,9 +118,8 @@ def _values(feature: Feature, attribute: Attribute, cells: NDArray[np.int64], rn
             np.exp(np.log(low) + at * np.log(high / low)) if feature.transform == "log" else low + at * (high - low)
         )
     texts = [f"{number:.3g}" if number < 1000 else f"{number:.0f}" for number in numbers]
-    # Where three digits would leave the bin, all of them.
-    moved = attribute.cells(np.array(texts, dtype=np.float64)) != cells
-    return [
-        "" if cell == attribute.known else (repr(float(number)) if is_moved else text)
-        for cell, number, text, is_moved in zip(cells, numbers, texts, moved, strict=True)
-    ]
+    # Where three digits would leave the bin, as many as stay in it.
+    for digits in range(4, ALL_DIGITS + 1):
+        for row in np.flatnonzero(attribute.cells(np.array(texts, dtype=np.float64)) != bins):
+            texts[row] = f"{numbers[row]:.{digits}g}"
+    return ["" if cell == attribute.known else text for cell, text in zip(cells, texts, strict=True)]

@@ -14,7 +14,8 @@ run withholds or lacks leaves its whole group without one, and the note says why
     target        the validation AUROC that `reach` asks for
     against       the label of the group that differences are taken from
     coverage      [sentences: what a seed draws anew, what an interval over seeds covers]
-    outcomes      {name: {title, higher_is_better}}; null where the best value lies between
+    outcomes      {name: {title, higher_is_better}}; null where the best value lies between. Runs that follow patients
+                  over time also have c_index
     groups        [one a group]
         label       the fewest settings that tell the groups apart, as an override says them
         settings    {key: value} of all that differ between the groups
@@ -94,7 +95,7 @@ def compared(runs: Sequence[Run], *, target: float = 0.75, against: str | None =
     if first not in named:
         raise SettingError(f"`--against` must be a group's label, found {first!r}. {did_you_mean(first, named)}")
     keys = [key for key in varying(settings) if not key.endswith("._target_")]
-    report = runs[0].report
+    report, outcomes = runs[0].report, outcomes_of(runs)
     return {
         "schema": SCHEMA,
         "title": report["study"].get("title") or "Study",
@@ -106,19 +107,25 @@ def compared(runs: Sequence[Run], *, target: float = 0.75, against: str | None =
         "coverage": [*coverage(runs), *_of_other_seeds(groups)],
         "outcomes": {
             name: {"title": outcome.title, "higher_is_better": outcome.higher_is_better}
-            for name, outcome in OUTCOMES.items()
+            for name, outcome in outcomes.items()
         },
         "groups": [
             {
                 "label": label,
                 "settings": {key: group.settings[key] for key in keys if key in group.settings},
-                **_described(group, target),
+                **_described(group, outcomes, target),
             }
             for label, group in named.items()
         ],
-        "differences": {name: _differences(named, first, outcome) for name, outcome in OUTCOMES.items()},
-        "best": {name: _best(named, outcome) for name, outcome in OUTCOMES.items()},
+        "differences": {name: _differences(named, first, outcome) for name, outcome in outcomes.items()},
+        "best": {name: _best(named, outcome) for name, outcome in outcomes.items()},
     }
+
+
+def outcomes_of(runs: Sequence[Run]) -> dict[str, Outcome]:
+    """What these runs are compared by, in the order in which a reader meets it."""
+    over_time = any("c_index" in ((run.report.get("union") or {}).get("federated") or {}) for run in runs)
+    return {**(OVER_TIME if over_time else {}), **OUTCOMES}
 
 
 def coverage(runs: Sequence[Run]) -> list[str]:
@@ -160,12 +167,12 @@ def _of_other_seeds(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def _described(group: Group, target: float) -> dict[str, Any]:
+def _described(group: Group, outcomes: Mapping[str, Outcome], target: float) -> dict[str, Any]:
     """A group's own numbers, over its seeds."""
     reports = [run.report for run in group.runs]
     return {
         "seeds": [run.seed for run in group.runs],
-        "outcomes": {name: _over_seeds(group, outcome).to_json() for name, outcome in OUTCOMES.items()},
+        "outcomes": {name: _over_seeds(group, outcome).to_json() for name, outcome in outcomes.items()},
         "worst_sites": _worst_sites(reports),
         "reach": _reach(reports, target),
         "bytes": _mean_of([_bytes(report) for report in reports], "not reported").to_json(),
@@ -175,7 +182,7 @@ def _described(group: Group, target: float) -> dict[str, Any]:
             {
                 "folder": run.folder,
                 "seed": run.seed,
-                "values": {name: _number(outcome.of(run.report)) for name, outcome in OUTCOMES.items()},
+                "values": {name: _number(outcome.of(run.report)) for name, outcome in outcomes.items()},
             }
             for run in group.runs
         ],
@@ -344,7 +351,8 @@ def _number(found: Measure) -> float | None:
     return found.value if found.is_estimable else None
 
 
-#: What groups are compared by, in the order in which a reader meets it.
+#: What groups are compared by, and before it what they are where patients are followed over time.
+OVER_TIME = {"c_index": Outcome("Harrell's C, within hospitals", _in_union("c_index"), higher_is_better=True, most=1)}
 OUTCOMES = {
     "union_auroc": Outcome("AUROC, all patients together", _in_union("auroc"), higher_is_better=True, most=1),
     "mean_site_auroc": Outcome(

@@ -52,7 +52,7 @@ def html(comparison: Part, drawn: Picture | None) -> str:
         finding=finding(comparison),
         picture=drawn,
         has_curves=comparison_figure.has_curves(comparison),
-        areas=comparison_tables.results(comparison, ("union_auroc", "mean_site_auroc", "worst_site_auroc")),
+        areas=comparison_tables.results(comparison, comparison_tables.order(comparison)),
         losses=comparison_tables.results(comparison, ("log_loss", "calibration_slope")),
         differences=comparison_tables.differences(comparison),
         costs=comparison_tables.costs(comparison),
@@ -62,25 +62,27 @@ def html(comparison: Part, drawn: Picture | None) -> str:
 
 def finding(comparison: Part) -> str:
     """What the comparison found, in one or two sentences written from its numbers alone."""
+    first = comparison_tables.order(comparison)[0]
+    what = "Harrell’s C within hospitals" if first == "c_index" else "AUROC on all test patients together"
     found = [
         (m.value, group["label"], words.with_interval(m))
         for group in comparison["groups"]
-        if (m := words.measure(group["outcomes"]["union_auroc"])) is not None and m.is_estimable
+        if (m := words.measure(group["outcomes"][first])) is not None and m.is_estimable
     ]
     over, mean = (
         f"Over {words.counted(len(comparison['seeds']), 'seed')}",
         "mean " if len(comparison["seeds"]) > 1 else "",
     )
     if not found:
-        return f"{over}, no group of runs has an AUROC on all test patients together."
+        return f"{over}, no group of runs has {what}."
     _, label, said = max(found)
     if len(comparison["groups"]) == 1:
-        return f"{over}, {label} reaches AUROC {said} on all test patients together."
-    lead = f"{over}, {label} has the highest {mean}AUROC on all test patients together, {said}"
+        return f"{over}, {label} reaches {what}, {said}."
+    lead = f"{over}, {label} has the highest {mean}{what}, {said}"
     if len(found) < len(comparison["groups"]):
         return f"{lead}, of the groups that have one."
     if len(comparison["seeds"]) == 1:
         return f"{lead}. One seed says nothing of whether another would agree."
-    if comparison["best"]["union_auroc"] == label:
+    if comparison["best"][first] == label:
         return f"{lead}. These seeds tell it from the next best: the paired interval of their difference excludes 0."
     return f"{lead}. These seeds do not tell it from the next best."

@@ -64,6 +64,12 @@ def results(comparison: Part, names: tuple[str, ...]) -> Grid:
     return Grid("Means over seeds, with 95 % intervals", titles, rows)
 
 
+def order(comparison: Part) -> tuple[str, ...]:
+    """The outcomes that say how well patients are put in order, Harrell's C among them where there is one."""
+    names = ("c_index", "union_auroc", "mean_site_auroc", "worst_site_auroc")
+    return tuple(name for name in names if name in comparison["outcomes"])
+
+
 def costs(comparison: Part) -> Grid:
     """What each group took, until the target and in all."""
     columns = (f"Rounds to AUROC {comparison['target']:g}", "Sent up until then", "Sent in all", "Time a round")
@@ -187,8 +193,8 @@ def _lines(comparison: Part, group: Part) -> Iterator[tuple[str, Part, dict[str,
 
 def tex_text(comparison: Part) -> str:
     """A table of the groups' means in LaTeX, narrow enough for a page; the best is bold where it is told from the next."""
-    names = ("union_auroc", "mean_site_auroc", "worst_site_auroc", "log_loss", "calibration_slope")
-    lines = []
+    names = (*order(comparison), "log_loss", "calibration_slope")
+    with_c, lines = "c_index" in names, []
     for row, cost in zip(results(comparison, names).rows, costs(comparison).rows, strict=True):
         cells = [*row.cells, cost.cells[0]]
         name, _, rest = row.name.partition(" ")
@@ -204,11 +210,12 @@ def tex_text(comparison: Part) -> str:
         "% AUROC of all hospitals' test patients together, of the mean hospital and of the worst; rounds until AUROC",
         f"% {target} on validation patients, and how many seeds reached it where not all did.",
         "% Bold: the best, where the paired interval of its difference from the next best excludes 0.",
-        r"\begin{tabular}{lrrrrrr}",
+        *(["% Harrell's C: of pairs of patients within a hospital."] if with_c else []),
+        rf"\begin{{tabular}}{{l{'r' * (len(names) + 1)}}}",
         r"\toprule",
-        r" & \multicolumn{3}{c}{AUROC} & & Calibration & Rounds \\",
-        r"\cmidrule(lr){2-4}",
-        rf" & together & mean & worst & Log loss & slope & to {target} \\",
+        rf"{' & Harrell' if with_c else ''} & \multicolumn{{3}}{{c}}{{AUROC}} & & Calibration & Rounds \\",
+        r"\cmidrule(lr){3-5}" if with_c else r"\cmidrule(lr){2-4}",
+        rf"{' & C' if with_c else ''} & together & mean & worst & Log loss & slope & to {target} \\",
         r"\midrule",
     ]
     return "\n".join([*head, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

@@ -27,7 +27,7 @@ from fedhealth.privacy.release import Release
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.budget import charge
 from fedhealth.site.private_round import course_of
-from fedhealth.site.told_columns import ToldColumns
+from fedhealth.site.told_columns import ToldColumns, reads_of
 
 if TYPE_CHECKING:
     from fedhealth.core.manifest import SiteManifest
@@ -161,7 +161,9 @@ def open_round(
     if isinstance(mechanism, PatientLevel) and purpose in ("train", "evaluate"):
         course = course_of(study, mechanism, memory)
     if purpose == TABLES and not isinstance(mechanism, PatientLevel):
-        ToldColumns(ledger.path.with_suffix(".told.json")).admit(TableLayout.of(study), cohort)
+        ToldColumns(ledger.path.with_suffix(".told.json")).admit(
+            TableLayout.of(study), cohort, reads=reads_of(study, manifest), floor=policy.min_cell
+        )
     if not is_known:
         charge(
             ledger, manifest, study, mechanism, digest=digest, purpose=purpose,

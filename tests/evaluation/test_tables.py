@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
 
@@ -137,6 +137,17 @@ def test_a_row_below_the_floor_is_withheld_whole_and_another_beside_it():
     # 4 of the other ward died; without the first ward beside it they would be what is left of the total.
     assert told.withholding.tolist() == [1, 0, 1, 0]
     assert told.counts.tolist() == [[0, 0], [30, 20], [0, 0]]
+
+
+def test_two_columns_of_one_record_are_asked_for_with_noise_only():
+    twice = replace(
+        SPEC, features=tuple(replace(f, omop=(3019550,)) if f.name in ("age", "sodium") else f for f in SPEC.features)
+    )
+    task, tables = Task(name="t", title="Death", outcome="died"), Tabulation(tables=(("age",), ("ward", "sodium")))
+    with pytest.raises(SettingError, match="found age and sodium of the same"):
+        TableLayout.of(Asked(task, tables, None, twice))
+    TableLayout.of(Asked(task, tables, 20, twice))
+    TableLayout.of(Asked(task, Tabulation(tables=(("age", "ward"), ("female", "ward"))), None, twice))
 
 
 def test_few_without_a_value_are_withheld_and_with_them_what_would_tell_their_number():

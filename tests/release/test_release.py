@@ -105,6 +105,8 @@ def test_a_value_of_the_file_lies_within_its_bin_and_its_range(study):
     for feature in SPEC.features[:3]:
         known = columns[feature.name][np.isfinite(columns[feature.name])]
         assert feature.range[0] <= known.min() <= known.max() <= feature.range[1]
+        # No more digits than it takes: three say a value, and near an edge a few more which side it is on.
+        assert max(len(row[feature.name]) for row in rows) <= 8
     coma = columns["coma"][np.isfinite(columns["coma"])]
     assert set(coma) == set(range(3, 16))
 

@@ -236,7 +236,8 @@ def made_run(seed: int = 1, *, strategy: str = "FedAvg", folder: str = "", curve
         report={
             "schema": 1, "study": {"title": "Trial"}, "sites": sites, "rounds": rounds,
             "union": {"federated": {"auroc": m(auroc), "log_loss": m(values.get("log_loss", 0.4)),
-                                    "calibration_slope": m(values.get("slope", 1.0))}},
+                                    "calibration_slope": m(values.get("slope", 1.0)),
+                                    **({"c_index": m(values["c"])} if "c" in values else {})}},
             "comparison": [{"who": "federated", "mean_site_auroc": m(values.get("mean", 0.65)),
                             "worst_site": {"name": values.get("worst_name", "oak"), "auroc": m(values.get("worst", 0.6))}}],
             "cost": {"bytes_up": 100 * len(rounds), "bytes_down": 50 * len(rounds)},

@@ -108,6 +108,31 @@ def test_of_log_losses_the_lowest_is_best_and_no_slope_is(run_of):
     assert (best["log_loss"], best["calibration_slope"]) == (ADAM, None)
 
 
+def test_runs_over_time_are_compared_by_harrells_c_before_all_else_and_others_have_none(run_of, study):
+    found = compared(
+        [
+            run_of(s, strategy=k, c=v + s * step)
+            for k, v, step in (("FedAvg", 0.6, 0.01), ("FedAdam", 0.7, 0.02))
+            for s in (1, 2, 3)
+        ]
+    )
+    assert next(iter(found["outcomes"])) == "c_index"
+    # By hand: 0.61, 0.62, 0.63 and 0.72, 0.74, 0.76.
+    assert [each["outcomes"]["c_index"]["value"] for each in found["groups"]] == pytest.approx([0.62, 0.74])
+    (row,) = found["differences"]["c_index"]
+    assert (row["difference"]["value"], row["pairs"]) == (pytest.approx(0.12), 3)
+    assert found["best"]["c_index"] == ADAM
+    assert "c_index" not in compared(study)["outcomes"]
+
+
+def test_harrells_c_that_one_run_withholds_is_withheld_for_its_group(run_of):
+    runs = [run_of(s, strategy=k, c=0.6) for k in ("FedAvg", "FedAdam") for s in (1, 2)]
+    runs[1].report["union"]["federated"]["c_index"] = None
+    found = compared(runs)
+    assert found["groups"][0]["outcomes"]["c_index"]["note"] == "withheld, in 1 of 2 runs"
+    assert (found["best"]["c_index"], found["differences"]["c_index"][0]["difference"]["value"]) == (None, None)
+
+
 def test_one_seed_has_no_interval_no_test_and_no_best(run_of):
     found = compared([run_of(1, union=0.7), run_of(1, strategy="FedAdam", union=0.8)])
     mean, row = found["groups"][0]["outcomes"]["union_auroc"], found["differences"]["union_auroc"][0]

@@ -147,6 +147,21 @@ def test_the_finding_is_said_from_the_numbers_alone(run_of, seeds, said):
     assert said in finding(two_groups(run_of, seeds))
 
 
+def test_over_time_the_finding_and_the_first_column_are_of_harrells_c(run_of, tmp_path):
+    found = compared(
+        [
+            run_of(s, strategy=k, c=v + s / 100, union=0.9 - v)
+            for k, v in (("FedAvg", 0.6), ("FedAdam", 0.7))
+            for s in (1, 2)
+        ]
+    )
+    said = "strategy=fedadam has the highest mean Harrell’s C within hospitals, 0.715"
+    assert said in finding(found)
+    page = " ".join(Page(write(found, tmp_path)[0].read_text(encoding="utf-8")).words)
+    assert said in page
+    assert page.index("Harrell's C, within hospitals") < page.index("AUROC, mean of hospitals")
+
+
 def test_a_difference_that_seeds_do_not_tell_is_said_to_be_so(run_of):
     runs = [run_of(seed, strategy=s, union=0.7 + seed / 50 + (seed - 2) * tilt) for s, tilt in
             (("FedAvg", 0.0), ("FedAdam", 0.03)) for seed in (1, 2, 3, 4)]  # fmt: skip

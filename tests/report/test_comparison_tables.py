@@ -74,6 +74,15 @@ def test_the_table_for_a_paper_is_whole_and_its_best_bold(comparison):
     assert r"\textbf" not in fedavg
 
 
+def test_the_table_for_a_paper_has_harrells_c_where_patients_are_followed(run_of):
+    text = tex_text(compared([run_of(s, strategy=k, c=0.6) for k in ("FedAvg", "FedAdam") for s in (1, 2)]))
+    assert r"\begin{tabular}{lrrrrrrr}" in text
+    assert r"\cmidrule(lr){3-5}" in text
+    rows = [line.removesuffix("[2pt]") for line in text.splitlines() if line.removesuffix("[2pt]").endswith(r"\\")]
+    assert {len(re.sub(r"\\multicolumn\{3\}", " & & ", row).split("&")) for row in rows} == {8}
+    assert rows[-4].startswith("strategy=fedavg & 0.600 & 0.700 & ")
+
+
 def test_in_latex_a_label_is_words_and_no_command(run_of):
     evil = "a_b&c%d$e#f{g}h~i^j\\k<l>|m"
     text = tex_text(compared([run_of(config={"training": {"how": how}}) for how in (evil, "plain")]))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from fedhealth.core.errors import IntegrityError, Refused
+from fedhealth.core.manifest import Policy, SiteManifest
 from fedhealth.core.tabulation import Tabulation
 from fedhealth.evaluation.tables import TableLayout
 from fedhealth.simulate import checked, clients
 from fedhealth.site.cohort import Cohort
-from fedhealth.site.told_columns import ToldColumns
+from fedhealth.site.told_columns import ToldColumns, reads_of
 
 
 @pytest.fixture
@@ -28,7 +30,15 @@ def hospital(smoke, tmp_path):
             spec = replace(spec, features=features)
         return TableLayout.of(replace(simulation.study, features=spec, tabulation=Tabulation(tables=tables)))
 
-    return ToldColumns(tmp_path / "hospital" / "told.json"), client.cohort, layout
+    return Told(tmp_path / "hospital" / "told.json"), client.cohort, layout
+
+
+class Told(ToldColumns):
+    """The record of a hospital whose columns are read from what their names say, unless a test says otherwise."""
+
+    def admit(self, layout, cohort, *, reads=None, floor=5):
+        names = {axis.column for table in layout.tables for axis in table.axes}
+        super().admit(layout, cohort, reads={**{name: [name] for name in names}, **(reads or {})}, floor=floor)
 
 
 def without(cohort: Cohort, patient: int) -> Cohort:
@@ -119,6 +129,57 @@ def test_a_column_that_stood_beside_others_may_be_rows_once(hospital):
     told.admit(layout(("diabetes", "age")), cohort)  # beside again, which takes its own table from nobody
     with pytest.raises(Refused, match="age told in another table"):
         told.admit(layout(("age", "admission")), cohort)
+
+
+def test_one_record_under_two_names_is_one_column(hospital):
+    told, cohort, layout = hospital
+    told.admit(layout(("age",)), cohort, reads={"age": ["age", "3022304"]})
+    # Cut a little elsewhere, it would tell of those between the cuts; over a longer window, of those who came in late.
+    with pytest.raises(Refused, match="sodium told"):
+        told.admit(layout(("sodium",)), cohort, reads={"sodium": ["sodium", "3022304", "3000285"]})
+    with pytest.raises(Refused, match="sodium told"):
+        told.admit(layout(("female", "sodium")), cohort, reads={"sodium": ["3022304"]})
+    told.admit(layout(("sodium",)), cohort, reads={"sodium": ["sodium", "3000285"]})
+
+
+def test_a_record_is_known_by_every_code_and_by_the_hospitals_own_column(smoke):
+    study = checked(smoke()).study
+    spec = study.features
+    again = replace(spec["lactate"], name="lactate_48h", window_h=(0.0, 48.0))
+    other = replace(spec["lactate"], name="acid", loinc=(), omop=())
+    study = replace(study, features=replace(spec, features=(*spec.features, again, other)))
+    manifest = SiteManifest(
+        name="elm",
+        title="Elm",
+        policy=Policy(min_patients=1, min_cell=1, min_cohort=3),
+        source={"kind": "csv"},
+        codes={"acid": "LAC", "lactate": "LAC | L2"},
+    )
+    found = reads_of(study, manifest)
+    assert found["lactate"] & found["lactate_48h"] >= set(spec["lactate"].loinc)
+    assert found["lactate"] & found["acid"] == {"LAC"}
+    apart = [name for name in spec.names if name != "lactate"]
+    assert not any(found[one] & found[two] for one, two in combinations([*apart, study.task.outcome], 2))
+
+
+def test_few_without_a_value_beside_are_not_told_by_the_totals_of_another_table(hospital):
+    """Of 950 patients 3 women have no lactate: nobody sees them but by how many women another table has."""
+    told, cohort, layout = hospital
+    n = len(cohort.patients)
+    columns = {**cohort.everyone.columns, "female": np.arange(n) % 2 * 1.0, "lactate": np.full(n, 2.0)}
+    columns["lactate"][[1, 3, 5]] = np.nan
+    few = Cohort(cohort.patients, replace(cohort.everyone, columns=columns), cohort.split)
+    rows, totals = layout(("female", "lactate")), layout(("admission", "female"))
+    assert int(rows.tables[0].axes[0].codes(columns, few.everyone.y, None)[[1, 3, 5]].sum()) == 3
+    for first, second in ((rows, totals), (totals, rows)):
+        told.path.unlink(missing_ok=True)
+        told.admit(first, few)
+        with pytest.raises(Refused, match="female told beside another"):
+            told.admit(second, few)
+    told.path.unlink()
+    with pytest.raises(Refused, match="female told beside another"):
+        told.admit(layout(("female", "lactate"), ("admission", "female")), few)
+    told.admit(layout(("female", "lactate"), ("admission", "female")), few, floor=3)  # three are not few there
 
 
 def test_a_refusal_notes_nothing(hospital):
