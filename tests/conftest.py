@@ -6,15 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from composing import config_of
 from hypothesis import settings
 
-from fedhealth.compose import composed, resolved
 from fedhealth.core.study import study_from
 from fedhealth.study_document import STUDY_KEYS
 
 # A busy machine fails no test.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+FOLDER = "run.folder="
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -40,9 +42,12 @@ def smoke(tmp_path):
     """The smoke study's config with some overrides, into a folder of the test's own."""
 
     def config(*overrides: str):
-        return resolved(
-            composed(["experiment=smoke", f"run.folder={tmp_path / 'run'}", "run.report=false", *overrides])
-        )
+        # Nothing else in a config depends on the folder, so that tests with folders of their own share a composition.
+        folders = [str(tmp_path / "run"), *(o.removeprefix(FOLDER) for o in overrides if o.startswith(FOLDER))]
+        others = [o for o in overrides if not o.startswith(FOLDER)]
+        found = config_of("experiment=smoke", "run.report=false", *others)
+        found["run"]["folder"] = None if folders[-1] == "null" else folders[-1]
+        return found
 
     return config
 

@@ -1,8 +1,9 @@
 """What a column's name says of how much it tells of a person."""
 
 import pytest
+from composing import config_of
 
-from fedhealth.compose import composed, options, resolved
+from fedhealth.compose import options
 from fedhealth.core.sensitivity import guessed
 
 
@@ -31,5 +32,5 @@ def test_a_name_is_classed_by_its_whole_words(column, expected):
 
 @pytest.mark.parametrize("spec", options("features"))
 def test_no_feature_that_ships_would_be_refused_by_its_name(spec):
-    features = resolved(composed([f"features={spec}"]))["features"]["features"]
+    features = config_of(f"features={spec}")["features"]["features"]
     assert not [feature["name"] for feature in features if guessed(feature["name"]) in ("identifier", "text")]

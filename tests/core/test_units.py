@@ -9,18 +9,16 @@ import zipfile
 
 import pytest
 import yaml
+from composing import config_of
 
-from fedhealth.compose import composed, options, resolved
+from fedhealth.compose import options
 from fedhealth.core.errors import SettingError
 from fedhealth.core.features import Conversion, Feature, FeatureSpec
 from fedhealth.core.settings import read
 from fedhealth.core.units import OMOP_UNITS, SPELLINGS, spelt
 from fedhealth.places import configs_folder
 
-SPECS = {
-    name: read(FeatureSpec, resolved(composed([f"features={name}"]))["features"], where=name)
-    for name in options("features")
-}
+SPECS = {name: read(FeatureSpec, config_of(f"features={name}")["features"], where=name) for name in options("features")}
 #: g/mol of an element (IUPAC 2021, abridged).
 WEIGHTS = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "Mg": 24.305}
 #: What a mole of each analyte is. Urea nitrogen is reported as the nitrogen of urea: two atoms a molecule.

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from composing import config_of
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedhealth.compose import composed, resolved
 from fedhealth.governance.approval import Approvals
 from fedhealth.governance.proposal import Signed, propose
 from fedhealth.governance.signing import public
@@ -59,7 +59,7 @@ class Scene:
 @pytest.fixture(scope="session")
 def config():
     """The smoke study's, composed once."""
-    return resolved(composed(["experiment=smoke"]))
+    return config_of("experiment=smoke")
 
 
 @pytest.fixture

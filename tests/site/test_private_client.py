@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from composing import config_of
 
-from fedhealth.compose import composed, resolved
 from fedhealth.core.errors import IntegrityError, Refused
 from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.study import digest, packed
@@ -95,7 +95,7 @@ def test_means_are_refused_whoever_asks(hospital, question):
 )  # fmt: skip
 @pytest.mark.parametrize("purpose", ["train", "evaluate"])
 def test_a_method_that_is_not_private_is_refused_by_the_hospital_itself(hospital, strategy, purpose):
-    part = resolved(composed([f"strategy={strategy}"]))["strategy"]
+    part = config_of(f"strategy={strategy}")["strategy"]
     client, ask, _ = hospital(strategy=part)
     ask("query.shape")
     with pytest.raises(Refused) as refused:

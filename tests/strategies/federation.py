@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
 import yaml
+from composing import config_of
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from fedhealth.compose import composed, resolved
 from fedhealth.core.training import LocalTraining
 from fedhealth.models.cox import Cox
 from fedhealth.models.logistic import Logistic
@@ -27,12 +26,7 @@ STRATEGIES = sorted(path.stem for path in (configs_folder() / "strategy").glob("
 
 def spec_of(stem: str, **settings) -> dict[str, Any]:
     """A strategy's config, as a study holds it."""
-    return _plain_spec_of(stem) | settings
-
-
-@cache
-def _plain_spec_of(stem: str) -> dict[str, Any]:
-    return resolved(composed([f"strategy={stem}"]))["strategy"]
+    return config_of(f"strategy={stem}")["strategy"] | settings
 
 
 def targets() -> dict[str, str]:
