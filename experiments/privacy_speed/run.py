@@ -7,14 +7,18 @@ expected batch, in one process on one core; the clipped sums are compared on one
 
     python experiments/privacy_speed/run.py --hospitals
 
-writes hospitals.md in its place: a round of many hospitals, one after the other, all at once, and by Opacus.
+writes hospitals.md in its place, and puts it into the README: a round of many hospitals, one after the other, all at
+once, and by Opacus. All train the same model of the patients of experiments/speed (a series has patients of its own) from
+the same weights, by as many steps at the same rate, clip and noise.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -25,7 +29,10 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from fedhealth.core.errors import SettingError
 from fedhealth.core.training import LocalTraining
+from fedhealth.models.cnn import Cnn
+from fedhealth.models.gru import Gru
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network, load_weights, weights_of
@@ -39,10 +46,17 @@ from fedhealth.site.patient_gradients import clipped_sum
 from fedhealth.site.private_engine import PrivateEngine
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "speed"))
+from machine import machine, measured_on  # noqa: E402
+from peers import Data, auroc_of  # noqa: E402
+
 PATIENTS, WIDTH, RATE, NOISE, BOUND, LEARNING = 1200, 54, 64 / 1200, 1.1, 1.0, 0.1
-#: Hospitals, and about how many patients each has.
-SIZES = ((8, 2000), (100, 200))
 MODELS = {"logistic": Logistic(), "mlp 64-32": Mlp(hidden=(64, 32)), "mlp 256-256": Mlp(hidden=(256, 256))}
+#: Hospitals, and the models that they train; of a series 48 steps of 12 channels.
+ROUNDS = (
+    (8, "logistic"), (8, "mlp 64-32"), (100, "logistic"), (100, "mlp 64-32"), (8, "gru 32"), (8, "cnn 32-32")
+)  # fmt: skip
+SERIES = {"gru 32": Gru(steps=48), "cnn 32-32": Cnn(steps=48)}
 
 
 def people():
@@ -66,9 +80,13 @@ def private(network, x, y, steps):
 
 
 def opacus(network, x, y, steps, batch=64):
-    """Its quick start: a data loader, hooks and an optimiser, made private by one call."""
+    """Its quick start: a data loader, hooks and an optimiser, made private by one call. The weights after the steps."""
     from opacus import PrivacyEngine
+    from opacus.validators import ModuleValidator
     from torch.utils.data import DataLoader, TensorDataset
+
+    # A GRU is put together anew, of layers that it has hooks for.
+    network = network if ModuleValidator.is_valid(network) else ModuleValidator.fix(network)
 
     loader = DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=batch)
     optimiser = torch.optim.SGD(network.parameters(), lr=LEARNING)
@@ -84,6 +102,7 @@ def opacus(network, x, y, steps, batch=64):
             taken += 1
             if taken == steps:
                 break
+    return network.state_dict()
 
 
 def largest_difference(model, x, y) -> float:
@@ -106,68 +125,124 @@ def largest_difference(model, x, y) -> float:
     return max(float((one.detach() - weight.summed_grad.ravel()).abs().max()) for one, weight in pairs)
 
 
-def hospitals(sites, patients, model):
-    """One pass of private training at each hospital, and how many steps that is: by each way what takes no argument."""
-    rng, network = np.random.default_rng(sites), first_network(model, WIDTH, seed=1)
-    weights, training = weights_of(network), LocalTraining(epochs=1, batch_size=32, learning_rate=LEARNING)
-    data = [(rng.normal(size=(n, WIDTH)).astype(np.float32), (rng.random(n) < 0.3).astype(np.float32))
-            for n in rng.integers(int(0.75 * patients), int(1.25 * patients), sites)]  # fmt: skip
+class Hospitals:
+    """The hospitals of a round and their model; each way gives every hospital's weights after a pass of private steps."""
 
-    def jobs():
-        for place, (x, y) in enumerate(data):
+    training = LocalTraining(epochs=1, batch_size=32, learning_rate=LEARNING)
+
+    def __init__(self, sites: int, name: str) -> None:
+        data = Data(sites)
+        self.patients, self.test = list(zip(data.x, data.y, strict=True)), data.test
+        if name in SERIES:
+            rng = np.random.default_rng(sites)
+            sizes = rng.integers(375, 625, sites)
+            self.patients = [
+                (rng.normal(size=(n, 576)).astype(np.float32), np.float32(rng.random(n) < 0.3)) for n in sizes
+            ]
+        self.model, self.width = (MODELS | SERIES)[name], self.patients[0][0].shape[1]
+        self.network = first_network(self.model, self.width, seed=1)
+        self.weights = weights_of(self.network)
+        self.steps = [DpSgd().steps(self.training, 32 / len(y)) for _, y in self.patients]
+
+    def jobs(self) -> list[PrivateJob]:
+        found = []
+        for place, (x, y) in enumerate(self.patients):
             mechanism, course = DpSgd(epsilon=None, noise_multiplier=NOISE), Course(32 / len(y), 10**6, NOISE)
             engine = PrivateEngine(
                 mechanism=mechanism, course=course, size=len(y), left=10**6, bound=BOUND,
                 source=NoiseSource(insecure_seed=place),
             )  # fmt: skip
-            yield PrivateJob(network, weights, x, y, training, rng, engine=engine)
-
-    def one_by_one():
-        found = []
-        for job in jobs():
-            load_weights(network, weights)
-            job.engine.fit(network, job.x, job.y, training, rng)
-            found.append(weights_of(network))
+            found.append(
+                PrivateJob(self.network, self.weights, x, y, self.training, np.random.default_rng(0), engine=engine)
+            )
         return found
 
-    def at_once():
-        return [fitted.weights for fitted in fit_private(list(jobs()))]
+    def one_by_one(self):
+        found = []
+        for job in self.jobs():
+            load_weights(self.network, self.weights)
+            job.engine.fit(self.network, job.x, job.y, self.training, job.rng)
+            found.append(weights_of(self.network))
+        return found
 
-    steps = [DpSgd().steps(training, 32 / len(y)) for _, y in data]
+    def at_once(self):
+        found = fit_private(self.jobs())
+        for refused in found:
+            if isinstance(refused, Exception):
+                raise refused
+        return [fitted.weights for fitted in found]
 
-    def by_opacus():
-        for (x, y), count in zip(data, steps, strict=True):
-            opacus(first_network(model, WIDTH, seed=1), x, y, count, batch=32)
+    def by_opacus(self):
+        found = []
+        for (x, y), steps in zip(self.patients, self.steps, strict=True):
+            network = first_network(self.model, self.width, seed=1)
+            trained = opacus(network, x, y, steps, batch=32)
+            found.append({name: array.detach().numpy() for name, array in trained.items()})
+        return found
 
-    return {"one by one": one_by_one, "at once": at_once, "Opacus": by_opacus}, sum(steps)
+    def auroc(self, each) -> float:
+        """Of the mean by patients of every hospital's weights, on the test patients."""
+        sizes = [len(y) for _, y in self.patients]
+        mean = {name: np.average([own[name] for own in each], axis=0, weights=sizes) for name in self.weights}
+        load_weights(self.network, {name: array.astype(np.float32) for name, array in mean.items()})
+        return auroc_of(Plain().score(self.network, self.test[0]), self.test[1])
 
 
-def many(repeats: int, out: Path) -> list[dict[str, float]]:
+def many(repeats: int, out: Path) -> list[dict]:
     """The rounds of many hospitals, also written as hospitals.md."""
     rows = []
-    for sites, patients in SIZES:
-        for name, model in list(MODELS.items())[:2]:
-            ways, steps = hospitals(sites, patients, model)
-            took: dict[str, list[float]] = {way: [] for way in ways}
-            pairs = zip(ways["one by one"](), ways["at once"](), strict=True)
-            apart = max(float(abs(one[key] - other[key]).max()) for one, other in pairs for key in one)
-            for _ in range(repeats):
-                for way, round_ in ways.items():
-                    start = time.process_time()
-                    round_()
-                    took[way].append(time.process_time() - start)
-            medians = {way: statistics.median(each) for way, each in took.items()}
-            rows.append({"sites": sites, "model": name, "steps": steps, **medians, "apart": apart})
-    lines = ["| hospitals | model | steps of all | one by one, s | at once, s | Opacus, s | times as fast as one by one | as Opacus | weights differ by |",
-             "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    lines += [
-        f"| {r['sites']} | {r['model']} | {r['steps']} | {r['one by one']:.3f} | {r['at once']:.3f} | {r['Opacus']:.3f} "
-        f"| {r['one by one'] / r['at once']:.1f} | {r['Opacus'] / r['at once']:.1f} | {r['apart']:.0e} |"
-        for r in rows
-    ]
-    (out / "hospitals.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    for sites, name in ROUNDS:
+        asked = Hospitals(sites, name)
+        row = {"sites": sites, "model": name, "steps": sum(asked.steps), **machine()}
+        ways = {"one by one": asked.one_by_one, "at once": asked.at_once, "Opacus": asked.by_opacus}
+        try:
+            ours = ways["one by one"](), ways["at once"]()
+            row["apart"] = max(float(abs(a[key] - b[key]).max()) for a, b in zip(*ours, strict=True) for key in a)
+            row |= {"auroc": asked.auroc(ours[1]), "auroc of Opacus": asked.auroc(asked.by_opacus())}
+        except SettingError:
+            # It says by name that this network is not private with it.
+            ways = {"Opacus": asked.by_opacus}
+        took: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(repeats):
+            for way, round_ in ways.items():
+                start = time.process_time()
+                round_()
+                took[way].append(time.process_time() - start)
+        rows.append(row | took)
+        print(rows[-1], flush=True)
+    text = table_of(rows)
+    (out / "hospitals.md").write_text(text)
+    if out == HERE:
+        readme, pattern = HERE / "README.md", re.compile(r"Measured [^\n]*:\n\n\| hospitals \|.*?\n(?=\n)", re.DOTALL)
+        readme.write_text(pattern.sub(lambda _: text, readme.read_text(), count=1))
     return rows
+
+
+def table_of(rows: list[dict]) -> str:
+    lines = [
+        measured_on(rows),
+        "",
+        "| hospitals | model | steps of all | one by one, s | at once, s | Opacus, s | times as fast as one by one | as Opacus | AUROC | Opacus's | weights differ by | load |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        opacus_s = f"{statistics.median(row['Opacus']):.3f}"
+        start = f"| {row['sites']} | {row['model']} | {row['steps']} |"
+        if "apart" not in row:
+            lines.append(f"{start} refused | refused | {opacus_s} | – | – | – | – | – | {row['load']} |")
+            continue
+        one, once = (f"{statistics.median(row[way]):.3f}" for way in ("one by one", "at once"))
+        lines.append(
+            f"{start} {one} | {once} | {opacus_s} | {times(row['one by one'], row['at once'])} | "
+            f"{times(row['Opacus'], row['at once'])} | {row['auroc']:.3f} | {row['auroc of Opacus']:.3f} | {row['apart']:.0e} | {row['load']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def times(theirs: list[float], ours: list[float]) -> str:
+    """How many times as long: the median of the repeats, which take the ways in turn, and the least and most of them."""
+    each = [one / other for one, other in zip(theirs, ours, strict=True)]
+    return f"{statistics.median(each):.1f} ({min(each):.1f} to {max(each):.1f})"
 
 
 def main(words: list[str] | None = None, out: Path = HERE) -> list[dict[str, float]]:

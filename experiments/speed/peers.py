@@ -10,6 +10,7 @@ import functools
 import importlib
 import itertools
 import json
+import os
 import resource
 import sys
 import time
@@ -57,9 +58,13 @@ class Data:
         for i in range(len(self.first)):
             h = h @ weights[f"{2 * i}.weight"].T + weights[f"{2 * i}.bias"]
             h = np.maximum(h, 0) if i + 1 < len(self.first) else h
-        ranks = np.argsort(np.argsort(h[:, 0])) + 1
-        positive = y.sum()
-        return float((ranks[y == 1].sum() - positive * (positive + 1) / 2) / (positive * (len(y) - positive)))
+        return auroc_of(h[:, 0], y)
+
+
+def auroc_of(scores: np.ndarray, y: np.ndarray) -> float:
+    """By ranks."""
+    ranks, positive = np.argsort(np.argsort(scores)) + 1, y.sum()
+    return float((ranks[y == 1].sum() - positive * (positive + 1) / 2) / (positive * (len(y) - positive)))
 
 
 @functools.cache
@@ -312,6 +317,33 @@ def on_ray(data: Data, rounds: int) -> dict:
     return {"rounds_s": [b - a for a, b in itertools.pairwise(stamps)], "auroc": data.auroc(found)}
 
 
+def on_nvflare(data: Data, rounds: int) -> dict:
+    """NVFlare's FedAvg recipe in its simulator, a process a site as it comes, with the lean torch loop as the client."""
+    import tempfile
+    from pathlib import Path
+
+    from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
+    from nvflare.recipe.sim_env import SimEnv
+
+    sites, here = len(data.sizes), Path(__file__).parent
+    # The server and the sites are processes of their own, which import this file and the site's.
+    os.environ["PYTHONPATH"] = str(here)
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "told.json"
+        recipe = FedAvgRecipe(
+            name="speed",
+            min_clients=sites,
+            num_rounds=rounds + 1,
+            train_script=str(here / "nvflare_site.py"),
+            train_args=f"{sites} {rounds} {told}",
+            model={"class_path": "nvflare_site.First", "args": {"sites": sites}},
+        )
+        recipe.execute(SimEnv(num_clients=sites, workspace_root=folder))
+        found = json.loads(told.read_text())
+    # From one receipt of the model to the next at one site: training, sending, averaging, sending.
+    return {"rounds_s": [b - a for a, b in itertools.pairwise(found["received"])], "auroc": found["auroc"]}
+
+
 def by_pfl(data: Data, rounds: int):
     """pfl-research's FederatedAveraging in one process; its users are handed over shuffled as everybody's are."""
     import torch
@@ -383,6 +415,8 @@ def main() -> None:
     said: dict = {}
     if peer == "ray":
         said = on_ray(data, rounds)
+    elif peer == "nvflare":
+        said = on_nvflare(data, rounds)
     elif peer == "pfl-research":
         wall, busy = time.perf_counter(), time.process_time()
         found = by_pfl(data, rounds)

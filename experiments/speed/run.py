@@ -4,22 +4,28 @@
 
 Every engine is a process of its own, so that memory and start are its own. A peer that needs another environment
 gets one beside this file, in `.env-<name>`; one that can't be installed or run is a row that says so. What is measured
-takes the place of the same row in results.json, from which table.md, the README's table and speed.svg are made. The
-rule of a row: its model's AUROC on the test patients equals plain torch's to 0.002, or FedHealth's where torch was not
+takes the place of the same row in results.json, with the day, the processor and its load, from which table.md, the
+README's table and speed.svg are made. Two have tables of their own, by programs that are run last: `studies`, whole
+studies, masked and private ones among them, and `opacus`, whose private rounds stand beside FedHealth's in
+experiments/privacy_speed. The rule of a row: its model's AUROC on the test patients equals plain torch's to 0.002, or FedHealth's where torch was not
 measured; else it is void.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from machine import machine, measured_on
 
 os.environ.update(
     OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", FLWR_TELEMETRY_ENABLED="0", RAY_USAGE_STATS_ENABLED="0"
@@ -41,41 +47,56 @@ NEEDS = {
     "jax": ("jax==0.10.2",),
     "fedjax": (*OF_2024, "fedjax==0.0.17"),
     "pfl-research": (TORCH, "pfl==0.6.0"),
+    "nvflare": (TORCH, "nvflare==2.9.0"),
 }
 INSIDE = ("torch", "fedhealth", "fedhealth 2", "plain engine", "ray")
 PEERS = (*INSIDE, *NEEDS)
 #: Multiplications and additions of one patient's step of the MLP; nobody needs the gradient of the first layer's input.
 FLOPS = 4 * 30 * 64 + 6 * (64 * 32 + 32)
-#: Of more sites than this a peer that asks one site after the other, each in a message, is not measured.
-MOST = {"ray": 100, "pfl-research": 1000, "torch": 1000, "plain engine": 1000}
+#: Of more sites than this a peer is not measured, and why.
+MOST = {
+    "torch": (1000, "one site after the other"),
+    "plain engine": (1000, "one site after the other"),
+    "pfl-research": (1000, "one site after the other"),
+    "ray": (100, "a message to an actor for each site"),
+    "nvflare": (8, "a process for each site"),
+}
+#: Those that are many processes.
+TREES = ("ray", "nvflare")
+#: What has a table of its own, and the program that makes it.
+BESIDE = {
+    "studies": (str(HERE / "studies.py"),),
+    "opacus": (str(HERE.parent / "privacy_speed" / "run.py"), "--hospitals", "--repeats", "3"),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sites", type=int, nargs="+", default=[8, 100, 1000])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--only", nargs="+", choices=(*PEERS, *BESIDE), default=[*PEERS, *BESIDE])
     chosen = parser.parse_args()
     if chosen.rounds < 2:
         parser.error("--rounds must be 2 or more: the first, which loads and compiles, is told by itself")
     kept = HERE / "results.json"
     found = json.loads(kept.read_text()) if kept.exists() else {"core": 0.0, "rows": []}
-    found["core"] = core()
+    # What a busy machine gives is not its limit.
+    found["core"] = max(found["core"], core())
     for sites in chosen.sites:
-        for peer in chosen.only:
-            if sites > MOST.get(peer, sites):
-                continue
-            load = os.getloadavg()[0]
-            row = {"peer": peer, "sites": sites, **measured(peer, sites, chosen.rounds), "load": round(load, 1)}
+        for peer in (peer for peer in PEERS if peer in chosen.only):
+            row = {"peer": peer, "sites": sites, **machine(), **measured(peer, sites, chosen.rounds)}
             found["rows"] = [each for each in found["rows"] if (each["peer"], each["sites"]) != (peer, sites)] + [row]
             print(json.dumps(row), flush=True)
             kept.write_text(json.dumps(found, indent=1) + "\n")
     rows = sorted(found["rows"], key=lambda row: (row["sites"], PEERS.index(row["peer"])))
     (HERE / "table.md").write_text(table(rows))
     readme = HERE / "README.md"
-    pattern = re.compile(r"\| sites \| engine \|.*?\n(?=\n)", re.DOTALL)
+    pattern = re.compile(r"Measured [^\n]*:\n\n\| sites \| engine \|.*?\n(?=\n)", re.DOTALL)
     readme.write_text(pattern.sub(lambda _: table(rows), readme.read_text(), count=1))
     draw(rows, found["core"])
+    for name, command in BESIDE.items():
+        if name in chosen.only:
+            subprocess.run([sys.executable, *command], check=True)
 
 
 def core() -> float:
@@ -93,21 +114,53 @@ def core() -> float:
 
 def measured(peer: str, sites: int, rounds: int) -> dict:
     """What one engine took; an "error" where it could not run."""
+    most, why = MOST.get(peer, (sites, ""))
+    if sites > most:
+        return {"error": f"not measured: {why}"}
     try:
         python = environment(peer)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return {"error": f"{NEEDS[peer][-1]} does not install here"}
-    began = time.perf_counter()
+    began, peak = time.perf_counter(), 0
     command = [python, str(HERE / "peers.py"), peer, str(sites), str(rounds)]
-    try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    except subprocess.TimeoutExpired:
-        return {"error": "not done in 10 minutes"}
-    said = [line for line in ran.stdout.splitlines() if line.startswith("{")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+        while True:
+            try:
+                # No oftener: to look at a dozen processes' memory takes a tenth of a second.
+                out, wrong = ran.communicate(timeout=2)
+                break
+            except subprocess.TimeoutExpired:
+                if peer in TREES:
+                    peak = max(peak, sum(map(memory, family(ran.pid))))
+                if time.perf_counter() - began > 600:
+                    for pid in family(ran.pid):
+                        os.kill(pid, signal.SIGKILL)
+                    return {"error": "not done in 10 minutes"}
+    said = [line for line in out.splitlines() if line.startswith("{")]
     if ran.returncode or not said:
-        last = (ran.stderr.strip().splitlines() or ["ended without a word"])[-1]
+        last = (wrong.strip().splitlines() or ["ended without a word"])[-1]
         return {"error": "does not run: " + re.sub(r"/\S+|\|", "…", last)[:90]}
-    return json.loads(said[-1]) | {"whole_s": time.perf_counter() - began}
+    row = json.loads(said[-1]) | {"whole_s": time.perf_counter() - began}
+    return row | ({"peak_bytes": peak} if peak else {})
+
+
+def family(root: int) -> set[int]:
+    """A process and all under it."""
+    parents, found = {}, {root}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def memory(pid: int) -> int:
+    """Bytes of a process, what it shares with others divided among them; 0 where it has ended."""
+    with contextlib.suppress(OSError):
+        told = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        return 1024 * int(told[1]) if told else 0
+    return 0
 
 
 def environment(peer: str) -> str:
@@ -128,6 +181,8 @@ def environment(peer: str) -> str:
 
 def table(rows: list[dict]) -> str:
     lines = [
+        measured_on(rows),
+        "",
         "| sites | engine | s a round, median (range) | times FedHealth's | CPU s a round | first round, s | start to end, s | peak, GB | AUROC | load |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -147,16 +202,18 @@ def table(rows: list[dict]) -> str:
             lines.append(
                 f"| {sites:,} | {row['peer']} | {middle:.4f} ({min(later):.4f} to {max(later):.4f}) | "
                 f"{'void' if void else ratio} | {cpu} | {row['rounds_s'][0]:.2f} | {row['whole_s']:.1f} | "
-                f"{row['peak_bytes'] / 1e9:.2f} | {row['auroc']:.4f} | {row.get('load', '–')} |"
+                f"{row['peak_bytes'] / 1e9:.2f} | {row['auroc']:.4f} | {row['load']} |"
             )
     return "\n".join(lines) + "\n"
 
 
 def spread(row: dict, ours: dict) -> str:
-    """How many times FedHealth's round it takes, by medians, and from best to best and worst to worst."""
+    """How many times FedHealth's round it takes, by medians, and at least and at most from any round to any."""
+    if row is ours:
+        return "1"
     theirs, own = row["rounds_s"][1:], ours["rounds_s"][1:]
-    ends = sorted((min(theirs) / min(own), max(theirs) / max(own)))
-    return f"{statistics.median(theirs) / statistics.median(own):.2f} ({ends[0]:.2f} to {ends[1]:.2f})"
+    middle = statistics.median(theirs) / statistics.median(own)
+    return f"{middle:.2f} ({min(theirs) / max(own):.2f} to {max(theirs) / min(own):.2f})"
 
 
 def draw(rows: list[dict], core: float) -> None:

@@ -36,11 +36,25 @@ class Course:
         rate: each patient's chance to be in a step.
         steps: sums that leave in a round.
         noise_multiplier: the noise's standard deviation over how far a patient moves such a sum.
+
+    Raises:
+        SettingError: `rate` is not in (0, 1], or `noise_multiplier` not above 0 and finite.
     """
 
     rate: float
     steps: int
     noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        # Here, where one hospital is asked, and not where its steps are taken in company.
+        if not 0 < self.rate <= 1:
+            raise SettingError(
+                f"a sampling rate must lie in (0, 1], found {self.rate}. Use 1 for everybody in every step."
+            )
+        if not 0 < self.noise_multiplier < math.inf:
+            raise SettingError(
+                f"a noise multiplier must be above 0 and finite, found {self.noise_multiplier}. Use privacy=plain for none."
+            )
 
 
 @settings

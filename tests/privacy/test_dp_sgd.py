@@ -125,3 +125,28 @@ def test_adaptive_clipping_pays_for_its_count_with_noise_on_the_sum():
     # The count moves by half a patient: two Gaussians, whose squared shifts add.
     assert 1 / left**2 + (0.5 / spread) ** 2 == pytest.approx(1 / 1.5**2)
     assert left > 1.5
+
+
+@pytest.mark.parametrize(
+    ("rate", "noise", "rule"),
+    [(0.0, 1.0, "sampling rate must lie in"), (1.5, 1.0, "sampling rate must lie in"), (math.nan, 1.0, "sampling rate"),
+     (0.1, 0.0, "noise multiplier must be above 0"), (0.1, math.inf, "noise multiplier must be above 0")],
+)  # fmt: skip
+def test_no_hospital_trains_by_a_course_without_a_chance_or_without_noise(rate, noise, rule):
+    with pytest.raises(SettingError, match=rule):
+        Course(rate, 1, noise)
+
+
+@pytest.mark.parametrize("rate", [0.0, 10.1, math.inf, math.nan])
+def test_a_bound_follows_its_quantile_at_a_rate_that_a_step_survives(rate):
+    with pytest.raises(SettingError, match=r"`privacy.clip_rate` must lie in \(0, 10\]"):
+        DpSgd(clipping="adaptive", clip_rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("noise", "share"), [(1e-300, 1.0), (1e-160, 1.0), (1e160, math.sqrt(4 / 3)), (1e300, math.sqrt(4 / 3))]
+)
+def test_the_noise_beside_an_adaptive_count_is_a_number_at_any_size_of_noise(noise, share):
+    mechanism = DpSgd(epsilon=None, noise_multiplier=noise, clipping="adaptive")
+    # A count with noise of 2 patients costs next to nothing beside so little on the sum, and a quarter where it has as much.
+    assert mechanism.sum_noise(Course(0.1, 1, noise), 400) == pytest.approx(noise * share, rel=1e-12, abs=0)

@@ -180,6 +180,25 @@ def test_a_refused_hospital_whose_weights_grow_without_end_costs_no_other_its_ro
     assert wild.code == "weights_too_large"
 
 
+def test_a_hospital_whose_count_of_clipped_patients_gets_no_noise_is_refused_alone():
+    network = network_of(Mlp(hidden=(8,)))
+    weights = weights_of(network)
+
+    def small():
+        return job(network, weights, 0, TRAININGS[0], clipping="adaptive")
+
+    # So many patients were told that the noise on a count of them is wider than any lattice.
+    vast = job(network, weights, 1, TRAININGS[0], rate=1.0, clipping="adaptive")
+    vast = replace(vast, engine=replace(vast.engine, size=5_000_000))
+    one, other = small(), small()
+    found, refused = fit_private([one, vast])
+    expected, _ = alone(other)
+    assert all(np.array_equal(found.weights[name], array) for name, array in expected.items())
+    assert one.engine.bound == other.engine.bound
+    assert isinstance(refused, SettingError)
+    assert "Use less noise or a smaller model" in str(refused)
+
+
 def test_a_network_over_time_is_refused_by_name_and_its_neighbour_is_not():
     network = network_of(Mlp(hidden=(8,)))
     weights, over_time = weights_of(network), first_network(Gru(steps=WIDTH), WIDTH, seed=3)

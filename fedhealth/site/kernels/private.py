@@ -143,7 +143,10 @@ class _Stacked:
         if engines[0].is_adaptive:
             for j, engine in enumerate(engines):
                 if j not in self._refused:
-                    engine.follow(norms[0, j, : self._batches.taken(step, j)])
+                    try:
+                        engine.follow(norms[0, j, : self._batches.taken(step, j)])
+                    except FedHealthError as error:
+                        self._refused[j] = error
 
     def _make_noisy(self, k: int) -> None:
         """Put noise on each hospital's sum, and make of it a mean."""
