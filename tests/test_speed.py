@@ -34,7 +34,7 @@ def peers():
 def test_fedhealths_rounds_are_those_of_plain_torch(peers):
     data = peers.Data(40)
     *_, by_torch = peers.by_torch(data, 1)
-    for more in ({}, {"plain": True}):
+    for more in ({}, {"plain": True}, {"native": True}):
         *_, by_fedhealth = peers.by_engine(data, 1, **more)
         for name, array in by_torch.items():
             np.testing.assert_allclose(by_fedhealth[name], array, atol=1e-5)

@@ -431,6 +431,8 @@ def main() -> None:
             "fedjax": by_fedjax,
             "fedhealth": by_engine,
             "fedhealth 2": lambda *given: by_engine(*given, processes=2),
+            "native": lambda *given: by_engine(*given, native=True),
+            "native 2": lambda *given: by_engine(*given, native=True, processes=2),
             "plain engine": lambda *given: by_engine(*given, plain=True),
         }
         seconds, busy, model = [], [], None
@@ -441,7 +443,7 @@ def main() -> None:
             busy.append(time.process_time() - worked)
             began, worked = time.perf_counter(), time.process_time()
         said = {"rounds_s": seconds, "auroc": data.auroc(model)}
-        if peer != "fedhealth 2":
+        if not peer.endswith(" 2"):
             said["cpu_s"] = sorted(busy[1:])[len(busy[1:]) // 2]
     # Of this process and the largest child: what many children took together is more.
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

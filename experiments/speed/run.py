@@ -49,7 +49,7 @@ NEEDS = {
     "pfl-research": (TORCH, "pfl==0.6.0"),
     "nvflare": (TORCH, "nvflare==2.9.0"),
 }
-INSIDE = ("torch", "fedhealth", "fedhealth 2", "plain engine", "ray")
+INSIDE = ("torch", "fedhealth", "fedhealth 2", "native", "native 2", "plain engine", "ray")
 PEERS = (*INSIDE, *NEEDS)
 #: Multiplications and additions of one patient's step of the MLP; nobody needs the gradient of the first layer's input.
 FLOPS = 4 * 30 * 64 + 6 * (64 * 32 + 32)

@@ -203,17 +203,21 @@ def _library(kind: np.dtype[Any]) -> ctypes.CDLL:
     """
     real, *functions = _TYPES[kind]
     defined = [f"-D{name}={found}" for name, found in zip(("EXP", "LOG1P", "FABS", "SQRT"), functions, strict=True)]
+    # No errno of sqrt and no trap: with them loops stay scalar. What is no number stays none.
+    flags = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "native.so"
-        # No errno of sqrt and no trap: with them loops stay scalar. What is no number stays none.
-        flags = ["-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
-        command = [compiler(), *flags, f"-DREAL={real}", *defined]
-        made = subprocess.run(  # noqa: S603 - the user's own compiler on our own source
-            [*command, "-o", str(built), str(SOURCE), "-lm"], capture_output=True, text=True, check=False
-        )
-        if made.returncode:
+        # A compiler that does not know its own processor makes code for any of the kind.
+        for processor in (["-march=native"], []):
+            command = [compiler(), *flags, *processor, f"-DREAL={real}", *defined, "-o", str(built), str(SOURCE), "-lm"]
+            made = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own source
+            if not made.returncode:
+                break
+        try:
+            return ctypes.CDLL(str(built))
+        except OSError as error:
+            wrong = made.stderr.splitlines()[:1] or [str(error) if built.exists() else "no word of it"]
             raise SettingError(
-                f"`engine=native` needs a C compiler that compiles its kernel, found: "
-                f"{(made.stderr.splitlines() or ['no word of it'])[0]}. Update it, or use engine=batched."
-            )
-        return ctypes.CDLL(str(built))
+                f"`engine=native` needs a C compiler whose kernel can be loaded, found: {wrong[0]}. Set CC to another, "
+                "TMPDIR to a folder that programs may be run from, or use engine=batched."
+            ) from None
