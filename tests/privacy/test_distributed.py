@@ -13,6 +13,7 @@ from scipy import stats
 
 from fedhealth.core.errors import Refused, SettingError
 from fedhealth.core.lattice import Part, Sharing
+from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian
 from fedhealth.core.update import Update
 from fedhealth.privacy import accountant
 from fedhealth.privacy.distributed import MOST_INFLATION, Distributed, lattices
@@ -155,6 +156,16 @@ def test_a_local_floor_makes_the_lattice_coarser_and_the_opened_share_worth_more
     assert opened[1] < opened[0]
 
 
+def test_a_floor_above_every_share_leaves_nothing_to_take_off():
+    floored = mechanism(local_noise=2.0).lattice("train", 50, rounds=ROUNDS, sharing=Sharing(12, 6, 1))
+    assert floored.parts == (Part(480),)
+
+
+def test_where_more_hospitals_must_stay_than_there_are_noise_is_for_so_many():
+    assert Sharing(3, 5, 1).cohorts == (5,)
+    assert Sharing(3, 5, 1).share(3) == 1 / 2
+
+
 def test_against_fewer_the_guarantee_is_the_better_and_all_are_the_accountants():
     made = mechanism(sampling_rate=0.2)
     course = made.course(rounds=ROUNDS)
@@ -164,6 +175,20 @@ def test_against_fewer_the_guarantee_is_the_better_and_all_are_the_accountants()
     assert (planned.views, alone.views, opened.views) == (("sums",), ("sums",), ("updates",))
     events = [made.event("train", course)] * ROUNDS + [made.event("query.shape"), made.event("evaluate")]
     assert planned.epsilon == pytest.approx(accountant.epsilon(events, 1e-5), rel=1e-3)
+
+
+def test_against_fewer_the_guarantee_is_of_the_least_that_stays_which_is_where_all_do():
+    """By hand: seven of eight shares make the whole, so all eight are √(8/7) of it and one is √(1/7)."""
+    made, eight = mechanism(), Sharing(8, 3, 1)
+    course = made.course(rounds=ROUNDS)
+
+    def expected(factor):
+        training = PoissonSampledGaussian(noise_multiplier=1.3 * factor, sampling_rate=0.1, count=ROUNDS)
+        events = [training, *(Gaussian(noise_multiplier=noise * factor) for noise in (10.0, 4.0))]
+        return pytest.approx(accountant.epsilon(events, 1e-5), rel=1e-3)
+
+    assert made.alone(course, ROUNDS, sharing=eight).epsilon == expected((8 / 7) ** 0.5)
+    assert made.opened(course, ROUNDS, sharing=eight).epsilon == expected((1 / 7) ** 0.5)
 
 
 def test_noise_is_solved_for_the_whole_study():

@@ -18,7 +18,19 @@ from scipy.stats import chi2, chi2_contingency, norm
 from fedhealth.core.errors import DataError, SettingError
 from fedhealth.privacy import noise
 from fedhealth.privacy.alias_table import CENTRE, COLUMNS, MASS_BITS, SIGMA, alias_table, masses
-from fedhealth.privacy.noise import STRETCH, WIDE_SIGMA, NoiseSource, narrow, noisy, noisy_rows, step_of, wide
+from fedhealth.privacy.noise import (
+    STRETCH,
+    WIDE_SIGMA,
+    NoiseSource,
+    Words,
+    narrow,
+    noisy,
+    noisy_rows,
+    step_of,
+    stretch_for,
+    stretched,
+    wide,
+)
 
 BY_CHANCE = 1e-6
 REST_BITS = 96
@@ -137,6 +149,22 @@ def test_wide_draws_have_a_gaussians_moments_and_do_not_depend_on_the_one_before
     assert abs((z**2).mean() - 1) < far * math.sqrt(2 / n)
     assert abs((z**4).mean() - 3) < far * math.sqrt(96 / n)
     assert abs((z[1:] * z[:-1]).mean()) < far / math.sqrt(n)
+
+
+@pytest.mark.parametrize("stretch", [1, 2, 15, STRETCH])
+def test_stretched_draws_have_their_variance_and_every_remainder_alike(stretch):
+    """Without the draw that is not stretched they would be multiples, and low bits would tell what they hide."""
+    (drawn,) = stretched(48_000, [Words(bytes([stretch % 251]) * 32)], stretch)
+    expected = SIGMA**2 * (1 + stretch**2)
+    assert np.mean(drawn.astype(float) ** 2) == pytest.approx(expected, rel=5 * math.sqrt(2 / 48_000))
+    cells = max(stretch, 2)
+    found = np.bincount(drawn % cells, minlength=cells)
+    assert chi2.sf(((found - 48_000 / cells) ** 2).sum() / (48_000 / cells), cells - 1) > 1e-4
+
+
+@pytest.mark.parametrize(("sigma", "expected"), [(0.0, 1), (1024.0, 1), (1500.0, 2), (WIDE_SIGMA, 480), (1e9, 480)])
+def test_a_stretch_is_the_least_that_is_wide_enough_from_one_on(sigma, expected):
+    assert stretch_for(sigma) == expected
 
 
 @pytest.mark.parametrize("n", [0, 1, 32_767, 32_768, 32_769])
