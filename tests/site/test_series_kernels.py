@@ -102,6 +102,16 @@ def test_a_hospital_of_enormous_values_leaves_its_neighbours_their_bits(model, a
         assert any(not np.array_equal(loud[place][name], array) for name, array in quiet[place].items())
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(("model", "across"), MODELS, ids=str)
+def test_a_hospital_with_a_patient_who_is_no_number_leaves_its_neighbours_their_bits(model, across, bad):
+    (network,) = networks_of(model, across, 1, torch.float32)
+    weights = weights_of(network)
+    jobs = [job(network, weights, k, model, across) for k in range(len(SIZES))]
+    jobs[0].x[0] = bad
+    assert_same_bits([own.weights for own in Batched().fit_all(jobs)[1:]], trained(network, model, across)[1:])
+
+
 @pytest.mark.parametrize(("model", "across"), MODELS, ids=str)
 def test_a_network_without_numbers_stays_by_itself(model, across):
     networks = networks_of(model, across, 3)

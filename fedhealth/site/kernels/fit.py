@@ -135,14 +135,15 @@ class _Batches:
         self._counts = counts
         shape = (first.steps, len(jobs), first.rows)
         table, shares = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=first.x.dtype)
-        features = blank_for(first.network, sum(len(job.y) for job in jobs), first.x.dtype)
-        size, start = first.training.batch_size, 0
+        # The first row is nobody's: it stands where a batch has no patient. 0 times what is no number would be none.
+        features = blank_for(first.network, 1 + sum(len(job.y) for job in jobs), first.x.dtype)
+        size, start = first.training.batch_size, 1
         for j, job in enumerate(jobs):
             n = len(job.y)
             features[start : start + n, : job.x.shape[1]] = job.x
             _deal(table[: job.steps, j], shares[: job.steps, j], job, min(size, first.rows), start)
             start += n
-        outcome = np.concatenate([job.y for job in jobs]).astype(first.x.dtype, copy=False)
+        outcome = np.concatenate([[0], *(job.y for job in jobs)]).astype(first.x.dtype, copy=False)
         self.features = torch.from_numpy(features).to(device)
         self._table, self._shares = torch.from_numpy(table).to(device), torch.from_numpy(shares).to(device)
         self._outcome = torch.from_numpy(outcome[table]).to(device)
