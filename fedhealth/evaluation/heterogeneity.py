@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: Hospitals of which every two are compared: of more no heat map can be read, and ten thousand have 50 million pairs.
+MOST_PAIRED = 60
+
 
 @dataclass(frozen=True, slots=True)
 class SiteSums:
@@ -60,7 +63,8 @@ class Heterogeneity:
         outcome: that of the outcome.
         label_shift: by hospital, the total variation between its outcome and the union's.
         distance: [sites, sites] root mean square, over the features that both have, of
-            the difference of means in within-hospital standard deviations.
+            the difference of means in within-hospital standard deviations; of more than
+            `MOST_PAIRED` hospitals None, since nobody can read so many pairs.
     """
 
     sites: tuple[str, ...]
@@ -68,7 +72,7 @@ class Heterogeneity:
     missingness: dict[str, float]
     outcome: float
     label_shift: dict[str, float]
-    distance: NDArray[np.float64]
+    distance: NDArray[np.float64] | None
 
     @property
     def median_value(self) -> float:
@@ -82,7 +86,7 @@ class Heterogeneity:
 
     def rows(self) -> list[tuple[str, str]]:
         """What to print: a name and a figure a line."""
-        pairs = self.distance[np.triu_indices(len(self.sites), 1)]
+        pairs = [] if self.distance is None else self.distance[np.triu_indices(len(self.sites), 1)]
         widest = max(self.value, key=lambda name: _or_zero(self.value[name]), default="")
         gap = max(self.label_shift, key=lambda name: _or_zero(self.label_shift[name]), default="")
         rows = [
@@ -156,7 +160,7 @@ def heterogeneity(sites: Mapping[str, SiteSums]) -> Heterogeneity:
         label_shift={
             name: abs(one.events / one.patients - rate) if one.patients else math.nan for name, one in sites.items()
         },
-        distance=_distances(count, mean, m2),
+        distance=_distances(count, mean, m2) if len(sites) <= MOST_PAIRED else None,
     )
 
 

@@ -49,7 +49,7 @@ part may be null or absent, except `schema`, `study` and `sites`.
     groups          [{by, level, n, events, auroc (M), calibration_slope (M),
                       sensitivity_at_specificity (M), note}]; a row with null `n` is withheld
     heterogeneity   {rows: [{feature, label, icc_value, icc_missing}], icc_outcome, summary,
-                     site_distance: {names, matrix}}
+                     site_distance: {names, matrix}, null of more than 60 hospitals}
     cost            bytes_up, bytes_down, messages, wall_s, cpu_s, peak_memory_bytes, start_s
     privacy         {statement}
     preprocessing   [{name, label, mean, sd, missing_share}]

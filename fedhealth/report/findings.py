@@ -619,7 +619,9 @@ def _heterogeneity(
             f"The median share of variance that lies between hospitals is {found.median_value:.3f} for values and "
             f"{found.median_missingness:.3f} for whether a value is missing; for the outcome it is {found.outcome:.3f}."
         ),
-        "site_distance": {"names": titles, "matrix": [[_number(x) for x in row] for row in found.distance.tolist()]},
+        "site_distance": None
+        if found.distance is None
+        else {"names": titles, "matrix": [[_number(x) for x in row] for row in found.distance.tolist()]},
     }
 
 

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from fedhealth.evaluation.heterogeneity import MOST_PAIRED
 from fedhealth.report import many
 from fedhealth.report.svg import COLOURS, Picture, canvas, house_style, picture
 from fedhealth.report.words import count, decimal, measure, with_interval
@@ -29,10 +30,6 @@ HALF, WHOLE = 460, 940
 MOST_VARIABLES = 24
 LINES = {"local": (0, (1, 1.2)), "federated": "solid", "pooled": (0, (5, 2)), "oracle": (0, (2, 2))}
 NAMES = {"local": "Alone", "federated": "Federated", "pooled": "Pooled", "oracle": "Oracle"}
-
-
-#: Hospitals of which a heat map shows every two; of more no name could be read.
-MOST_APART = 60
 
 
 def draw(report: Part) -> dict[str, Picture]:
@@ -387,7 +384,7 @@ def icc(rows: Sequence[Part], outcome: float | None) -> Picture | None:
 
 def distance(part: Part | None) -> Picture | None:
     """The distance of every two hospitals as a heat map; the numbers where they fit."""
-    if not part or not 2 <= len(part.get("names") or []) <= MOST_APART:
+    if not part or not 2 <= len(part.get("names") or []) <= MOST_PAIRED:
         return None
     names, matrix = part["names"], np.array([_array(row) for row in part["matrix"]])
     most = np.nanmax(matrix) if np.isfinite(matrix).any() else 0.0

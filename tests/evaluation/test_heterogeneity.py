@@ -104,6 +104,15 @@ def test_rows_name_what_differs_most():
     assert rows["feature that differs most"].startswith("x ")
 
 
+@pytest.mark.parametrize(("hospitals", "is_paired"), [(60, True), (61, False)])
+def test_every_two_of_many_hospitals_are_not_compared(hospitals, is_paired):
+    rng = np.random.default_rng(1)
+    found = heterogeneity({str(k): cohort(rng, 20) for k in range(hospitals)})
+    assert (found.distance is not None) == is_paired
+    assert ("distance of two hospitals, sd (mean)" in dict(found.rows())) == is_paired
+    assert found.median_value >= 0
+
+
 def test_one_hospital_is_reported_as_not_estimable():
     rows = dict(heterogeneity({"a": cohort(np.random.default_rng(1), 50)}).rows())
     assert "not estimable" in rows.values()
