@@ -86,7 +86,8 @@ class Heterogeneity:
 
     def rows(self) -> list[tuple[str, str]]:
         """What to print: a name and a figure a line."""
-        pairs = [] if self.distance is None else self.distance[np.triu_indices(len(self.sites), 1)]
+        distance = np.zeros((0, 0)) if self.distance is None else self.distance
+        pairs = distance[np.triu_indices(len(distance), 1)]
         widest = max(self.value, key=lambda name: _or_zero(self.value[name]), default="")
         gap = max(self.label_shift, key=lambda name: _or_zero(self.label_shift[name]), default="")
         rows = [
