@@ -35,8 +35,8 @@ FARTHEST = _FARTHEST * (1 + STRETCH)
 #: Of the key of a stream.
 KEY_BYTES = 32
 #: Draws at a time: what fits the processor's cache.
-_BLOCK = 1 << 15
-_ZEROS = bytes(8 * _BLOCK)
+BLOCK = 1 << 15
+_ZEROS = bytes(8 * BLOCK)
 _ALIAS = np.uint32(COLUMNS - 1)
 #: The largest sum in lattice steps for which division by the step is off by less than 2^-11 of one.
 _FARTHEST_SUM = 2.0**42
@@ -91,8 +91,8 @@ class Words:
 def narrow(n: int, source: NoiseSource) -> NDArray[np.int64]:
     """[n] draws of the discrete Gaussian with parameter 1024."""
     words, drawn = source.words(), np.empty(n, dtype=np.int64)
-    for start in range(0, n, _BLOCK):
-        drawn[start : start + _BLOCK] = _draw([words], min(_BLOCK, n - start))[0]
+    for start in range(0, n, BLOCK):
+        drawn[start : start + BLOCK] = _draw([words], min(BLOCK, n - start))[0]
     return drawn
 
 
@@ -112,14 +112,14 @@ def stretched(n: int, streams: Sequence[Words], stretch: int) -> NDArray[np.int6
 
     Args:
         n: how many of each.
-        streams: fresh ones.
+        streams: fresh ones, or gone on with after whole blocks of `BLOCK` draws, which gives the draws of one call.
         stretch: from 1 to `STRETCH`. The sum of one draw and `stretch` times another is nearer to the discrete
             Gaussian the smaller it is.
     """
     drawn = np.empty((len(streams), n), dtype=np.int64)
-    for start in range(0, n, _BLOCK):
-        size = min(_BLOCK, n - start)
-        few = max(_BLOCK // (2 * size), 1)
+    for start in range(0, n, BLOCK):
+        size = min(BLOCK, n - start)
+        few = max(BLOCK // (2 * size), 1)
         for at in range(0, len(streams), few):
             pair = _draw(streams[at : at + few], 2 * size)
             drawn[at : at + few, start : start + size] = pair[:, :size] + stretch * pair[:, size:]
@@ -198,7 +198,7 @@ def noisy_rows(
         )
     left = np.empty_like(totals)
     # So few at a time that they stay in the cache.
-    few = max(_BLOCK // (2 * max(size, 1)), 1)
+    few = max(BLOCK // (2 * max(size, 1)), 1)
     for start in range(0, len(totals), few):
         rows = slice(start, start + few)
         steps = np.rint(totals[rows] / step[rows]).astype(np.int64)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedhealth.privacy.noise import Words, deviation, stretched
+from fedhealth.privacy.noise import BLOCK, Words, deviation, stretched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,10 @@ def noise_in(lattice: Lattice, in_sum: int, *, told: int, spare: int) -> float:
 def _drawn(n: int, parts: Sequence[Part], keys: Sequence[Sequence[bytes]]) -> NDArray[np.int64]:
     """[n] the sum of a draw of each part from each of its keys."""
     total = np.zeros(n, dtype=np.int64)
-    for part, own in zip(parts, keys, strict=True):
-        for key in own:  # one at a time: a model may have millions of numbers, and a study a hundred hospitals
-            total += stretched(n, [Words(key)], part.stretch)[0]
+    streams = [(part.stretch, Words(key)) for part, own in zip(parts, keys, strict=True) for key in own]
+    # A block of the sum stays in the cache while all are added to it: there may be millions of numbers and many keys.
+    for start in range(0, n, BLOCK):
+        block = total[start : start + BLOCK]
+        for stretch, words in streams:
+            block += stretched(len(block), [words], stretch)[0]
     return total

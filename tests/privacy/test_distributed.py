@@ -17,7 +17,7 @@ from fedhealth.core.privacy_event import Gaussian, PoissonSampledGaussian
 from fedhealth.core.update import Update
 from fedhealth.privacy import accountant
 from fedhealth.privacy.distributed import MOST_INFLATION, Distributed, lattices
-from fedhealth.privacy.noise import FARTHEST, SIGMA, WIDE_SIGMA, NoiseSource
+from fedhealth.privacy.noise import FARTHEST, SIGMA, WIDE_SIGMA, NoiseSource, Words, stretched
 from fedhealth.privacy.noise_share import NoiseShare, noise_in, spare_noise
 from fedhealth.privacy.plain import Plain
 from fedhealth.secagg.content.noised import Noised
@@ -86,6 +86,15 @@ def test_keys_that_do_not_come_leave_more_noise_and_the_coordinator_knows_how_mu
     expected = 1.3 * math.sqrt(told / 4 + (5 - told) / 2)
     assert found.std() == pytest.approx(expected, rel=0.02)
     assert said == pytest.approx(expected, rel=3e-3)
+
+
+@pytest.mark.parametrize("n", [1, 32_768, 40_000, 70_001])
+def test_a_share_is_one_stretched_draw_a_part_however_it_is_cut(n):
+    lattice = mechanism().lattice("train", 10, rounds=ROUNDS, sharing=Sharing(12, 6, 1))
+    share = NoiseShare(lattice, NoiseSource(insecure_seed=5))
+    source = NoiseSource(insecure_seed=5)
+    whole = [stretched(n, [Words(source.key())], part.stretch)[0] for part in lattice.parts]
+    assert np.array_equal(share.draw(n), sum(whole))
 
 
 @pytest.mark.parametrize("in_sum", [6, 8])

@@ -80,6 +80,17 @@ def test_a_reveal_with_more_or_fewer_keys_than_are_due_is_not_taken(keys):
     assert refusal(masked.server.take, A, passed(reveal)) == ""
 
 
+def test_no_secret_of_a_round_is_in_what_is_printed_of_its_state_or_its_reveal():
+    masked = round_of_six()
+    masked.until("reveal")
+    state = masked.sites[A]._state
+    secrets = [state.seed, *state.held.values(), *(key for _, key in state.spare)]
+    shown = repr(state) + repr(masked.messages("reveal")[A])
+    assert not any(secret and repr(secret) in shown for secret in secrets)
+    assert "seed" not in shown
+    assert "spare" not in shown
+
+
 def test_a_site_that_reveals_nothing_costs_the_sum_nothing():
     masked = round_of_six()
     masked.run({"reveal": [B]})

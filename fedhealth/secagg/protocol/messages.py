@@ -14,7 +14,7 @@ is right, which the two sessions do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -252,9 +252,9 @@ class Reveal:
     """
 
     site: int
-    own_masks: Mapping[int, bytes]
-    mask_keys: Mapping[int, bytes]
-    spare: tuple[bytes, ...] = ()
+    own_masks: Mapping[int, bytes] = field(repr=False)
+    mask_keys: Mapping[int, bytes] = field(repr=False)
+    spare: tuple[bytes, ...] = field(default=(), repr=False)
 
     def pack(self) -> bytes:
         """The message as bytes."""

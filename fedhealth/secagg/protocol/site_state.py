@@ -50,12 +50,12 @@ class SiteState:
     terms: Terms
     place: int
     stage: Stage = Stage.START
-    seed: bytes = b""
+    seed: bytes = field(default=b"", repr=False)
     cohort: Cohort = NOBODY
-    held: Mapping[int, bytes] = field(default_factory=dict)
+    held: Mapping[int, bytes] = field(default_factory=dict, repr=False)
     shared: tuple[int, ...] = ()
     survivors: tuple[int, ...] = ()
-    spare: tuple[tuple[int, bytes], ...] = ()
+    spare: tuple[tuple[int, bytes], ...] = field(default=(), repr=False)
 
     def pack(self) -> bytes:
         """The state as bytes, secrets among them."""
