@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 FOLDER = "run.folder="
+
+
+def pytest_collection_modifyitems(items):
+    """Files with real processes first: they wait much, take minutes each, and would be all that is left at the end."""
+    waits = Counter(item.path for item in items if item.get_closest_marker("process"))
+    items.sort(key=lambda item: -waits[item.path])
 
 
 @pytest.hookimpl(hookwrapper=True)
