@@ -225,6 +225,8 @@ def draw(rows: list[dict], core: float) -> None:
 
     mpl.rcParams |= {"svg.hashsalt": "fedhealth", "font.size": 9}
     figure, axes = plt.subplots(figsize=(7.6, 4))
+    # One colour more than matplotlib's ten: NVFlare's point would be torch's.
+    axes.set_prop_cycle(color=[*mpl.color_sequences["tab10"], "black"])
     for peer in dict.fromkeys(row["peer"] for row in rows):
         found = [row for row in rows if row["peer"] == peer and "error" not in row]
         if found:
