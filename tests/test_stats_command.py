@@ -84,7 +84,11 @@ def test_noise_moves_counts_no_further_than_it_says_and_is_charged_to_each_hospi
     for name in simulation.study.roster:
         rows = Ledger(store.folder / "ledgers" / name / "ledger.sqlite").rows()
         assert [(row.what, row.view) for row in rows] == [("query.table", "sums" if masks else "updates")]
-        assert epsilon([event_from(rows[0].event)], 1e-5) == pytest.approx(3.0, rel=2e-3)
+        event = event_from(rows[0].event)
+        assert epsilon([event], 1e-5) == pytest.approx(3.0, rel=2e-3)
+        # Three hospitals' own noise; or three shares, of which two make the whole.
+        whole = found.layout.reach * event.noise_multiplier
+        assert found.noise == pytest.approx(whole * (1.5 if masks else 3) ** 0.5, rel=1e-2)
 
 
 def test_a_study_of_tables_lets_nothing_else_out_and_another_study_no_table(smoke, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 
 from fedhealth.asked_once import release_words
 from fedhealth.cli import main
+from fedhealth.core.errors import Refused
 from fedhealth.core.privacy_event import Gaussian, event_from
 from fedhealth.evaluation.margins import MarginLayout
 from fedhealth.privacy.ledger import Ledger
@@ -22,6 +23,7 @@ from fedhealth.releasing import Planned
 from fedhealth.server.margins import counted
 from fedhealth.server.store import Store
 from fedhealth.simulate import asked_here, clients, fresh_folder, identified
+from fedhealth.site.masked_round import MaskedRound
 from fedhealth.synthesize_command import planned
 
 SITES = ["galen-heart", "harrow-fen", "port-amity"]
@@ -68,6 +70,31 @@ def test_a_release_comes_with_its_card_and_its_check_and_is_charged_once_to_ever
         (row,) = Ledger(tmp_path / "run" / "ledgers" / name / "ledger.sqlite").rows()
         assert (row.what, row.view) == ("query.margins", "sums")
         assert isinstance(event_from(row.event), Gaussian)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_the_noise_that_is_told_is_that_of_the_keys_which_came(tmp_path, monkeypatch, lost):
+    """Of four hospitals, one of which signs who is in the sum and then reveals nothing."""
+    step = MaskedRound.step
+
+    def stepped(self, request):
+        if lost and request.purpose == "query.reveal" and self.keys.folder.name == "norrvik":
+            raise Refused("lost", rule="a hospital must answer", found="a power cut", remedy="Wait.")
+        return step(self, request)
+
+    monkeypatch.setattr(MaskedRound, "step", stepped)
+    four = f"sites.names=[{','.join([*SITES, 'norrvik'])}]"
+    words = [*SMOKE, FEW, four, "rules.quorum=3", f"run.folder={tmp_path / 'run'}"]
+    simulation = planned(release_words(words, 3.0))
+    store = Store(fresh_folder(simulation))
+    simulation = identified(simulation, store)
+    with asked_here(simulation, store) as grid:
+        _, hospitals, noise = counted(simulation.study, grid)
+    planned_for = Planned.of(simulation.study)
+    promised = planned_for.mechanism.noise_multiplier * planned_for.layout.sensitivity
+    assert hospitals == 4
+    # Who told is left with a third of the variance, who did not with the half that three hospitals need.
+    assert noise == pytest.approx(promised * math.sqrt((4 - lost) / 3 + lost / 2), rel=1e-2)
 
 
 def test_without_noise_the_masked_sum_is_the_counts_of_all_patients_in_one_place(tmp_path, monkeypatch):

@@ -1,10 +1,17 @@
 """Which round is the best, when waiting for a better one ends, and what a hospital is told to remember."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from fedhealth.core.update import ALL as ALL_OF_THEM
+from fedhealth.evaluation import measures
+from fedhealth.evaluation.scores import SummaryLayout
 from fedhealth.runtime import flower
-from fedhealth.server.rounds import Progress, _reminded
+from fedhealth.runtime.policy import Exchange
+from fedhealth.server.rounds import COUNT, Progress, _reminded, _row
 
 ALL, FEWER = ["ash", "elm", "oak"], ["ash", "oak"]
 
@@ -66,3 +73,17 @@ def test_a_hospital_that_the_last_round_did_not_count_is_told_the_last_one_that_
         config = _reminded(message, Names(), past, present).content["config"]
         assert config.get("memory-round") == expected
         assert "memory-round" not in message.content["config"]
+
+
+def test_a_rounds_interval_has_the_noise_of_all_whose_scores_are_in_the_sum(smoke_study):
+    privacy = {"score_bins": 20, "evaluation_noise": 4.0, "local_noise": 0.0}
+    study = replace(smoke_study, privacy=privacy, secagg={"min_cohort": 3, "colluders": 1}, roster=tuple("abcd"))
+    events, others = np.linspace(10, 90, 20), np.linspace(90, 10, 20)
+    row = _row(
+        study, 1, {ALL_OF_THEM: np.concatenate([events, others])}, [{COUNT: 4.0}], [Exchange(("a",), (), 0, 0, 0.0)], 4
+    )
+    layout = SummaryLayout.of(study, grouped=False)
+    sums, _ = layout.unpack(np.concatenate([events, others]))
+    # Four shares, three of which make the whole.
+    assert row["auroc"] == measures.auroc(sums, noise=4 * (4 / 3) ** 0.5).to_json()
+    assert row["auroc"] != measures.auroc(sums, noise=4 * (1 / 3) ** 0.5).to_json()
