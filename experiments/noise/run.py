@@ -16,8 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedhealth.core.lattice import Sharing
 from fedhealth.privacy.alias_table import SIGMA, alias_table
+from fedhealth.privacy.distributed import Distributed
 from fedhealth.privacy.noise import NoiseSource, narrow, noisy, wide
+from fedhealth.privacy.noise_share import NoiseShare
 
 HERE = Path(__file__).parent
 DRAWS, ROUNDS, SLOW = 1 << 20, 15, 300
@@ -33,12 +36,16 @@ def main() -> None:
     table_ms = 1000 * (time.perf_counter() - began)
     source, rng, exact = NoiseSource(), np.random.default_rng(1), random.SystemRandom()
     total = rng.standard_normal(DRAWS)
+    # Of eight hospitals, six at least of which are in a sum: for eight, for seven and for six.
+    shared = Distributed(epsilon=None, noise_multiplier=1.1, sampling_rate=0.1)
+    lattice = shared.lattice("train", DRAWS, rounds=1, sharing=Sharing(8, 6, 1))
     ways = {
         "numpy `standard_normal`": (DRAWS, lambda: rng.standard_normal(DRAWS)),
         "torch `randn`, float32": (DRAWS, lambda: torch.randn(DRAWS)),
         "torch, four draws as in a secure mode": (DRAWS, lambda: sum(torch.randn(DRAWS) for _ in range(4)) / 2),
         "`narrow`, parameter 1,024": (DRAWS, lambda: narrow(DRAWS, source)),
         "`wide`, parameter 491,521": (DRAWS, lambda: wide(DRAWS, source)),
+        "a hospital's share, in three parts": (DRAWS, lambda: NoiseShare(lattice, source).draw(DRAWS)),
         "numpy: sum plus noise": (DRAWS, lambda: total + 1.5 * rng.standard_normal(DRAWS)),
         "`noisy`: rounding, noise, lattice": (
             DRAWS,
