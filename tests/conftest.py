@@ -18,6 +18,8 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 FOLDER = "run.folder="
+#: What the folder of real data must hold; one guard for all, as `.ci/run` has one list.
+REAL_DATA = ("fhir_bulk10", "fhir_bundles", "omop_cdm54", "omop_synthea27nj", "physionet2012_a", "uci_heart_disease")
 
 
 def pytest_collection_modifyitems(items):
@@ -36,10 +38,13 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data, named by FEDHEALTH_DATA; where it is absent the test is skipped."""
+    """The folder of real data, named by FEDHEALTH_DATA; where any of it is absent the test is skipped."""
     folder = Path(os.environ.get("FEDHEALTH_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    if not (folder / "uci_heart_disease").is_dir():
-        pytest.skip(f"FEDHEALTH_DATA must name a folder with uci_heart_disease, found {folder}")
+    absent = [name for name in REAL_DATA if not (folder / name).is_dir()]
+    if absent:
+        pytest.skip(
+            f"FEDHEALTH_DATA must name a folder with {', '.join(REAL_DATA)}, found {folder} without {absent[0]}"
+        )
     os.environ["FEDHEALTH_DATA"] = str(folder)
     return folder
 

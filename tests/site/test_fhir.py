@@ -58,10 +58,7 @@ def rows(folder, spec=SPEC, codes=None, **more):
 
 @pytest.fixture(scope="module")
 def bundles(real_data):
-    folder = real_data / "fhir_bundles"
-    if not folder.is_dir():
-        pytest.skip("FEDHEALTH_DATA must hold fhir_bundles")
-    return folder
+    return real_data / "fhir_bundles"
 
 
 def test_bundles_become_the_cohort_that_a_plain_reading_finds(bundles):
@@ -95,10 +92,7 @@ def test_bundles_become_the_cohort_that_a_plain_reading_finds(bundles):
 
 
 def test_bulk_files_are_read_without_their_observations(real_data):
-    folder = real_data / "fhir_bulk10"
-    if not folder.is_dir():
-        pytest.skip("FEDHEALTH_DATA must hold fhir_bulk10")
-    found = rows(folder, visits=("AMB", "IMP", "EMER"))
+    found = rows(real_data / "fhir_bulk10", visits=("AMB", "IMP", "EMER"))
     assert len(found) == 13
     assert np.isnan(found.columns["height"]).all()
     assert found.columns["hypertension"].sum() >= 1

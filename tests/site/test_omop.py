@@ -70,10 +70,7 @@ def rows(source, folder, task=DEATH, spec=SPEC, **more):
 def home(tmp_path_factory, real_data):
     """A hospital's folder with the sample's tables in `cdm`."""
     folder = tmp_path_factory.mktemp("oak")
-    archive = real_data / "omop_synthea27nj" / "Synthea27Nj_5.4.zip"
-    if not archive.is_file():
-        pytest.skip(f"FEDHEALTH_DATA must hold {archive.name}, found none")
-    with zipfile.ZipFile(archive) as opened:
+    with zipfile.ZipFile(real_data / "omop_synthea27nj" / "Synthea27Nj_5.4.zip") as opened:
         for table in TABLES:
             opened.extract(f"{table.upper()}.csv", folder / "cdm")
     return folder

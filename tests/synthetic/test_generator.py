@@ -2,9 +2,7 @@
 
 import csv
 import gzip
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,11 +107,10 @@ def test_the_upper_tail_is_that_of_a_real_ward(million, name, found):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("FEDHEALTH_DATA" not in os.environ, reason="FEDHEALTH_DATA names no folder of real data")
-def test_quartiles_of_blood_tests_are_near_the_real_ones(million):
+def test_quartiles_of_blood_tests_are_near_the_real_ones(million, real_data):
     names = {"Creatinine": "creatinine", "BUN": "urea_nitrogen", "Na": "sodium", "K": "potassium", "WBC": "white_cells"}
     real = {name: {} for name in names}
-    with gzip.open(Path(os.environ["FEDHEALTH_DATA"]) / "physionet2012_a" / "set_a.csv.gz", "rt") as file:
+    with gzip.open(real_data / "physionet2012_a" / "set_a.csv.gz", "rt") as file:
         for row in csv.DictReader(file):
             if row["param"] in real and float(row["minute"]) <= 1440 and float(row["value"]) >= 0:
                 real[row["param"]].setdefault(row["record"], []).append(float(row["value"]))
