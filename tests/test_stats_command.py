@@ -161,6 +161,7 @@ def test_survival_is_told_at_declared_times(capsys):
         (["--features", "agee"], "Did you mean age?"),
         (["--features", ","], "must name a column"),
         (["--features", "age", "--times", "soon"], "must be numbers"),
+        (["--features", "age", "--times", "90,365"], "follows nobody over time: leave the times out"),
         (["--features", "age", "--epsilon", "-1"], "above 0"),
         (["--features", "age", "--by", "age"], "must be of one column or of two"),
         (["privacy=dp_sgd", "--features", "age"], "must have noise"),

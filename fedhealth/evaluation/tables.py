@@ -193,6 +193,15 @@ class TableLayout:
             raise SettingError(
                 "a study of tables must name one, found none. Name features: fedhealth stats --features."
             )
+        if study.tabulation.times and not any(table.is_over_time for table in tables):
+            follow_up = study.task.follow_up
+            remedy = (
+                f"Ask for {follow_up.time} too, or leave" if follow_up else "This task follows nobody over time: leave"
+            )
+            raise SettingError(
+                f"times are those of a table over time, found {len(study.tabulation.times)} and no such table. {remedy} "
+                "the times out."
+            )
         rows = [table.column for table in tables]
         if twice := sorted({column for column in rows if rows.count(column) > 1}):
             raise SettingError(
