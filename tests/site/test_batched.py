@@ -1,4 +1,4 @@
-"""The batched engine against the plain one, its oracle, and against itself in other company."""
+"""The batched engine and the native one against the plain one, their oracle, and against themselves in other company."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network, load_weights, weights_of
 from fedhealth.site.engines.batched import Batched
+from fedhealth.site.engines.native import Native
 from fedhealth.site.engines.plain import Plain
+from fedhealth.site.kernels import native
 from fedhealth.site.kernels.fit import FitJob
 from fedhealth.site.kernels.score import ScoreJob
 from fedhealth.site.kernels.stack import height, why_not
@@ -29,6 +31,12 @@ TRAININGS = [
     LocalTraining(epochs=2, batch_size=40, clip_norm=0.05),
     LocalTraining(steps=4, batch_size=1000),
 ]
+#: Every model by the batched engine, and by the native one those that it knows.
+BOTH = [(Batched(), model) for model in MODELS] + [
+    (Native(), model) for model in (*MODELS[:3], Mlp(hidden=(1, 17, 3)), Mlp(hidden=(32, 16)))
+]
+#: The native engine leaves it to the other where only some of the weights move.
+HOOKED = [(e, m, hook) for e, m in BOTH for hook in ("none", "pull", "only") if hook != "only" or type(e) is Batched]
 #: Ragged: fewer patients than a mini-batch, one, a whole number of mini-batches, and equally many twice.
 SIZES = (60, 33, 7, 64, 1, 33, 16)
 
@@ -52,6 +60,13 @@ def job(network, weights, training, site, *, dtype=np.float64, **more):
     return FitJob(network, weights, x, y, training, np.random.default_rng(site), **more)
 
 
+def by(engine, jobs):
+    """What the engine makes of the jobs, none of which the native one leaves to the other."""
+    jobs = list(jobs)
+    assert not isinstance(engine, Native) or not any(map(native.why_not, jobs))
+    return engine.fit_all(jobs)
+
+
 def by_plain(job):
     load_weights(job.network, job.weights)
     loss, steps = Plain().fit(job.network, job.x, job.y, job.training, job.rng, pull=job.pull, only=job.only)
@@ -67,9 +82,8 @@ def pulls(weights, site):
 
 
 @pytest.mark.parametrize("training", TRAININGS, ids=lambda t: f"{t.optimiser} {t.batch_size}")
-@pytest.mark.parametrize("model", MODELS, ids=str)
-@pytest.mark.parametrize("hook", ["none", "pull", "only"])
-def test_whole_trainings_of_ragged_hospitals_are_the_plain_engines(model, training, hook):
+@pytest.mark.parametrize(("engine", "model", "hook"), HOOKED, ids=str)
+def test_whole_trainings_of_ragged_hospitals_are_the_plain_engines(engine, model, training, hook):
     network = drawn_network(model)
     weights = weights_of(network)
 
@@ -79,7 +93,7 @@ def test_whole_trainings_of_ragged_hospitals_are_the_plain_engines(model, traini
             more |= {"only": frozenset(list(weights)[-1:])} if hook == "only" else {}
             yield job(network, weights, training, site, **more)
 
-    found = Batched().fit_all(list(jobs()))
+    found = by(engine, jobs())
     for own, (expected, loss, steps) in zip(found, map(by_plain, jobs()), strict=True):
         assert own.steps == steps
         assert own.loss == pytest.approx(loss, abs=1e-12)
@@ -87,31 +101,32 @@ def test_whole_trainings_of_ragged_hospitals_are_the_plain_engines(model, traini
             np.testing.assert_allclose(own.weights[name], array, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("model", MODELS, ids=str)
-def test_one_float32_step_is_the_plain_engines(model):
+@pytest.mark.parametrize(("engine", "model"), BOTH, ids=str)
+def test_one_float32_step_is_the_plain_engines(engine, model):
     network = drawn_network(model, torch.float32)
     weights = weights_of(network)
     training = LocalTraining(steps=1, batch_size=32, learning_rate=0.5)
-    found = Batched().fit_all([job(network, weights, training, s, dtype=np.float32) for s in range(len(SIZES))])
+    found = by(engine, [job(network, weights, training, s, dtype=np.float32) for s in range(len(SIZES))])
     for site, own in enumerate(found):
         expected, _, _ = by_plain(job(network, weights, training, site, dtype=np.float32))
         for name, array in expected.items():
+            assert own.weights[name].dtype == np.float32
             np.testing.assert_allclose(own.weights[name], array, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("training", TRAININGS, ids=lambda t: f"{t.optimiser} {t.batch_size}")
-@pytest.mark.parametrize("model", MODELS, ids=str)
-def test_a_hospital_gets_the_same_bits_alone_and_in_any_company(model, training, dtype):
+@pytest.mark.parametrize(("engine", "model"), BOTH, ids=str)
+def test_a_hospital_gets_the_same_bits_alone_and_in_any_company(engine, model, training, dtype):
     network = drawn_network(model, torch.float32 if dtype == np.float32 else torch.float64)
     weights = weights_of(network)
     orders = [range(len(SIZES)), reversed(range(len(SIZES)))]
     together, backwards = (
-        dict(zip(o, Batched().fit_all([job(network, weights, training, s, dtype=dtype) for s in o]), strict=True))
+        dict(zip(o, by(engine, [job(network, weights, training, s, dtype=dtype) for s in o]), strict=True))
         for o in map(list, orders)
     )  # fmt: skip
     for site in range(len(SIZES)):
-        (alone,) = Batched().fit_all([job(network, weights, training, site, dtype=dtype)])
+        (alone,) = by(engine, [job(network, weights, training, site, dtype=dtype)])
         for other in (together[site], backwards[site]):
             assert other.loss == alone.loss
             assert all(np.array_equal(other.weights[name], array) for name, array in alone.weights.items())
@@ -130,22 +145,25 @@ def test_stacks_of_another_height_give_the_same_bits(monkeypatch):
         assert all(np.array_equal(one.weights[name], two.weights[name]) for name in weights)
 
 
-def test_hospitals_that_start_from_weights_of_their_own_keep_them_apart():
+@pytest.mark.parametrize("engine", [Batched(), Native()], ids=str)
+def test_hospitals_that_start_from_weights_of_their_own_keep_them_apart(engine):
     network = drawn_network(MODELS[1])
     starts = [{name: array + site for name, array in weights_of(network).items()} for site in range(3)]
-    found = Batched().fit_all([job(network, start, TRAININGS[0], site) for site, start in enumerate(starts)])
+    kept = {name: array.copy() for name, array in starts[0].items()}
+    found = by(engine, [job(network, start, TRAININGS[0], site) for site, start in enumerate(starts)])
+    assert all(np.array_equal(starts[0][name], array) for name, array in kept.items())
     for site, own in enumerate(found):
         expected, _, _ = by_plain(job(network, starts[site], TRAININGS[0], site))
         np.testing.assert_allclose(own.weights["0.weight"], expected["0.weight"], atol=1e-12)
 
 
-def test_no_later_training_writes_into_a_result():
+@pytest.mark.parametrize("engine", [Batched(), Native()], ids=str)
+def test_no_later_training_writes_into_a_result(engine):
     network = drawn_network(MODELS[1])
     weights = weights_of(network)
-    engine = Batched()
-    first = engine.fit_all([job(network, weights, TRAININGS[0], site) for site in range(3)])
+    first = by(engine, [job(network, weights, TRAININGS[0], site) for site in range(3)])
     kept = [{name: array.copy() for name, array in own.weights.items()} for own in first]
-    engine.fit_all([job(network, weights, TRAININGS[1], site) for site in range(3)])
+    by(engine, [job(network, weights, TRAININGS[1], site) for site in range(3)])
     assert all(
         np.array_equal(own.weights[name], old[name]) for own, old in zip(first, kept, strict=True) for name in old
     )
