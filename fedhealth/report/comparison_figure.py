@@ -1,4 +1,4 @@
-"""The figure of a comparison: each group's AUROC over seeds, and its way there round by round."""
+"""The figure of a comparison: each group's C or AUROC over seeds, and its way there round by round."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ PALETTE = (
     COLOURS["oracle"],
 )
 DASHES = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
-PANELS = (("union_auroc", "AUROC, all patients together"), ("worst_site_auroc", "AUROC, worst hospital"))
+AT_HORIZON = (("union_auroc", "AUROC, all patients together"), ("worst_site_auroc", "AUROC, worst hospital"))
+#: The same where patients are followed over time.
+OVER_TIME = (("c_index", "Harrell's C, within hospitals"), AT_HORIZON[0])
 
 
 def draw(comparison: Part) -> Picture | None:
-    """Dots with intervals by group, above curves by round; None where no group has an AUROC."""
+    """Dots with intervals by group, above curves by round; None where no group has anything to show."""
     groups = comparison["groups"]
-    shown = [m for group in groups for name, _ in PANELS if (m := measure(group["outcomes"][name])) and m.is_estimable]
+    panels = OVER_TIME if "c_index" in comparison["outcomes"] else AT_HORIZON
+    shown = [m for group in groups for name, _ in panels if (m := measure(group["outcomes"][name])) and m.is_estimable]
     is_curved = has_curves(comparison)
     if not shown and not is_curved:
         return None
@@ -45,7 +48,7 @@ def draw(comparison: Part) -> Picture | None:
         figure = canvas(WIDTH, forest + below)
         heights = [forest, below] if below else [forest]
         grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, hspace=0.1, wspace=0.04)
-        for place, (name, title) in enumerate(PANELS):
+        for place, (name, title) in enumerate(panels):
             _forest(figure.add_subplot(grid[0, place]), groups, name, title, is_named=place == 0)
         if below:
             curves = figure.add_subplot(grid[1, :])
@@ -53,11 +56,12 @@ def draw(comparison: Part) -> Picture | None:
             longest = max(len(group["label"]) for group in groups)
             figure.legend(*curves.get_legend_handles_labels(), loc="outside lower center",
                           ncols=max(1, min(len(groups), 110 // (longest + 8))))  # fmt: skip
-        said = "; ".join(f"{group['label']} {_said(group)}" for group in groups)
+        name, title = panels[0]
+        said = "; ".join(f"{group['label']} {_said(group, name)}" for group in groups)
         return picture(
             figure, name="compare", title=f"{comparison['title']}: groups of runs compared",
-            description=f"Mean AUROC over seeds with 95 % intervals, of all test patients together and at the worst "
-            f"hospital, and mean validation AUROC by round. All test patients together: {said}.",
+            description=f"Means over seeds with 95 % intervals: {'; '.join(title for _, title in panels)}; and mean "
+            f"validation AUROC by round. {title}: {said}.",
         )  # fmt: skip
 
 
@@ -128,6 +132,6 @@ def _colour(k: int) -> str:
     return PALETTE[k % len(PALETTE)]
 
 
-def _said(group: Part) -> str:
-    found = measure(group["outcomes"]["union_auroc"])
+def _said(group: Part, name: str) -> str:
+    found = measure(group["outcomes"][name])
     return with_interval(found) if found is not None else ""

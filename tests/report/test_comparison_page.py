@@ -96,6 +96,15 @@ def test_the_figure_alone_is_an_svg_with_its_own_colours(written):
     assert set(referred) <= {element.get("id") for element in root.iter()}
 
 
+def test_where_patients_are_followed_over_time_the_figure_shows_harrells_c_first(run_of, tmp_path):
+    texts = {path.suffix[1:]: path.read_text(encoding="utf-8") for path in write(two_groups(run_of, c=0.65), tmp_path)}
+    words = ["".join(text.itertext()) for text in ET.fromstring(texts["svg"]).iter(f"{SVG}text")]
+    titles = [word for word in words if word.startswith(("Harrell", "AUROC,"))]
+    assert titles == ["Harrell's C, within hospitals", "AUROC, all patients together"]
+    assert re.search(r"Harrell.s C, within hospitals: strategy=fedavg 0\.65", texts["svg"])
+    assert "</b> Harrell’s C and AUROC by group:" in texts["html"]
+
+
 def test_the_same_comparison_gives_the_same_bytes(run_of, tmp_path, written):
     again = {
         path.suffix[1:]: path.read_text(encoding="utf-8") for path in write(two_groups(run_of), tmp_path / "again")
