@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from fedhealth.core.settings import settings
 from fedhealth.site.engines.batched import Batched, say_once
-from fedhealth.site.kernels.native import compiler, fit_native, why_not
+from fedhealth.site.kernels.compiling import compiler
+from fedhealth.site.kernels.native import fit_native, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,21 +1,16 @@
-"""The native kernel: `native.c`, compiled here by the machine's own C compiler, and called with hospitals' arrays."""
+"""The native kernel: `native.c`, called with hospitals' arrays."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
-import tempfile
 from collections import defaultdict
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
-from fedhealth.core.errors import SettingError
+from fedhealth.site.kernels.compiling import address, compiled
 from fedhealth.site.kernels.stack import in_order
 from fedhealth.strategies.method import Fitted
 
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
     from fedhealth.core.training import LocalTraining
     from fedhealth.site.kernels.fit import FitJob
 
-SOURCE = Path(__file__).with_name("native.c")
 #: As in the source.
 MOST_LAYERS = 16
 #: A quarter of a megabyte. Larger networks leave the core's cache, and a library's blocked products are faster.
@@ -63,31 +57,18 @@ _JOB = np.dtype(
 )
 
 
-def compiler() -> str:
-    """The machine's C compiler: `$CC`, or `cc`.
-
-    Raises:
-        SettingError: there is none.
-    """
-    found = shutil.which(os.environ.get("CC") or "cc")
-    if found is None:
-        raise SettingError(
-            "`engine=native` needs a C compiler, found none. Install gcc or clang, or use engine=batched."
-        )
-    return found
-
-
 def why_not(job: FitJob) -> str:
     """Why a job does not go by the native kernel; empty where it does."""
     if job.only is not None or (job.pull.shift and set(job.pull.shift) != set(_shapes(job.network))):
         return "only some of the weights move, or are shifted"
     if job.y.ndim != 1 or not len(job.y) or job.x.dtype not in _TYPES:
         return "its patients or outcomes are not what a mini-batch is made of"
-    return _why_no_network(job.network)
+    return why_no_network(job.network)
 
 
 @lru_cache(maxsize=1)
-def _why_no_network(network: nn.Module) -> str:
+def why_no_network(network: nn.Module) -> str:
+    """Why a network is none that the kernels in C know; empty where it is one."""
     kinds = [type(layer) for _, layer in in_order(network)]
     linear, between = kinds[::2], kinds[1::2]
     if linear != [nn.Linear] * len(linear) or between != [nn.ReLU] * (len(linear) - 1):
@@ -122,16 +103,16 @@ def _fit_alike(jobs: Sequence[FitJob]) -> list[Fitted]:
     held = [(np.ascontiguousarray(job.x), np.ascontiguousarray(job.y, dtype=kind), _order(job)) for job in jobs]
     asked = np.zeros(len(jobs), dtype=_JOB)
     for name, own in zip(("x", "y", "order"), zip(*held, strict=True), strict=True):
-        asked[name] = [_address(array) for array in own]
+        asked[name] = [address(array) for array in own]
     for name, block in (("weights", rows), ("anchor", anchors), ("shift", shifts)):
         if block is not None:
-            asked[name] = _address(block) + np.arange(len(jobs)) * block.strides[0]
+            asked[name] = address(block) + np.arange(len(jobs)) * block.strides[0]
     asked["patients"] = [len(job.y) for job in jobs]
     asked["columns"], asked["steps"] = first.x.shape[1], [job.steps for job in jobs]
-    network = _network(first.network)
+    network = as_network(first.network)
     # A mini-batch holds no more patients than there are, and the working space is for one.
     training = _training(first.training, first.pull.strength, int(asked["patients"].max()))
-    if _library(kind).fit(ctypes.byref(network), ctypes.byref(training), ctypes.c_void_p(_address(asked)), len(jobs)):
+    if _library(kind).fit(ctypes.byref(network), ctypes.byref(training), ctypes.c_void_p(address(asked)), len(jobs)):
         raise MemoryError("no room for the working space of a network")
     views = _views(rows, shapes)
     losses = asked["loss"].tolist()
@@ -176,11 +157,8 @@ def _order(job: FitJob) -> NDArray[np.int64]:
     return np.concatenate([job.rng.permutation(n) for _ in range(passes)])
 
 
-def _address(array: NDArray[Any]) -> int:
-    return int(array.__array_interface__["data"][0])
-
-
-def _network(network: nn.Module) -> _Network:
+def as_network(network: nn.Module) -> _Network:
+    """A network that the kernels in C know, by its widths."""
     layers = [layer for _, layer in in_order(network) if isinstance(layer, nn.Linear)]
     widths = [layers[0].in_features, *(layer.out_features for layer in layers)]
     biased = [int(layer.bias is not None) for layer in layers]
@@ -196,28 +174,11 @@ def _training(training: LocalTraining, strength: float, most: int) -> _Training:
 
 @cache
 def _library(kind: np.dtype[Any]) -> ctypes.CDLL:
-    """The kernel for numbers of this type, compiled once a process for the very processor it runs on.
+    """The kernel for numbers of this type, compiled once a process.
 
     Raises:
         SettingError: there is no compiler, or it fails.
     """
     real, *functions = _TYPES[kind]
     defined = [f"-D{name}={found}" for name, found in zip(("EXP", "LOG1P", "FABS", "SQRT"), functions, strict=True)]
-    # No errno of sqrt and no trap: with them loops stay scalar. What is no number stays none.
-    flags = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder) / "native.so"
-        # A compiler that does not know its own processor makes code for any of the kind.
-        for processor in (["-march=native"], []):
-            command = [compiler(), *flags, *processor, f"-DREAL={real}", *defined, "-o", str(built), str(SOURCE), "-lm"]
-            made = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own source
-            if not made.returncode:
-                break
-        try:
-            return ctypes.CDLL(str(built))
-        except OSError as error:
-            wrong = made.stderr.splitlines()[:1] or [str(error) if built.exists() else "no word of it"]
-            raise SettingError(
-                f"`engine=native` needs a C compiler whose kernel can be loaded, found: {wrong[0]}. Set CC to another, "
-                "TMPDIR to a folder that programs may be run from, or use engine=batched."
-            ) from None
+    return compiled("native.c", [f"-DREAL={real}", *defined])
