@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -190,12 +191,7 @@ def noisy_rows(
         DataError: as of `noisy`, for any of the rows.
     """
     size = totals.shape[1]
-    step = np.array([[step_of(*each, size)] for each in zip(noise_multipliers, sensitivities, strict=True)])
-    if not np.all(np.abs(totals) <= _FARTHEST_SUM * step):
-        raise DataError(
-            f"a sum must be finite and within {_FARTHEST_SUM:.0e} lattice steps, found one that is not. "
-            "Clip every patient before summing."
-        )
+    step = lattice_steps(totals, noise_multipliers, sensitivities)
     left = np.empty_like(totals)
     # So few at a time that they stay in the cache.
     few = max(BLOCK // (2 * max(size, 1)), 1)
@@ -206,6 +202,26 @@ def noisy_rows(
     return left
 
 
+def lattice_steps(
+    totals: NDArray[np.float64], noise_multipliers: Sequence[float], sensitivities: Sequence[float]
+) -> NDArray[np.float64]:
+    """[sums, 1] the step of each row's lattice, on which noise may be put on `totals`, [sums, d].
+
+    Raises:
+        SettingError: as of `noisy`, for any of the rows.
+        DataError: as of `noisy`, for any of the rows.
+    """
+    size = totals.shape[1]
+    step = np.array([[step_of(*each, size)] for each in zip(noise_multipliers, sensitivities, strict=True)])
+    if not np.all(np.abs(totals) <= _FARTHEST_SUM * step):
+        raise DataError(
+            f"a sum must be finite and within {_FARTHEST_SUM:.0e} lattice steps, found one that is not. "
+            "Clip every patient before summing."
+        )
+    return step
+
+
+@lru_cache(maxsize=256)
 def step_of(noise_multiplier: float, sensitivity: float, size: int) -> float:
     """The lattice's step, from what is public alone.
 
@@ -237,9 +253,16 @@ def _draw(streams: Sequence[Words], n: int) -> NDArray[np.int32]:
     values = np.where((word | _ALIAS) < packed, column, packed & _ALIAS).astype(np.int32)
     for at in np.flatnonzero((word ^ packed) <= _ALIAS):
         row, i = divmod(int(at), n)
-        # The first 17 bits are the threshold's own, once in 131,072 draws: the next 96 decide.
-        more = int.from_bytes(streams[row].next((MASS_BITS - TOP_BITS) // 32).tobytes(), "little")
-        own, alias = int(column[row, i]), int(packed[row, i]) & (COLUMNS - 1)
-        values[row, i] = own if more < table.rest[own] else alias
+        values[row, i] = settled(int(word[row, i]), streams[row])
     values -= CENTRE
     return values
+
+
+def settled(word: int, words: Words) -> int:
+    """What a word gives whose first 17 bits are the threshold's own, once in 131,072 draws: the stream's next 96 decide.
+
+    It is the table's column, from which `CENTRE` is to be taken off.
+    """
+    table, own = alias_table(), word & (COLUMNS - 1)
+    more = int.from_bytes(words.next((MASS_BITS - TOP_BITS) // 32).tobytes(), "little")
+    return own if more < table.rest[own] else int(table.packed[own]) & (COLUMNS - 1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fedhealth.core.errors import FedHealthError
 from fedhealth.site.kernels.fit import FitJob
-from fedhealth.site.kernels.private import PrivateJob, fit_private
+from fedhealth.site.kernels.private import PrivateJob
 from fedhealth.site.kernels.score import ScoreJob, Scores
 from fedhealth.strategies.method import Fitted
 
@@ -133,7 +133,7 @@ def together(
 def _done(jobs: Sequence[Job], engine: Batched) -> list[Done]:
     found: dict[int, Done] = {}
     ways: list[tuple[type, Callable[[Any], Sequence[Done]]]] = [
-        (FitJob, engine.fit_all), (PrivateJob, fit_private), (ScoreJob, lambda own: engine.score_all(_by_model(own))),
+        (FitJob, engine.fit_all), (PrivateJob, engine.fit_private), (ScoreJob, lambda own: engine.score_all(_by_model(own))),
     ]  # fmt: skip
     for kind, way in ways:
         own = [job for job in jobs if isinstance(job, kind)]

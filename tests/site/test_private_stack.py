@@ -1,4 +1,4 @@
-"""Private training of many hospitals at once against the private engine of each, its oracle, and against Opacus."""
+"""Private training of many hospitals at once, by torch and in C, against the private engine of each, its oracle, and against Opacus."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.privacy.patient_level import Course
 from fedhealth.site.engines.batched import Batched
+from fedhealth.site.engines.native import Native
 from fedhealth.site.exact_network import ExactNetwork
 from fedhealth.site.kernels.exact import ExactStack, onto
-from fedhealth.site.kernels.private import PrivateJob, fit_private
+from fedhealth.site.kernels.private import PrivateJob
 from fedhealth.site.kernels.score import ScoreJob
 from fedhealth.site.private_engine import PrivateEngine, exact_risks, exact_scores
 
@@ -34,6 +35,11 @@ TRAININGS = [
     LocalTraining(epochs=3, batch_size=16, learning_rate=0.5, momentum=0.9, weight_decay=0.1),
     LocalTraining(steps=9, batch_size=16, optimiser="adamw", learning_rate=0.01, weight_decay=0.1),
 ]
+
+
+@pytest.fixture(params=[Batched(), Native()], ids=lambda engine: type(engine).__name__)
+def engine(request):
+    return request.param
 
 
 def patients(n, seed):
@@ -78,7 +84,7 @@ def pulls(weights, site):
 @pytest.mark.parametrize("clipping", ["flat", "per_layer", "adaptive"])
 @pytest.mark.parametrize("training", TRAININGS, ids=lambda t: t.optimiser)
 @pytest.mark.parametrize("model", MODELS, ids=str)
-def test_whole_private_trainings_of_ragged_hospitals_are_the_private_engines(model, training, clipping, hook):
+def test_whole_private_trainings_of_ragged_hospitals_are_the_private_engines(model, training, clipping, hook, engine):
     network = network_of(model)
     weights = weights_of(network)
 
@@ -89,7 +95,7 @@ def test_whole_private_trainings_of_ragged_hospitals_are_the_private_engines(mod
             yield job(network, weights, site, training, clipping=clipping, **more)
 
     stacked, single = list(jobs()), list(jobs())
-    for one, other, found in zip(stacked, single, fit_private(stacked), strict=True):
+    for one, other, found in zip(stacked, single, engine.fit_private(stacked), strict=True):
         expected, steps = alone(other)
         assert found.steps == steps
         assert np.isnan(found.loss)
@@ -100,10 +106,10 @@ def test_whole_private_trainings_of_ragged_hospitals_are_the_private_engines(mod
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
-def test_float32_weights_leave_a_stack_with_the_private_engines_bits(model):
+def test_float32_weights_leave_a_stack_with_the_private_engines_bits(model, engine):
     network = network_of(model, torch.float32)
     weights = weights_of(network)
-    found = fit_private([job(network, weights, site, TRAININGS[0]) for site in range(len(SIZES))])
+    found = engine.fit_private([job(network, weights, site, TRAININGS[0]) for site in range(len(SIZES))])
     for site, own in enumerate(found):
         expected, _ = alone(job(network, weights, site, TRAININGS[0]))
         for name, array in expected.items():
@@ -111,26 +117,26 @@ def test_float32_weights_leave_a_stack_with_the_private_engines_bits(model):
             np.testing.assert_array_equal(own.weights[name], array)
 
 
-def test_a_step_that_draws_nobody_anywhere_gets_its_noise_and_no_two_hospitals_the_same():
+def test_a_step_that_draws_nobody_anywhere_gets_its_noise_and_no_two_hospitals_the_same(engine):
     network = network_of(Logistic())
     weights = weights_of(network)
     training = LocalTraining(steps=1, learning_rate=1.0)
-    found = fit_private([job(network, weights, site, training, rate=1e-9) for site in range(3)])
+    found = engine.fit_private([job(network, weights, site, training, rate=1e-9) for site in range(3)])
     moved = [own.weights["weight"] - weights["weight"] for own in found]
     assert all(np.all(np.abs(each) > 0) for each in moved)
     assert not np.allclose(moved[0] * SIZES[0], moved[1] * SIZES[1])
 
 
-def test_a_secure_source_never_repeats_a_stacks_noise():
+def test_a_secure_source_never_repeats_a_stacks_noise(engine):
     network = network_of(Logistic())
     one, two = (
-        fit_private([replace(each, engine=replace(each.engine, source=NoiseSource())) for each in jobs])
+        engine.fit_private([replace(each, engine=replace(each.engine, source=NoiseSource())) for each in jobs])
         for jobs in [[job(network, weights_of(network), site, TRAININGS[0]) for site in (0, 1)] for _ in range(2)]
     )
     assert all(not np.array_equal(a.weights["weight"], b.weights["weight"]) for a, b in zip(one, two, strict=True))
 
 
-def test_each_hospital_that_refuses_does_so_alone():
+def test_each_hospital_that_refuses_does_so_alone(engine):
     network = network_of(Mlp(hidden=(8,)))
     weights, wild = weights_of(network), {name: 1e9 * array for name, array in weights_of(network).items()}
     infinite = {name: np.full_like(array, np.inf) for name, array in weights.items()}
@@ -142,7 +148,7 @@ def test_each_hospital_that_refuses_does_so_alone():
         # So little noise that the sum is beyond any lattice.
         job(network, weights, 7, TRAININGS[0], noise=1e-12),
     ]
-    good, large, spent, endless, silent = fit_private(jobs)
+    good, large, spent, endless, silent = engine.fit_private(jobs)
     expected, _ = alone(job(network, weights, 0, TRAININGS[0]))
     assert all(np.array_equal(good.weights[name], array) for name, array in expected.items())
     assert [(type(each), getattr(each, "code", "")) for each in (large, spent, endless, silent)] == [
@@ -151,10 +157,10 @@ def test_each_hospital_that_refuses_does_so_alone():
 
 
 @pytest.mark.parametrize("scale", [1e300, 1e301, 1e307])
-def test_weights_near_the_end_of_float64_are_refused_and_leave_the_neighbour_its_bits(scale):
+def test_weights_near_the_end_of_float64_are_refused_and_leave_the_neighbour_its_bits(scale, engine):
     network = network_of(Mlp(hidden=(8,)))
     weights = weights_of(network)
-    good, wild = fit_private(
+    good, wild = engine.fit_private(
         [
             job(network, weights, 0, TRAININGS[0]),
             job(network, {n: scale * a for n, a in weights.items()}, 1, TRAININGS[0]),
@@ -168,19 +174,19 @@ def test_weights_near_the_end_of_float64_are_refused_and_leave_the_neighbour_its
     assert found.value.code == wild.code
 
 
-def test_a_refused_hospital_whose_weights_grow_without_end_costs_no_other_its_round():
+def test_a_refused_hospital_whose_weights_grow_without_end_costs_no_other_its_round(engine):
     network = network_of(Mlp(hidden=(8,)))
     weights = weights_of(network)
     # By weight decay alone weights grow fivefold a step, past the end of float64 after some 430 more.
     training = LocalTraining(steps=450, batch_size=16, learning_rate=1.0, weight_decay=6.0)
     nothing = {name: 0 * array for name, array in weights.items()}
     short = replace(training, steps=3)
-    fine, wild = fit_private([job(network, nothing, 0, short), job(network, weights, 1, training)])
+    fine, wild = engine.fit_private([job(network, nothing, 0, short), job(network, weights, 1, training)])
     assert not isinstance(fine, Exception)
     assert wild.code == "weights_too_large"
 
 
-def test_a_hospital_whose_count_of_clipped_patients_gets_no_noise_is_refused_alone():
+def test_a_hospital_whose_count_of_clipped_patients_gets_no_noise_is_refused_alone(engine):
     network = network_of(Mlp(hidden=(8,)))
     weights = weights_of(network)
 
@@ -191,7 +197,7 @@ def test_a_hospital_whose_count_of_clipped_patients_gets_no_noise_is_refused_alo
     vast = job(network, weights, 1, TRAININGS[0], rate=1.0, clipping="adaptive")
     vast = replace(vast, engine=replace(vast.engine, size=5_000_000))
     one, other = small(), small()
-    found, refused = fit_private([one, vast])
+    found, refused = engine.fit_private([one, vast])
     expected, _ = alone(other)
     assert all(np.array_equal(found.weights[name], array) for name, array in expected.items())
     assert one.engine.bound == other.engine.bound
@@ -199,10 +205,10 @@ def test_a_hospital_whose_count_of_clipped_patients_gets_no_noise_is_refused_alo
     assert "Use less noise or a smaller model" in str(refused)
 
 
-def test_a_network_over_time_is_refused_by_name_and_its_neighbour_is_not():
+def test_a_network_over_time_is_refused_by_name_and_its_neighbour_is_not(engine):
     network = network_of(Mlp(hidden=(8,)))
     weights, over_time = weights_of(network), first_network(Gru(steps=WIDTH), WIDTH, seed=3)
-    ours, theirs = fit_private(
+    ours, theirs = engine.fit_private(
         [job(network, weights, 0, TRAININGS[0]), job(over_time, weights_of(over_time), 1, TRAININGS[0])]
     )
     assert not isinstance(ours, Exception)
@@ -220,7 +226,7 @@ def test_the_rounding_of_each_network_of_a_stack_is_bounded_as_alone(model):
 
 
 @pytest.mark.parametrize("clipping", ["flat", "per_layer", "adaptive"])
-def test_patients_without_a_number_count_for_nothing_and_leave_the_neighbour_its_bits(clipping):
+def test_patients_without_a_number_count_for_nothing_and_leave_the_neighbour_its_bits(clipping, engine):
     network = network_of(Mlp(hidden=(8,)))
     weights = weights_of(network)
 
@@ -229,7 +235,7 @@ def test_patients_without_a_number_count_for_nothing_and_leave_the_neighbour_its
         found[0].x[::3] = np.nan
         return found
 
-    for one, own, other in zip(stacked := jobs(), fit_private(stacked), jobs(), strict=True):
+    for one, own, other in zip(stacked := jobs(), engine.fit_private(stacked), jobs(), strict=True):
         expected, _ = alone(other)
         for name, array in expected.items():
             np.testing.assert_allclose(own.weights[name], array, rtol=0, atol=1e-8)

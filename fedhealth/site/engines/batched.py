@@ -17,6 +17,7 @@ from fedhealth.models.row_of_steps import OverTime
 from fedhealth.models.weights import load_weights, weights_of
 from fedhealth.site.engines.plain import Plain, device_named, use_one_thread
 from fedhealth.site.kernels.fit import FitJob, fit_all
+from fedhealth.site.kernels.private import fit_private
 from fedhealth.site.kernels.score import ScoreJob, Scores, score_all
 from fedhealth.site.kernels.stack import why_not
 from fedhealth.strategies.method import Fitted
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from fedhealth.core.errors import FedHealthError
     from fedhealth.core.pull import Pull
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
+    from fedhealth.site.kernels.private import PrivateJob
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +82,10 @@ class Batched:
         stacked = [job for job in jobs if self._stacks(job.network, job.y)]
         found = dict(zip(map(id, stacked), fit_all(stacked, device_named(self.device)), strict=True))
         return [found[id(job)] if id(job) in found else self._fit_alone(job) for job in jobs]
+
+    def fit_private(self, jobs: Sequence[PrivateJob]) -> list[Fitted | FedHealthError]:
+        """What private training gave each job, or why a hospital refused; each has its own engine, and `device` no say."""
+        return fit_private(jobs)
 
     def gradient(
         self, network: nn.Module, x: NDArray[np.float32], y: Outcome

@@ -69,7 +69,10 @@ def why_not(job: FitJob) -> str:
 @lru_cache(maxsize=1)
 def why_no_network(network: nn.Module) -> str:
     """Why a network is none that the kernels in C know; empty where it is one."""
-    kinds = [type(layer) for _, layer in in_order(network)]
+    layers = [layer for _, layer in in_order(network)]
+    if len({id(layer) for layer in layers}) < len(layers):
+        return "a layer is used twice"
+    kinds = [type(layer) for layer in layers]
     linear, between = kinds[::2], kinds[1::2]
     if linear != [nn.Linear] * len(linear) or between != [nn.ReLU] * (len(linear) - 1):
         return "the network is not of linear layers with max(x, 0) between them"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -33,8 +33,11 @@ from fedhealth.site.steps import STEPS
 from fedhealth.strategies.method import Fitted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from fedhealth.privacy.noise import NoiseSource
     from fedhealth.site.private_engine import PrivateEngine
 
 #: Places of a batch come in so many.
@@ -59,8 +62,64 @@ class PrivateJob(FitJob):
         return (id(self.network), self.training, self.only, self.pull.strength, frozenset(self.pull.shift), clipping)
 
 
-def fit_private(jobs: Sequence[PrivateJob]) -> list[Fitted | FedHealthError]:
-    """What private training gave each job, in the order of the jobs; or why a hospital refused."""
+class Sums(Protocol):
+    """A way to work out the clipped sums of a stack's hospitals, made for all their steps."""
+
+    def work_out(self, step: int, k: int, bounds: Sequence[float]) -> tuple[Sequence[float], torch.Tensor]:
+        """Leave in the gradients the sums of the first k, each clipped to its bound.
+
+        Given are, by hospital, how far rounding may move one patient's gradient, as `ExactNetwork.rounding` has it
+        and never less; and [k, places] the norms before clipping, those of the patients drawn first. They are of the
+        whole gradient, and nothing that counts where each array is clipped by itself.
+        """
+        ...
+
+
+class Noise(Protocol):
+    """What puts noise on sums: `privacy.noise.noisy_rows`, or the same to the last bit."""
+
+    def __call__(
+        self,
+        totals: NDArray[np.float64],
+        *,
+        noise_multipliers: Sequence[float],
+        sensitivities: Sequence[float],
+        sources: Sequence[NoiseSource],
+    ) -> NDArray[np.float64]:
+        """As of `privacy.noise.noisy_rows`."""
+        ...
+
+
+@dataclass(slots=True)
+class Stacked:
+    """Jobs that are alike, the longest first, and what their steps are worked out from and left in.
+
+    Attributes:
+        drawn: by hospital and step, the patients.
+        flat: [stack, d] the weights that move, one array after the other.
+        weights: by name [stack, …] all weights; those that move are views of `flat`.
+        gradient: [stack, d] as `flat`.
+        gradients: by name [stack, …] views of `gradient`.
+    """
+
+    jobs: Sequence[PrivateJob]
+    drawn: list[list[NDArray[np.int64]]]
+    flat: torch.Tensor
+    weights: dict[str, torch.Tensor]
+    gradient: torch.Tensor
+    gradients: dict[str, torch.Tensor]
+
+
+def fit_private(
+    jobs: Sequence[PrivateJob], sums: Callable[[Stacked], Sums] | None = None, noise: Noise = noisy_rows
+) -> list[Fitted | FedHealthError]:
+    """What private training gave each job, in the order of the jobs; or why a hospital refused.
+
+    Args:
+        jobs: of any kinds; those that can't be stacked are trained one after the other.
+        sums: how clipped sums are worked out; by torch where it is None.
+        noise: what puts noise on them.
+    """
     use_one_thread()
     found: dict[int, Fitted | FedHealthError] = {}
     groups: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
@@ -80,8 +139,8 @@ def fit_private(jobs: Sequence[PrivateJob]) -> list[Fitted | FedHealthError]:
         chunks = -(-len(group) // most)
         for start in range(chunks):
             chunk = group[len(group) * start // chunks : len(group) * (start + 1) // chunks]
-            fitted = _Stacked([jobs[place] for _, place in chunk], [steps for steps, _ in chunk]).fitted()
-            found |= zip([place for _, place in chunk], fitted, strict=True)
+            run = _Run([jobs[place] for _, place in chunk], [steps for steps, _ in chunk], sums or ByTorch, noise)
+            found |= zip([place for _, place in chunk], run.fitted(), strict=True)
     return [found[place] for place in range(len(jobs))]
 
 
@@ -91,21 +150,23 @@ def _fit_alone(job: PrivateJob) -> Fitted:
     return Fitted(weights_of(job.network), loss, steps)
 
 
-class _Stacked:
+class _Run:
     """Jobs that are alike, the longest first, each with as many steps as it was charged for."""
 
-    def __init__(self, jobs: Sequence[PrivateJob], steps: Sequence[int]) -> None:
+    def __init__(
+        self, jobs: Sequence[PrivateJob], steps: Sequence[int], sums: Callable[[Stacked], Sums], noise: Noise
+    ) -> None:
         first = jobs[0]
         self._jobs, self._steps, self._engines = jobs, steps, [job.engine for job in jobs]
         shapes = {name: weight.shape for name, weight in first.network.named_parameters()}
-        self._moving = [name for name in shapes if first.only is None or name in first.only]
-        still = [name for name in shapes if name not in self._moving]
-        self._flat, weights = _flat(len(jobs), {name: shapes[name] for name in self._moving})
-        self._weights = weights | _flat(len(jobs), {name: shapes[name] for name in still})[1]
-        for name, array in self._weights.items():
+        moving = [name for name in shapes if first.only is None or name in first.only]
+        flat, weights = _flat(len(jobs), {name: shapes[name] for name in moving})
+        weights |= _flat(len(jobs), {name: shape for name, shape in shapes.items() if name not in moving})[1]
+        for name, array in weights.items():
             copy_in(array, [job.weights[name] for job in jobs])
-        self._gradient, self._gradients = _flat(len(jobs), {name: shapes[name] for name in self._moving})
-        self._batches = _Batches(jobs, steps)
+        drawn = [_drawn(job, count) for job, count in zip(jobs, steps, strict=True)]
+        self._stack = Stacked(jobs, drawn, flat, weights, *_flat(len(jobs), {name: shapes[name] for name in moving}))
+        self._sums, self._noise = sums(self._stack), noise
         self._expected = np.array([[engine.course.rate * engine.size] for engine in self._engines])
         self._multipliers = [engine.noise_multiplier for engine in self._engines]
         self._most = [engine.most for engine in self._engines]
@@ -113,9 +174,9 @@ class _Stacked:
 
     def fitted(self) -> list[Fitted | FedHealthError]:
         """The weights after all steps, or why a hospital refused; each engine's bound has moved with its steps."""
-        first = self._jobs[0]
-        optimiser = STEPS[first.training.optimiser]([self._flat], first.training)
-        slots = {name: Slot(self._weights[name], self._gradients[name]) for name in self._moving}
+        first, stack = self._jobs[0], self._stack
+        optimiser = STEPS[first.training.optimiser]([stack.flat], first.training)
+        slots = {name: Slot(stack.weights[name], gradient) for name, gradient in stack.gradients.items()}
         force = Force([job.pull for job in self._jobs], slots) if first.pull.strength or first.pull.shift else None
         k = len(self._jobs)
         for step in range(self._steps[0]):
@@ -125,26 +186,21 @@ class _Stacked:
                 optimiser.narrow(k)
             self._work_out(step, k)
             if force is not None:
-                force.add([self._gradients[name][:k] for name in self._moving], k)
-            optimiser.take([self._gradient[:k]])
+                force.add([gradient[:k] for gradient in stack.gradients.values()], k)
+            optimiser.take([stack.gradient[:k]])
         return [self._refused.get(j) or self._result(j) for j in range(len(self._jobs))]
 
     def _work_out(self, step: int, k: int) -> None:
         """Leave in the gradients those of a step: the noisy sums over the expected numbers of patients."""
         engines = self._engines[:k]
-        exact = ExactStack(self._jobs[0].network, self._weights, k)
-        self._check_rounding(exact, k)
-        bound = torch.tensor([engine.bound for engine in engines], dtype=torch.float64)
-        x, y, is_in = self._batches.at(step, k)
-        summed, norms = exact.clipped(x, y, is_in, self._moving, bound, per_layer=engines[0].is_per_layer)
-        for name, total in zip(self._moving, summed, strict=True):
-            self._gradients[name][:k] = total.view_as(self._gradients[name][:k])
+        roundings, norms = self._sums.work_out(step, k, [engine.bound for engine in engines])
+        self._check_rounding(roundings)
         self._make_noisy(k)
         if engines[0].is_adaptive:
             for j, engine in enumerate(engines):
                 if j not in self._refused:
                     try:
-                        engine.follow(norms[0, j, : self._batches.taken(step, j)])
+                        engine.follow(norms[j, : len(self._stack.drawn[j][step])])
                     except FedHealthError as error:
                         self._refused[j] = error
 
@@ -164,23 +220,25 @@ class _Stacked:
     def _add_noise(self, own: list[int]) -> None:
         if not own:
             return
-        sums = self._gradient.numpy()
-        told = noisy_rows(
-            sums[own],
+        sums = self._stack.gradient.numpy()
+        # All of them are a slice, which is not copied.
+        rows = slice(len(own)) if own[-1] == len(own) - 1 else own
+        told = self._noise(
+            sums[rows],
             noise_multipliers=[self._multipliers[j] for j in own],
             sensitivities=[self._engines[j].sensitivity for j in own],
             sources=[self._engines[j].source for j in own],
         )
-        sums[own] = told / self._expected[own]
+        sums[rows] = told / self._expected[rows]
 
-    def _check_rounding(self, exact: ExactStack, k: int) -> None:
+    def _check_rounding(self, roundings: Sequence[float]) -> None:
         """Let go whom `check_rounding` refuses; it goes by the looser bound where that will do."""
-        for j, (rounding, most) in enumerate(zip(exact.rounding().tolist(), self._most[:k], strict=True)):
-            bound = self._engines[j].bound
+        for j, rounding in enumerate(roundings):
+            most, bound = self._most[j], self._engines[j].bound
             if j in self._refused or bears(rounding, patients=most, bound=bound):
                 continue
             network = copied(self._jobs[j].network)
-            network.load_state_dict({name: array[j] for name, array in self._weights.items()})
+            network.load_state_dict({name: array[j] for name, array in self._stack.weights.items()})
             try:
                 check_rounding(ExactNetwork(network), patients=most, bound=bound)
             except FedHealthError as refused:
@@ -188,39 +246,50 @@ class _Stacked:
 
     def _result(self, j: int) -> Fitted:
         job = self._jobs[j]
-        weights = {name: self._weights[name][j].numpy().astype(job.weights[name].dtype) for name in job.weights}
+        weights = {name: self._stack.weights[name][j].numpy().astype(job.weights[name].dtype) for name in job.weights}
         return Fitted(weights, math.nan, self._steps[j])
 
 
-class _Batches:
-    """The batches of a stack, drawn by each hospital's own coins."""
+class ByTorch:
+    """Clipped sums of all hospitals at once, by one operation of torch after the other."""
 
-    def __init__(self, jobs: Sequence[PrivateJob], steps: Sequence[int]) -> None:
+    def __init__(self, stack: Stacked) -> None:
+        jobs = self._jobs = stack.jobs
+        self._stack, self._moving = stack, list(stack.gradients)
+        self._is_per_layer = jobs[0].engine.is_per_layer
         # The first row is nobody's: it stands where a batch has no patient.
         starts = np.cumsum([1, *(len(job.y) for job in jobs)])
         x, y = np.zeros((starts[-1], jobs[0].x.shape[1])), np.zeros(starts[-1])
-        drawn = []
-        for job, start, count in zip(jobs, starts.tolist(), steps, strict=False):
-            n, engine = len(job.y), job.engine
-            x[start : start + n], y[start : start + n] = job.x, job.y
-            drawn.append([own + start for own in drawn_in_steps(n, engine.course.rate, engine.source.words(), count)])
-        self._x, self._y = onto(torch.from_numpy(x)), torch.from_numpy(y)
-        self._drawn = drawn
+        for job, start in zip(jobs, starts.tolist(), strict=False):
+            x[start : start + len(job.y)], y[start : start + len(job.y)] = job.x, job.y
+        self._x, self._y, self._starts = onto(torch.from_numpy(x)), torch.from_numpy(y), starts
 
-    def taken(self, step: int, j: int) -> int:
-        """How many patients are in a hospital's batch."""
-        return len(self._drawn[j][step])
+    def work_out(self, step: int, k: int, bounds: Sequence[float]) -> tuple[Sequence[float], torch.Tensor]:
+        """As of `Sums`."""
+        exact = ExactStack(self._jobs[0].network, self._stack.weights, k)
+        bound = torch.tensor(bounds, dtype=torch.float64)
+        x, y, is_in = self._batches(step, k)
+        summed, norms = exact.clipped(x, y, is_in, self._moving, bound, per_layer=self._is_per_layer)
+        for gradient, total in zip(self._stack.gradients.values(), summed, strict=True):
+            gradient[:k] = total.view_as(gradient[:k])
+        return exact.rounding().tolist(), norms[0]
 
-    def at(self, step: int, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _batches(self, step: int, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """[k, places, inputs] rows, [k, places] outcomes, and 1 where a patient stands, else 0."""
-        batches = [self._drawn[j][step] for j in range(k)]
+        batches = [own[step] for own in self._stack.drawn[:k]]
         places = np.zeros((k, max(-(-max(map(len, batches)) // _PLACES), 1) * _PLACES), dtype=np.int64)
-        for own, batch in zip(places, batches, strict=True):
+        for own, batch, start in zip(places, batches, self._starts, strict=False):
             own[: len(batch)] = batch
+            own[: len(batch)] += start
         rows = torch.from_numpy(places)
         flat = rows.view(-1)
         x, y = self._x.index_select(0, flat), self._y.index_select(0, flat)
         return x.view(*rows.shape, -1), y.view(rows.shape), (rows > 0).double()
+
+
+def _drawn(job: PrivateJob, steps: int) -> list[NDArray[np.int64]]:
+    engine = job.engine
+    return drawn_in_steps(len(job.y), engine.course.rate, engine.source.words(), steps)
 
 
 def _flat(stack: int, shapes: Mapping[str, torch.Size]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

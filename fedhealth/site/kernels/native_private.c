@@ -1,0 +1,309 @@
+/* Private steps of small fully connected networks: each hospital's clipped sum, and the noise on it.
+ *
+ * What is worked out is what `kernels.exact` and `privacy.noise` work out, which are its oracles. Patients stand side by
+ * side, each in a lane of its own, and every lane has the same operations in the same order, so what comes out for a
+ * patient is a function of that patient and the weights alone. Places that nobody fills make whole vectors.
+ *
+ * Compiled by `kernels.native_private` with -ffp-contract=off: what is rounded is what the source says, on every
+ * machine and in every copy that the compiler makes of a loop. Sums of products ask for `fma` by name. Forward that
+ * changes nothing, for nothing is rounded there; backward it rounds once where `ExactNetwork.rounding` allows for two.
+ *
+ * Activations are [units, places], weights [outputs and up to ROWS - 1 of zeros, inputs and zeros to whole vectors].
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
+
+#define LANES 4
+#define ROWS 4 /* of a tile, which stays in registers */
+#define MOST_LAYERS 16
+#define INLINE static inline __attribute__((always_inline))
+
+/* As in `site.exact_network`. */
+#define CAP 64.0
+#define ONTO_LATTICE (1.5 * 4294967296.0) /* 2^(52 - BITS) */
+#define WEIGHT_BITS 26
+#define FARTHEST 0x1p960
+#define UNIT 0x1p-53
+#define SIGMOID 8.0
+
+/* As in `privacy.alias_table`. */
+#define ALIAS 32767u
+#define CENTRE 16384
+
+typedef double vec __attribute__((vector_size(32)));
+typedef double loose __attribute__((vector_size(32), aligned(8), may_alias)); /* a vector anywhere */
+
+struct network {
+    int64_t layers;                 /* linear ones, with max(x, 0) between */
+    int64_t width[MOST_LAYERS + 1]; /* of what comes in, then of what each layer gives; the last is 1 */
+    int64_t biased[MOST_LAYERS];
+};
+
+struct job {
+    const float *x;        /* [patients, columns] */
+    const float *y;        /* [patients] */
+    const int64_t *who;    /* [taken] the patients of this step */
+    const double *weights; /* as torch has them, one array after the other */
+    double *sum;           /* as the weights: the sum of the clipped gradients */
+    double *norms;         /* [taken] of each patient's gradient before clipping; infinite where it is not finite */
+    int64_t columns, taken;
+    double bound;    /* of a norm; by array where `per_layer` */
+    double rounding; /* what is given: as `ExactNetwork.rounding`, but for its own rounding */
+};
+
+struct layer {
+    long in, out, wide, tall;          /* inputs, outputs, and both as they are padded */
+    const double *weights, *bias;      /* the caller's; no bias: NULL */
+    double *rounded, *offset;          /* [tall, wide], [tall] on the lattice */
+    double *came, *rows;               /* [wide, places] what came in, on the lattice; [places, wide] the same */
+    double *gave, *slope, *scaled;     /* [tall, places] what was given, its gradient, that times what it is scaled by */
+    double *scale, *offset_scale;      /* [places] of the weights' gradient, and the bias' */
+    double *sum, *offset_sum;          /* [tall, wide] before it is the caller's */
+};
+
+INLINE long whole(long n, long of) { return (n + of - 1) / of * of; }
+
+INLINE vec fused(double a, vec b, vec c) {
+#ifdef __FMA__
+    return (vec)_mm256_fmadd_pd(_mm256_set1_pd(a), (__m256d)b, (__m256d)c);
+#else
+    for (int i = 0; i < LANES; i++) c[i] = fma(a, b[i], c[i]);
+    return c;
+#endif
+}
+
+/* c[i][:] = start[i] + sum over k of a(i, k) b[k][:], for ROWS rows and so many vectors; a(i, k) is a[i * down + k * along]. */
+INLINE void tile(const double *a, long down, long along, const double *b, long b_row, double *c, long c_row, long depth,
+                 const double *start, const int vectors) {
+    vec sum[ROWS][2];
+    for (int i = 0; i < ROWS; i++)
+        for (int v = 0; v < vectors; v++) sum[i][v] = (vec){0} + (start ? start[i] : 0.0);
+    for (long k = 0; k < depth; k++) {
+        vec row[2];
+        for (int v = 0; v < vectors; v++) row[v] = *(const loose *)(b + k * b_row + v * LANES);
+        for (int i = 0; i < ROWS; i++)
+            for (int v = 0; v < vectors; v++) sum[i][v] = fused(a[i * down + k * along], row[v], sum[i][v]);
+    }
+    for (int i = 0; i < ROWS; i++)
+        for (int v = 0; v < vectors; v++) *(loose *)(c + i * c_row + v * LANES) = sum[i][v];
+}
+
+/* The product, `rows` being whole tiles and `wide` whole vectors. */
+static __attribute__((noinline)) void product(const double *a, long down, long along, const double *b, long b_row, double *c, long c_row, long rows,
+                    long depth, long wide, const double *start) {
+    for (long i = 0; i < rows; i += ROWS) {
+        const double *from = start ? start + i : NULL;
+        long j = 0;
+        for (; j + 2 * LANES <= wide; j += 2 * LANES)
+            tile(a + i * down, down, along, b + j, b_row, c + i * c_row + j, c_row, depth, from, 2);
+        if (j < wide) tile(a + i * down, down, along, b + j, b_row, c + i * c_row + j, c_row, depth, from, 1);
+    }
+}
+
+/* The largest absolute value; of what is no number it knows nothing, but `round_weights` keeps it. */
+static double largest(const double *array, long n) {
+    double most[2 * LANES] = {0};
+    long i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        for (int v = 0; v < 2 * LANES; v++) most[v] = fabs(array[i + v]) > most[v] ? fabs(array[i + v]) : most[v];
+    for (; i < n; i++) most[0] = fabs(array[i]) > most[0] ? fabs(array[i]) : most[0];
+    for (int v = 1; v < 2 * LANES; v++) most[0] = most[v] > most[0] ? most[v] : most[0];
+    return most[0];
+}
+
+/* The layer's weights on the finest lattice on which no sum of products needs rounding; their L2 length. */
+static double round_weights(struct layer *l) {
+    const double longest = l->in * largest(l->weights, l->out * l->in) + (l->bias ? largest(l->bias, l->out) : 0.0);
+    double onto = NAN;
+    if (longest < FARTHEST) {
+        int bits;
+        frexp(longest, &bits);
+        onto = ldexp(1.5, 52 + bits - WEIGHT_BITS);
+    }
+    double square[LANES] = {0};
+    for (long o = 0; o < l->out; o++) {
+        const double *own = l->weights + o * l->in;
+        double *to = l->rounded + o * l->wide;
+        for (long i = 0; i < l->in; i++) to[i] = (own[i] + onto) - onto;
+        for (long i = 0; i < l->wide; i += LANES)
+            for (int v = 0; v < LANES; v++) square[v] += to[i + v] * to[i + v];
+        if (l->bias) l->offset[o] = (l->bias[o] + onto) - onto;
+    }
+    return sqrt((square[0] + square[1]) + (square[2] + square[3]));
+}
+
+static double rounding(struct layer *l, long layers) {
+    double far = 1, off = SIGMOID, total = 0;
+    for (long n = layers - 1; n >= 0; n--) {
+        const double length = round_weights(l + n);
+        total += off * (CAP * sqrt((double)l[n].in) + 1);
+        off = off * length + (double)(l[n].out + 2) * far * length;
+        far *= length;
+    }
+    return 2 * UNIT * total;
+}
+
+/* Capped, and on the lattice; what is no number stays none. */
+INLINE double onto_lattice(double x) {
+    x = x < -CAP ? -CAP : x;
+    x = x > CAP ? CAP : x;
+    return (x + ONTO_LATTICE) - ONTO_LATTICE;
+}
+
+static void forward(struct layer *l, long layers, long places) {
+    for (long n = 0; n < layers; n++) {
+        product(l[n].rounded, l[n].wide, 1, l[n].came, places, l[n].gave, places, l[n].tall, l[n].in, places, l[n].offset);
+        if (n < layers - 1)
+            for (long i = 0; i < l[n].out * places; i++)
+                l[n + 1].came[i] = onto_lattice(l[n].gave[i] < 0 ? 0 : l[n].gave[i]);
+    }
+}
+
+/* The gradients of what each layer gives, from the last one's. */
+static void backward(struct layer *l, long layers, long places) {
+    for (long n = layers - 1; n > 0; n--) {
+        double *slope = l[n - 1].slope;
+        const double *gave = l[n - 1].gave;
+        product(l[n].rounded, 1, l[n].wide, l[n].slope, places, slope, places, l[n - 1].tall, l[n].out, places, NULL);
+        for (long i = 0; i < l[n - 1].out * places; i++) slope[i] = gave[i] <= 0 || gave[i] >= CAP ? 0 : slope[i];
+    }
+}
+
+static void add_squares(const double *units, long count, long places, double *to) {
+    memset(to, 0, places * sizeof(double));
+    for (long u = 0; u < count; u++)
+        for (long p = 0; p < places; p++) to[p] = fma(units[u * places + p], units[u * places + p], to[p]);
+}
+
+/* What each array's gradient is scaled by, patient by patient: 0 where nobody stands, or one whose gradient is not finite. */
+static void clip(struct layer *l, long layers, const struct job *job, long places, int per_layer, double *total) {
+    memset(total, 0, places * sizeof(double));
+    for (long n = 0; n < layers; n++) {
+        add_squares(l[n].slope, l[n].out, places, l[n].offset_scale);
+        add_squares(l[n].came, l[n].in, places, l[n].scale);
+        for (long p = 0; p < places; p++) {
+            l[n].scale[p] *= l[n].offset_scale[p];
+            total[p] += l[n].bias ? l[n].scale[p] + l[n].offset_scale[p] : l[n].scale[p];
+        }
+    }
+    for (long p = 0; p < places; p++) {
+        int is_finite = 1;
+        for (long n = 0; n < layers; n++)
+            is_finite &= isfinite(l[n].scale[p]) && (!l[n].bias || isfinite(l[n].offset_scale[p]));
+        const double norm = is_finite ? sqrt(total[p]) : INFINITY;
+        if (p < job->taken) job->norms[p] = norm;
+        for (long n = 0; n < layers; n++) {
+            const double own = per_layer ? sqrt(l[n].scale[p]) : norm;
+            const double offset = per_layer ? sqrt(l[n].offset_scale[p]) : norm;
+            const int counts = is_finite && p < job->taken;
+            l[n].scale[p] = counts ? job->bound / (own > job->bound ? own : job->bound) : 0;
+            l[n].offset_scale[p] = counts ? job->bound / (offset > job->bound ? offset : job->bound) : 0;
+        }
+    }
+}
+
+/* The sums of the scaled gradients, as the caller has its weights. */
+static void add_up(struct layer *l, long layers, long places, double *sum) {
+    for (long n = 0; n < layers; n++) {
+        for (long p = 0; p < places; p++)
+            for (long i = 0; i < l[n].in; i++)
+                l[n].rows[p * l[n].wide + i] = l[n].scale[p] > 0 ? l[n].came[i * places + p] : 0;
+        for (long o = 0; o < l[n].tall; o++)
+            for (long p = 0; p < places; p++) {
+                const long at = o * places + p;
+                l[n].scaled[at] = l[n].scale[p] > 0 ? l[n].scale[p] * l[n].slope[at] : 0;
+            }
+        product(l[n].scaled, places, 1, l[n].rows, l[n].wide, l[n].sum, l[n].wide, l[n].tall, places, l[n].wide, NULL);
+        for (long o = 0; o < l[n].out; o++, sum += l[n].in) memcpy(sum, l[n].sum + o * l[n].wide, l[n].in * sizeof(double));
+        if (!l[n].bias) continue;
+        for (long o = 0; o < l[n].out; o++) {
+            const double *slope = l[n].slope + o * places, *scale = l[n].offset_scale;
+            double found[LANES] = {0};
+            for (long p = 0; p < places; p += LANES)
+                for (int v = 0; v < LANES; v++) found[v] += scale[p + v] > 0 ? scale[p + v] * slope[p + v] : 0;
+            *sum++ = (found[0] + found[1]) + (found[2] + found[3]);
+        }
+    }
+}
+
+static void work_out(struct layer *l, long layers, int per_layer, struct job *job, double *total) {
+    const long places = whole(job->taken, LANES), last = layers - 1;
+    const double *at = job->weights;
+    for (long n = 0; n < layers; n++) {
+        l[n].weights = at, at += l[n].out * l[n].in;
+        if (l[n].bias) l[n].bias = at, at += l[n].out;
+    }
+    job->rounding = rounding(l, layers);
+    for (long p = 0; p < places; p++) {
+        const float *row = p < job->taken ? job->x + job->who[p] * job->columns : NULL;
+        for (long i = 0; i < l[0].in; i++) l[0].came[i * places + p] = row ? onto_lattice(row[i]) : 0;
+    }
+    forward(l, layers, places);
+    memset(l[last].slope, 0, l[last].tall * places * sizeof(double));
+    for (long p = 0; p < job->taken; p++)
+        l[last].slope[p] = 1 / (1 + exp(-l[last].gave[p])) - (double)job->y[job->who[p]];
+    backward(l, layers, places);
+    clip(l, layers, job, places, per_layer, total);
+    add_up(l, layers, places, job->sum);
+}
+
+/* The clipped sum of every hospital; 0, or 1 where there is no memory for the working space. */
+int clipped_sums(const struct network *net, int64_t per_layer, struct job *jobs, int64_t count) {
+    struct layer l[MOST_LAYERS];
+    long places = 0, size = 0;
+    for (int64_t j = 0; j < count; j++) places = jobs[j].taken > places ? jobs[j].taken : places;
+    places = whole(places, LANES);
+    for (long n = 0; n < net->layers; n++) {
+        l[n].in = net->width[n], l[n].out = net->width[n + 1];
+        l[n].wide = whole(l[n].in, LANES), l[n].tall = whole(l[n].out, ROWS);
+        size += 2 * l[n].tall * (l[n].wide + 1) + places * (2 * l[n].wide + 3 * l[n].tall + 2);
+    }
+    size += places + LANES;
+    double *all = NULL;
+    if (posix_memalign((void **)&all, 64, size * sizeof(double))) return 1;
+    memset(all, 0, size * sizeof(double));
+    double *at = all;
+    for (long n = 0; n < net->layers; n++) {
+        const long of_weights = l[n].tall * l[n].wide, came = l[n].wide * places, gave = l[n].tall * places;
+        l[n].rounded = at, at += of_weights;
+        l[n].sum = at, at += of_weights;
+        l[n].came = at, at += came;
+        l[n].rows = at, at += came;
+        l[n].gave = at, at += gave;
+        l[n].slope = at, at += gave;
+        l[n].scaled = at, at += gave;
+        l[n].scale = at, at += places;
+        l[n].offset_scale = at, at += places;
+        l[n].offset = at, at += l[n].tall;
+        l[n].bias = net->biased[n] ? at : NULL;
+    }
+    for (int64_t j = 0; j < count; j++) work_out(l, net->layers, per_layer, jobs + j, at);
+    free(all);
+    return 0;
+}
+
+/* The table's value for each word, before the centre is taken off; how many words its packed part leaves open, and in
+ * `open` where they are. As `privacy.noise` has it. */
+int64_t look_up(const uint32_t *words, int64_t n, const uint32_t *packed, int32_t *values, int64_t *open) {
+    int64_t found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t word = words[i], column = word & ALIAS, own = packed[column];
+        values[i] = (word | ALIAS) < own ? column : own & ALIAS;
+        if (__builtin_expect((word ^ own) <= ALIAS, 0)) open[found++] = i;
+    }
+    return found;
+}
+
+/* The sums on their lattice, with the draws added; the second half of the draws counts `stretch` times. What is added
+ * up are integers below 2^44, which float64 adds without rounding. */
+void add_noise(double *sums, int64_t n, const int32_t *draws, int32_t stretch, double step) {
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t noise = (draws[i] - CENTRE) + stretch * (draws[n + i] - CENTRE);
+        sums[i] = (rint(sums[i] / step) + (double)noise) * step;
+    }
+}
