@@ -6,6 +6,7 @@ Whole private trainings by it are held to the private engine in `test_private_st
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from fedhealth.site.exact_network import ExactNetwork
 from fedhealth.site.kernels.compiling import compiler
 from fedhealth.site.kernels.native_private import InC, noisy_rows, why_not
 from fedhealth.site.kernels.private import Stacked
-from fedhealth.site.private_engine import bears
+from fedhealth.site.private_engine import bears, exact_scores
 
 MODELS = [Logistic(), Mlp(hidden=(9,)), Mlp(hidden=(7, 4))]
 
@@ -64,6 +65,18 @@ def test_a_patients_norm_has_the_same_bits_alone_in_company_and_at_every_place(m
         order = np.random.default_rng(seed).permutation(37)[: 37 - seed]
         (norms,) = in_c(network, x, y, [order])[1]
         np.testing.assert_array_equal(norms, single[order])
+
+
+@pytest.mark.parametrize("spread", [0.3, 1e4], ids=["near 0", "far apart"])
+@pytest.mark.parametrize("model", MODELS, ids=str)
+def test_a_patients_score_has_the_bits_that_the_private_engine_gives_it(model, spread):
+    network = network_of(model, spread=spread)
+    x, y = people(20, 1 / spread)
+    scores = exact_scores(network, x).tolist()
+    for who, score in enumerate(scores):
+        # Unclipped and alone, the gradient of the last bias is the risk less the outcome.
+        parts, _, _ = in_c(network, x, y, [[who]], bound=1e30)
+        assert parts[-1].tolist() == [[1 / (1 + math.exp(-score)) - float(y[who])]]
 
 
 @pytest.mark.parametrize("per_layer", [False, True])
