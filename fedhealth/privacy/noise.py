@@ -37,7 +37,7 @@ FARTHEST = _FARTHEST * (1 + STRETCH)
 KEY_BYTES = 32
 #: Draws at a time: what fits the processor's cache.
 BLOCK = 1 << 15
-_ZEROS = bytes(8 * BLOCK)
+_ZEROS = memoryview(bytes(8 * BLOCK))
 _ALIAS = np.uint32(COLUMNS - 1)
 #: The largest sum in lattice steps for which division by the step is off by less than 2^-11 of one.
 _FARTHEST_SUM = 2.0**42

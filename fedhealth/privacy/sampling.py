@@ -42,8 +42,8 @@ def drawn_in_steps(n: int, rate: float, coins: Words, steps: int) -> list[NDArra
     found: list[NDArray[np.int64]] = []
     for start in range(0, steps, many):
         size = min(many, steps - start)
-        step, patient = np.nonzero(coins.next(size * n).reshape(size, n) < below)
-        found += np.split(patient, np.searchsorted(step, np.arange(1, size)))
+        heads = np.flatnonzero(coins.next(size * n) < below)
+        found += np.split(heads % n, np.searchsorted(heads, n * np.arange(1, size)))
     return found
 
 

@@ -2,6 +2,8 @@
  * It includes the source, so that nothing but what is tested here is compiled otherwise than for use. */
 #include "native_private.c"
 
+#include <stdlib.h>
+
 static uint64_t state = 1;
 
 static double uniform(void) { /* in [-1, 1) */
@@ -26,9 +28,10 @@ static void one(const int64_t *widths, int64_t layers, int biased, int64_t taken
     if (spoilt == 3)
         for (long i = 0; i < size; i++) weights[i] *= 1e300;
     struct job jobs[2] = {{x, y, who, weights, sum, norms, columns, taken, 0.5, 0}, {x, y, who, weights, sum, norms, columns, taken / 2, 0.5, 0}};
+    double *space = calloc(space_for(&net, taken), sizeof *space);
     for (int per_layer = 0; per_layer < 2; per_layer++)
-        if (clipped_sums(&net, per_layer, jobs, 2)) exit(2);
-    free(x), free(y), free(weights), free(sum), free(norms), free(who);
+        clipped_sums(&net, per_layer, jobs, 2, space, taken);
+    free(space), free(x), free(y), free(weights), free(sum), free(norms), free(who);
 }
 
 int main(void) {

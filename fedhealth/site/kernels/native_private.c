@@ -12,7 +12,6 @@
  */
 #include <math.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #ifdef __FMA__
 #include <immintrin.h>
@@ -127,8 +126,8 @@ static double round_weights(struct layer *l) {
     }
     double square[LANES] = {0};
     for (long o = 0; o < l->out; o++) {
-        const double *own = l->weights + o * l->in;
-        double *to = l->rounded + o * l->wide;
+        const double *restrict own = l->weights + o * l->in;
+        double *restrict to = l->rounded + o * l->wide;
         for (long i = 0; i < l->in; i++) to[i] = (own[i] + onto) - onto;
         for (long i = 0; i < l->wide; i += LANES)
             for (int v = 0; v < LANES; v++) square[v] += to[i + v] * to[i + v];
@@ -174,7 +173,7 @@ static void backward(struct layer *l, long layers, long places) {
     }
 }
 
-static void add_squares(const double *units, long count, long places, double *to) {
+static void add_squares(const double *restrict units, long count, long places, double *restrict to) {
     memset(to, 0, places * sizeof(double));
     for (long u = 0; u < count; u++)
         for (long p = 0; p < places; p++) to[p] = fma(units[u * places + p], units[u * places + p], to[p]);
@@ -207,17 +206,25 @@ static void clip(struct layer *l, long layers, const struct job *job, long place
     }
 }
 
+/* What came in, patient by patient; 0 for whom nothing counts. */
+static void turn(const double *restrict came, const double *restrict scale, double *restrict rows, long in, long wide, long places) {
+    for (long p = 0; p < places; p += LANES)
+        for (long i = 0; i < in; i++)
+            for (int v = 0; v < LANES; v++) rows[(p + v) * wide + i] = scale[p + v] > 0 ? came[i * places + p + v] : 0;
+}
+
+/* Each unit's gradients times what each patient's is scaled by; 0 for whom nothing counts. */
+static void scale_all(const double *restrict slope, const double *restrict scale, double *restrict scaled, long units, long places) {
+    for (long o = 0; o < units; o++)
+        for (long p = 0; p < places; p++)
+            scaled[o * places + p] = scale[p] > 0 ? scale[p] * slope[o * places + p] : 0;
+}
+
 /* The sums of the scaled gradients, as the caller has its weights. */
 static void add_up(struct layer *l, long layers, long places, double *sum) {
     for (long n = 0; n < layers; n++) {
-        for (long p = 0; p < places; p++)
-            for (long i = 0; i < l[n].in; i++)
-                l[n].rows[p * l[n].wide + i] = l[n].scale[p] > 0 ? l[n].came[i * places + p] : 0;
-        for (long o = 0; o < l[n].tall; o++)
-            for (long p = 0; p < places; p++) {
-                const long at = o * places + p;
-                l[n].scaled[at] = l[n].scale[p] > 0 ? l[n].scale[p] * l[n].slope[at] : 0;
-            }
+        turn(l[n].came, l[n].scale, l[n].rows, l[n].in, l[n].wide, places);
+        scale_all(l[n].slope, l[n].scale, l[n].scaled, l[n].tall, places);
         product(l[n].scaled, places, 1, l[n].rows, l[n].wide, l[n].sum, l[n].wide, l[n].tall, places, l[n].wide, NULL);
         for (long o = 0; o < l[n].out; o++, sum += l[n].in) memcpy(sum, l[n].sum + o * l[n].wide, l[n].in * sizeof(double));
         if (!l[n].bias) continue;
@@ -231,12 +238,12 @@ static void add_up(struct layer *l, long layers, long places, double *sum) {
     }
 }
 
-static void work_out(struct layer *l, long layers, int per_layer, struct job *job, double *total) {
-    const long places = whole(job->taken, LANES), last = layers - 1;
+static void work_out(struct layer *l, const struct network *net, int per_layer, struct job *job, double *total) {
+    const long layers = net->layers, places = whole(job->taken, LANES), last = layers - 1;
     const double *at = job->weights;
     for (long n = 0; n < layers; n++) {
         l[n].weights = at, at += l[n].out * l[n].in;
-        if (l[n].bias) l[n].bias = at, at += l[n].out;
+        l[n].bias = net->biased[n] ? at : NULL, at += net->biased[n] ? l[n].out : 0;
     }
     job->rounding = rounding(l, layers);
     for (long p = 0; p < places; p++) {
@@ -252,39 +259,36 @@ static void work_out(struct layer *l, long layers, int per_layer, struct job *jo
     add_up(l, layers, places, job->sum);
 }
 
-/* The clipped sum of every hospital; 0, or 1 where there is no memory for the working space. */
-int clipped_sums(const struct network *net, int64_t per_layer, struct job *jobs, int64_t count) {
-    struct layer l[MOST_LAYERS];
-    long places = 0, size = 0;
-    for (int64_t j = 0; j < count; j++) places = jobs[j].taken > places ? jobs[j].taken : places;
-    places = whole(places, LANES);
+/* Lay the layers out in `space`, of which each has its part; how many numbers they take. Without a space it is counted alone. */
+static long lay_out(const struct network *net, long places, struct layer *l, double *space) {
+    long at = 0;
     for (long n = 0; n < net->layers; n++) {
         l[n].in = net->width[n], l[n].out = net->width[n + 1];
         l[n].wide = whole(l[n].in, LANES), l[n].tall = whole(l[n].out, ROWS);
-        size += 2 * l[n].tall * (l[n].wide + 1) + places * (2 * l[n].wide + 3 * l[n].tall + 2);
+        const long weights = l[n].tall * l[n].wide, came = l[n].wide * places, gave = l[n].tall * places;
+        double **parts[] = {&l[n].rounded, &l[n].sum,    &l[n].came,  &l[n].rows,         &l[n].gave,
+                            &l[n].slope,   &l[n].scaled, &l[n].scale, &l[n].offset_scale, &l[n].offset};
+        const long sizes[] = {weights, weights, came, came, gave, gave, gave, places, places, l[n].tall};
+        for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; at += sizes[i++])
+            if (space) *parts[i] = space + at;
     }
-    size += places + LANES;
-    double *all = NULL;
-    if (posix_memalign((void **)&all, 64, size * sizeof(double))) return 1;
-    memset(all, 0, size * sizeof(double));
-    double *at = all;
-    for (long n = 0; n < net->layers; n++) {
-        const long of_weights = l[n].tall * l[n].wide, came = l[n].wide * places, gave = l[n].tall * places;
-        l[n].rounded = at, at += of_weights;
-        l[n].sum = at, at += of_weights;
-        l[n].came = at, at += came;
-        l[n].rows = at, at += came;
-        l[n].gave = at, at += gave;
-        l[n].slope = at, at += gave;
-        l[n].scaled = at, at += gave;
-        l[n].scale = at, at += places;
-        l[n].offset_scale = at, at += places;
-        l[n].offset = at, at += l[n].tall;
-        l[n].bias = net->biased[n] ? at : NULL;
-    }
-    for (int64_t j = 0; j < count; j++) work_out(l, net->layers, per_layer, jobs + j, at);
-    free(all);
-    return 0;
+    return at;
+}
+
+/* How many numbers of space steps of at most `taken` patients need, a vector to begin at a line of the cache included. */
+int64_t space_for(const struct network *net, int64_t taken) {
+    struct layer l[MOST_LAYERS];
+    const long places = whole(taken, LANES);
+    return lay_out(net, places, l, NULL) + places + 8;
+}
+
+/* The clipped sum of every hospital, each of at most `most` patients, in a space for so many that holds zeros or what
+ * an earlier call for the same network and the same `most` left. */
+void clipped_sums(const struct network *net, int64_t per_layer, struct job *jobs, int64_t count, double *space, int64_t most) {
+    struct layer l[MOST_LAYERS];
+    space = (double *)(((uintptr_t)space + 63) / 64 * 64);
+    double *total = space + lay_out(net, whole(most, LANES), l, space);
+    for (int64_t j = 0; j < count; j++) work_out(l, net, per_layer, jobs + j, total);
 }
 
 /* The table's value for each word, before the centre is taken off; how many words its packed part leaves open, and in

@@ -66,7 +66,9 @@ class InC:
             self._taken[: len(own), j] = [len(batch) for batch in own]
         before = np.cumsum(self._taken, axis=0) - self._taken
         self._at = (before * who[0].itemsize + [address(own) for own in who]).astype(np.uintp)
-        self._norms = torch.zeros(k, max(int(self._taken.max(initial=0)), 1), dtype=torch.float64)
+        self._most = int(self._taken.max(initial=0))
+        self._norms = torch.zeros(k, max(self._most, 1), dtype=torch.float64)
+        self._space = np.zeros(_library().space_for(ctypes.byref(self._network), self._most))
         asked = self._asked = np.zeros(k, dtype=_JOB)
         asked["x"], asked["y"] = [address(own) for own in x], [address(own) for own in y]
         for name, block in (("weights", stack.flat), ("sum", stack.gradient), ("norms", self._norms)):
@@ -75,16 +77,13 @@ class InC:
         self._address = address(asked)
 
     def work_out(self, step: int, k: int, bounds: Sequence[float]) -> tuple[Sequence[float], torch.Tensor]:
-        """As of `Sums`.
-
-        Raises:
-            MemoryError: there is no room for the working space.
-        """
+        """As of `Sums`."""
         asked = self._asked
         asked["who"][:k], asked["taken"][:k] = self._at[step, :k], self._taken[step, :k]
         asked["bound"][:k] = [bound / self._share for bound in bounds]
-        if _library().clipped_sums(ctypes.byref(self._network), self._is_per_layer, self._address, k):
-            raise MemoryError("no room for the working space of a network")
+        _library().clipped_sums(
+            ctypes.byref(self._network), self._is_per_layer, self._address, k, address(self._space), self._most
+        )
         return (asked["rounding"][:k] * _ROOM).tolist(), self._norms[:k]
 
 
@@ -129,7 +128,8 @@ def _library() -> ctypes.CDLL:
     """
     found = compiled("native_private.c", ["-ffp-contract=off"])
     count, pointer, number = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
-    found.clipped_sums.argtypes = (pointer, count, pointer, count)
+    found.space_for.argtypes, found.space_for.restype = (pointer, count), count
+    found.clipped_sums.argtypes, found.clipped_sums.restype = (pointer, count, pointer, count, pointer, count), None
     found.look_up.argtypes, found.look_up.restype = (pointer, count, pointer, pointer, pointer), count
     found.add_noise.argtypes, found.add_noise.restype = (pointer, count, pointer, ctypes.c_int32, number), None
     return found

@@ -221,7 +221,7 @@ class _Run:
         if not own:
             return
         sums = self._stack.gradient.numpy()
-        # All of them are a slice, which is not copied.
+        # Where nobody refused they are a slice, which is not copied.
         rows = slice(len(own)) if own[-1] == len(own) - 1 else own
         told = self._noise(
             sums[rows],
