@@ -162,7 +162,7 @@ def test_private_rounds_of_many_hospitals_at_once_have_the_bits_of_one_by_one(pr
     assert "at once" not in over_time
     text = (tmp_path / "hospitals.md").read_text()
     assert text.count("\n") == 4 + len([*rows, over_time])
-    assert "| 1 | cnn 32-32 | 16 | refused | refused |" in text
+    assert "| 1 | cnn 32-32 | 16 | refused | refused | refused |" in text
 
 
 @pytest.mark.slow

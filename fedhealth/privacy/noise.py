@@ -213,7 +213,8 @@ def lattice_steps(
     """
     size = totals.shape[1]
     step = np.array([[step_of(*each, size)] for each in zip(noise_multipliers, sensitivities, strict=True)])
-    if not np.all(np.abs(totals) <= _FARTHEST_SUM * step):
+    ends = totals.max(axis=1, keepdims=True, initial=0), -totals.min(axis=1, keepdims=True, initial=0)
+    if not np.all(np.maximum(*ends) <= _FARTHEST_SUM * step):
         raise DataError(
             f"a sum must be finite and within {_FARTHEST_SUM:.0e} lattice steps, found one that is not. "
             "Clip every patient before summing."

@@ -106,8 +106,9 @@ def noisy_rows(
     draws, undecided = np.empty(most, dtype=np.int32), np.empty(most, dtype=np.int64)
     row, of_draws, of_undecided = address(left), address(draws), address(undecided)
     library, table = _library(), address(alias_table().packed)
-    for source, step in zip(sources, steps[:, 0].tolist(), strict=True):
-        words = source.words()
+    # All keys first: between two tables' look-ups each would find the cache cold.
+    streams = [source.words() for source in sources]
+    for words, step in zip(streams, steps[:, 0].tolist(), strict=True):
         for start in range(0, left.shape[1], BLOCK):
             size = min(BLOCK, left.shape[1] - start)
             word = words.next(2 * size)
