@@ -3,7 +3,8 @@
 An engine is a `@settings` class with the verbs `fit`, `gradient`, `score` and `predict`. `plain` is the
 ordinary loop; it is slow, obvious, and the oracle of every faster one. `batched` takes the same steps for
 many hospitals at once (`site.kernels`), and gives each bit for bit what it gets alone. Under `privacy=dp_sgd`
-`site.private_engine` takes the place of either; where the study's is `batched`, for many hospitals at once too.
+`site.private_engine` takes the place of either; where the study's is `batched`, for many hospitals at once too, and
+where it is `native`, those of small networks in C.
 """
 
 from __future__ import annotations
