@@ -54,7 +54,9 @@ def compiled(source: str, flags: Sequence[str]) -> ctypes.CDLL:
         try:
             return ctypes.CDLL(str(built))
         except OSError as error:
-            wrong = made.stderr.splitlines()[:1] or [str(error) if built.exists() else "no word of it"]
+            # clang warns first of a flag that it does not need.
+            said = [line for line in made.stderr.splitlines() if "warning" not in line]
+            wrong = said[:1] or [str(error) if built.exists() else "no word of it"]
             raise SettingError(
                 f"`engine=native` needs a C compiler whose kernel can be loaded, found: {wrong[0]}. Set CC to another, "
                 "TMPDIR to a folder that programs may be run from, or use engine=batched."

@@ -67,6 +67,7 @@ struct layer {
 
 INLINE long whole(long n, long of) { return (n + of - 1) / of * of; }
 
+/* One rounding a lane. A processor without the instruction, x86 before 2013, gets the same from the library, slowly. */
 INLINE vec fused(double a, vec b, vec c) {
 #ifdef __FMA__
     return (vec)_mm256_fmadd_pd(_mm256_set1_pd(a), (__m256d)b, (__m256d)c);
