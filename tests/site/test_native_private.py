@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +39,7 @@ MODELS = [Logistic(), Mlp(hidden=(9,)), Mlp(hidden=(7, 4))]
 def in_c(network, x, y, drawn, *, clipping="flat", bound=0.7):
     """The sums by parameter, the norms and the bounds on rounding of one step of hospitals with these weights and patients."""
     weights = {name: weight.detach() for name, weight in network.named_parameters()}
-    one = job(network, weights_of(network), 0, TRAININGS[0], clipping=clipping)
-    object.__setattr__(one, "x", x)
-    object.__setattr__(one, "y", y)
+    one = replace(job(network, weights_of(network), 0, TRAININGS[0], clipping=clipping), x=x, y=y)
     k, size = len(drawn), sum(weight.numel() for weight in weights.values())
     flat = torch.cat([weight.double().ravel() for weight in weights.values()]).repeat(k, 1)
     gradient = torch.full((k, size), 7.0, dtype=torch.float64)
@@ -210,6 +209,16 @@ def test_what_the_private_kernel_does_not_know_goes_by_torch_and_the_log_says_wh
     (expected,) = Batched().fit_private(jobs[1])
     assert all(np.array_equal(found.weights[name], array) for name, array in expected.weights.items())
     assert said in caplog.text
+
+
+def test_patients_of_another_width_and_layers_that_do_not_fit_are_never_handed_to_c():
+    network = network_of(Mlp(hidden=(4,)))
+    one = job(network, weights_of(network), 0, TRAININGS[0])
+    assert "do not fit the network" in why_not(replace(one, x=one.x[:, :-1]))
+    assert "do not fit the network" in why_not(replace(one, x=one.x[:-1]))
+    unfit = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(3, 1))
+    assert "do not fit one another" in why_not(replace(one, network=unfit))
+    assert "more than one number" in why_not(replace(one, network=nn.Sequential(nn.Linear(WIDTH, 2))))
 
 
 def test_a_patient_with_several_rows_and_a_layer_used_twice_are_not_the_kernels():

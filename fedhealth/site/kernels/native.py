@@ -61,9 +61,15 @@ def why_not(job: FitJob) -> str:
     """Why a job does not go by the native kernel; empty where it does."""
     if job.only is not None or (job.pull.shift and set(job.pull.shift) != set(_shapes(job.network))):
         return "only some of the weights move, or are shifted"
-    if job.y.ndim != 1 or not len(job.y) or job.x.dtype not in _TYPES:
+    if not len(job.y) or job.x.dtype not in _TYPES:
         return "its patients or outcomes are not what a mini-batch is made of"
-    return why_no_network(job.network)
+    return why_no_network(job.network) or why_no_patients(job)
+
+
+def why_no_patients(job: FitJob) -> str:
+    """Why the kernels in C, which take an array's size for granted, can't read a job's patients; empty where they can."""
+    inputs = in_order(job.network)[0][1].in_features
+    return "" if job.y.ndim == 1 and job.x.shape == (len(job.y), inputs) else "its patients do not fit the network"
 
 
 @lru_cache(maxsize=1)
@@ -76,6 +82,9 @@ def why_no_network(network: nn.Module) -> str:
     linear, between = kinds[::2], kinds[1::2]
     if linear != [nn.Linear] * len(linear) or between != [nn.ReLU] * (len(linear) - 1):
         return "the network is not of linear layers with max(x, 0) between them"
+    inputs, outputs = [layer.in_features for layer in layers[::2]], [layer.out_features for layer in layers[::2]]
+    if outputs != [*inputs[1:], 1]:
+        return "its layers do not fit one another, or it gives more than one number"
     if len(linear) > MOST_LAYERS:
         return f"the network has more than {MOST_LAYERS} linear layers"
     weights = sum(shape.numel() for shape in _shapes(network).values())

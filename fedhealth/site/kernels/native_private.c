@@ -62,7 +62,7 @@ struct layer {
     double *came, *rows;               /* [wide, places] what came in, on the lattice; [places, wide] the same */
     double *gave, *slope, *scaled;     /* [tall, places] what was given, its gradient, that times what it is scaled by */
     double *scale, *offset_scale;      /* [places] of the weights' gradient, and the bias' */
-    double *sum, *offset_sum;          /* [tall, wide] before it is the caller's */
+    double *sum;                       /* [tall, wide] before it is the caller's */
 };
 
 INLINE long whole(long n, long of) { return (n + of - 1) / of * of; }

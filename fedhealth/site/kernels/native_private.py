@@ -1,7 +1,8 @@
 """Private steps in C: `native_private.c` in the place of `kernels.private.ByTorch`, and of `privacy.noise.noisy_rows`.
 
-Scores have the same bits as the private engine's, for nothing is rounded forward. What goes back adds up in another order, so clipped
-sums agree with its own to some 10^-15 of the bound, and are rounded to the same lattice. The noise has the same bits.
+Scores have the same bits as the private engine's, for nothing is rounded forward. What goes back adds up in another
+order, so clipped sums agree with its own to some 10^-15 of the bound, and are rounded to the same lattice. The noise has
+the same bits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from fedhealth.privacy.alias_table import alias_table
 from fedhealth.privacy.noise import BLOCK, STRETCH, lattice_steps, settled
 from fedhealth.site.kernels.compiling import address, compiled
-from fedhealth.site.kernels.native import as_network, why_no_network
+from fedhealth.site.kernels.native import as_network, why_no_network, why_no_patients
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,9 +45,9 @@ def why_not(job: PrivateJob) -> str:
         return "only some of the weights move"
     if job.engine.patients is not None:
         return "a patient has several rows"
-    if job.y.ndim != 1 or job.x.ndim != 2 or {np.dtype(job.x.dtype), np.dtype(job.y.dtype)} != {_FLOAT}:
+    if job.x.dtype != _FLOAT or job.y.dtype != _FLOAT:
         return "its patients or outcomes are not what a private step is made of"
-    return why_no_network(job.network)
+    return why_no_network(job.network) or why_no_patients(job)
 
 
 class InC:
