@@ -175,8 +175,8 @@ def _rounded(weight: torch.Tensor, bias: torch.Tensor | None = None) -> tuple[to
 
 def _largest(arrays: torch.Tensor) -> torch.Tensor:
     """[k] the largest absolute value of each row."""
-    found: torch.Tensor = torch.linalg.vector_norm(arrays, math.inf, dim=1)
-    return found
+    # In two passes: the norm of that name takes four times as long.
+    return arrays.abs().amax(1)
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
