@@ -7,6 +7,8 @@ PIP    := $(BIN)/pip --disable-pip-version-check
 SPREAD := --numprocesses auto --dist loadfile --no-loadscope-reorder
 export FEDHEALTH_DATA ?= $(abspath ../shared/data)
 export OMP_NUM_THREADS ?= 1
+# Some machines forbid it for all; without bytecode each of the tests' many processes compiles the package, for a second.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
