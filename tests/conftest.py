@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from composing import config_of
 from hypothesis import settings
 
+from fedhealth.__main__ import MADE_BEFORE_SEARCH
 from fedhealth.core.study import study_from
 from fedhealth.study_document import STUDY_KEYS
 
@@ -26,6 +28,12 @@ def pytest_collection_modifyitems(items):
     """Files with real processes first: they wait much, take minutes each, and would be all that is left at the end."""
     waits = Counter(item.path for item in items if item.get_closest_marker("process"))
     items.sort(key=lambda item: -waits[item.path])
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays: the search for garbage leaves it out, and begins as late as in `fedhealth` itself."""
+    gc.freeze()
+    gc.set_threshold(MADE_BEFORE_SEARCH)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -107,7 +107,7 @@ def test_deployed_tables_are_those_of_one_process_once_every_hospital_approved_t
     early = submit(there.coordinator, document)
     with pytest.raises(Exception, match="port-amity refused: the hospital has not approved the study"):
         there.end(early)
-    until(lambda: there.state(early)[0] == "finished:failed", "the run has ended")
+    until(lambda: there.state(early)[0] == "finished:failed", "the run has ended", look_s=0.3)
     approve_everywhere(there.coordinator, there.sites.values(), document)
     name = submit(there.coordinator, document)
     there.end(name)
