@@ -36,6 +36,11 @@ def pytest_collection_finish():
     gc.set_threshold(MADE_BEFORE_SEARCH)
 
 
+def pytest_unconfigure():
+    """What is frozen at the end of the process is never freed, of which DuckDB complains aloud."""
+    gc.unfreeze()
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """Where FEDHEALTH_NO_SKIPS is set, as in CI that has all that tests need, a skipped test is a failed one."""
