@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from fedhealth.evaluation.grain import rounded
 from fedhealth.evaluation.survival import SurvivalSums
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -77,36 +77,8 @@ class ScoreSums:
             DataError: a probability lies outside [0, 1] or is NaN, an outcome is neither 0
                 nor 1, or the two differ in length. It names how many, never a value.
         """
-        p, y = np.asarray(probability, dtype=np.float64), np.asarray(outcome, dtype=np.float64)
-        if p.ndim != 1 or p.shape != y.shape:
-            raise DataError(
-                f"there must be one probability and one outcome a patient, found shapes {p.shape} and {y.shape}. "
-                "Pass two arrays of the same patients."
-            )
-        if bad := np.count_nonzero(~((p >= 0) & (p <= 1))):
-            raise DataError(
-                f"a probability must lie in [0, 1], found {bad} of {len(p)} that do not. "
-                "The model may have diverged; lower its learning rate, or pass it through a sigmoid."
-            )
-        if bad := np.count_nonzero((y != 0) & (y != 1)):
-            raise DataError(
-                f"an outcome must be 0 or 1, found {bad} of {len(y)} that are not. Leave out patients without one."
-            )
-        happened = y == 1
-        cell = np.minimum((p * bins).astype(np.int64), bins - 1)
-        clipped = np.clip(p, CLIP, 1 - CLIP)
-        logit = rounded(np.log(clipped) - np.log1p(-clipped))
-        loss = -np.log(np.where(happened, clipped, 1 - clipped))
-        square = (p - y) ** 2
-        return ScoreSums(
-            positives=np.bincount(cell[happened], minlength=bins).astype(np.int64),
-            negatives=np.bincount(cell[~happened], minlength=bins).astype(np.int64),
-            logits=np.bincount(cell, weights=logit, minlength=bins).astype(np.float64),
-            log_loss=float(rounded(loss).sum()),
-            log_loss_sq=float(rounded(loss**2).sum()),
-            brier=float(rounded(square).sum()),
-            brier_sq=float(rounded(square**2).sum()),
-        )
+        terms = Terms.of([(probability, outcome)])
+        return ScoreSums._of_row(terms.sums(bins=bins)[0], bins)
 
     @staticmethod
     def from_counts(positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> ScoreSums:
@@ -147,8 +119,7 @@ class ScoreSums:
         Raises:
             SettingError: the cells don't merge into so many.
         """
-        if self.bins % bins:
-            raise SettingError(f"{self.bins} cells must merge evenly, found {bins} wanted. Choose a divisor.")
+        merging(self.bins, bins)
         return replace(
             self,
             positives=self.positives.reshape(bins, -1).sum(axis=1),
@@ -222,16 +193,104 @@ class ScoreSums:
                 "score sums must be finite and their counts whole, from 0 to 2**53, found some that are not. "
                 "Pass the sum over sites, not their mean."
             )
-        log_loss, log_loss_sq, brier, brier_sq = vector[3 * bins :].tolist()
+        return ScoreSums._of_row(np.concatenate([whole, vector[2 * bins :]]), bins)
+
+    @staticmethod
+    def _of_row(row: NDArray[np.float64], bins: int) -> ScoreSums:
+        """The inverse of `to_vector` for a row whose counts are known to be whole."""
+        log_loss, log_loss_sq, brier, brier_sq = row[3 * bins :].tolist()
         return ScoreSums(
-            positives=whole[:bins].astype(np.int64),
-            negatives=whole[bins:].astype(np.int64),
-            logits=vector[2 * bins : 3 * bins].copy(),
+            positives=row[:bins].astype(np.int64),
+            negatives=row[bins : 2 * bins].astype(np.int64),
+            logits=row[2 * bins : 3 * bins].copy(),
             log_loss=log_loss,
             log_loss_sq=log_loss_sq,
             brier=brier,
             brier_sq=brier_sq,
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """What each patient adds to the score sums of its site; patients of one site or of many, site after site.
+
+    Attributes:
+        sites: how many there are.
+        site: [n] the place of each patient's.
+        probability: [n].
+        happened: [n].
+        numbers: [5, n] logit, log loss and its square, squared error and its square, on the grain.
+    """
+
+    sites: int
+    site: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    happened: NDArray[np.bool_]
+    numbers: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, each: Sequence[tuple[NDArray[np.floating], NDArray[np.generic]]]) -> Terms:
+        """The terms of each site's probabilities and outcomes, [n] each.
+
+        Raises:
+            DataError: as `ScoreSums.of`.
+        """
+        for probability, outcome in each:
+            if np.ndim(probability) != 1 or np.shape(probability) != np.shape(outcome):
+                raise DataError(
+                    f"there must be one probability and one outcome a patient, found shapes {np.shape(probability)} and "
+                    f"{np.shape(outcome)}. Pass two arrays of the same patients."
+                )
+        p = np.concatenate([probability for probability, _ in each]).astype(np.float64, copy=False)
+        y = np.concatenate([outcome for _, outcome in each]).astype(np.float64, copy=False)
+        if bad := np.count_nonzero(~((p >= 0) & (p <= 1))):
+            raise DataError(
+                f"a probability must lie in [0, 1], found {bad} of {len(p)} that do not. "
+                "The model may have diverged; lower its learning rate, or pass it through a sigmoid."
+            )
+        if bad := np.count_nonzero((y != 0) & (y != 1)):
+            raise DataError(
+                f"an outcome must be 0 or 1, found {bad} of {len(y)} that are not. Leave out patients without one."
+            )
+        happened = y == 1
+        clipped = np.clip(p, CLIP, 1 - CLIP)
+        loss, square = -np.log(np.where(happened, clipped, 1 - clipped)), (p - y) ** 2
+        numbers = np.array([np.log(clipped) - np.log1p(-clipped), loss, loss**2, square, square**2])
+        site = np.repeat(np.arange(len(each)), [len(outcome) for _, outcome in each])
+        return cls(len(each), site, p, happened, rounded(numbers))
+
+    def sums(self, *, bins: int, merged: int = 1, inside: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """[sites, width] each site's score sums, of all patients or those `inside`; of its cells `merged` make one."""
+        chosen = slice(None) if inside is None else inside
+        site, happened, numbers = self.site[chosen], self.happened[chosen], self.numbers[:, chosen]
+        cells = bins // merged
+        cell = np.minimum((self.probability[chosen] * bins).astype(np.int64), bins - 1) // merged
+        rows = np.empty((self.sites, ScoreSums.width(cells)))
+        counts = np.bincount((2 * site + ~happened) * cells + cell, minlength=2 * cells * self.sites)
+        rows[:, : 2 * cells] = counts.reshape(self.sites, -1)
+        logits = np.bincount(site * cells + cell, weights=numbers[0], minlength=cells * self.sites)
+        rows[:, 2 * cells : 3 * cells] = logits.reshape(self.sites, -1)
+        for place, terms in enumerate(numbers[1:], start=3 * cells):
+            rows[:, place] = np.bincount(site, weights=terms, minlength=self.sites)
+        return rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """One site's patients and their predicted probabilities, of which a summary is told.
+
+    Attributes:
+        probability: [n] predicted probability of the outcome.
+        outcome: [n] 0 or 1.
+        members: by group, [n] whether the patient belongs to it. A group that is left
+            out has nobody here (the site may not record it, or withholds it).
+        survival: of these patients and those whose status at the horizon is not known.
+    """
+
+    probability: NDArray[np.floating]
+    outcome: NDArray[np.generic]
+    members: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    survival: SurvivalSums | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,48 +353,43 @@ class SummaryLayout:
         members: Mapping[str, NDArray[np.bool_]] | None = None,
         survival: SurvivalSums | None = None,
     ) -> NDArray[np.float64]:
-        """[width] the vector of one site's patients.
-
-        Args:
-            probability: [n] predicted probability of the outcome.
-            outcome: [n] 0 or 1.
-            members: by group, [n] whether the patient belongs to it. A group that is left
-                out has nobody here (the site may not record it, or withholds it).
-            survival: of these patients and those whose status at the horizon is not known.
+        """[width] the vector of one site's patients, which are as in `Scored`.
 
         Raises:
             DataError: as `ScoreSums.of`.
             SettingError: a group the layout does not have.
         """
+        return self.summarise_each([Scored(probability, outcome, members or {}, survival)])[0]  # type: ignore[no-any-return]
+
+    def summarise_each(self, each: Sequence[Scored]) -> NDArray[np.float64]:
+        """[sites, width] the vectors of some sites, each the one it has alone bit for bit.
+
+        Raises:
+            DataError: as `ScoreSums.of`, for any of them.
+            SettingError: a group the layout does not have.
+        """
         if self.is_noisy:
             # Whether a hospital fails must not tell of a patient: whoever chose the weights can make one
             # patient's score no number, and the failure itself leaves without noise.
-            probability = np.nan_to_num(probability, nan=0.5)
-            return ScoreSums.of(probability, outcome, bins=self.bins).to_vector()[: 2 * self.bins]
-        # Binned finely and then merged: so each group's cells are whole cells of the cohort's, on every border.
-        parts = {
-            name: ScoreSums.of(probability[inside], outcome[inside], bins=self.bins).coarser(self.group_bins)
-            for name, inside in (members or {}).items()
-        }
-        return self.pack(ScoreSums.of(probability, outcome, bins=self.bins), parts, survival)
-
-    def pack(
-        self, overall: ScoreSums, groups: Mapping[str, ScoreSums], survival: SurvivalSums | None = None
-    ) -> NDArray[np.float64]:
-        """[width] the vector of these sums; a group that is left out is sent as nobody."""
-        if unknown := sorted(set(groups) - set(self.groups)):
+            each = [replace(one, probability=np.nan_to_num(one.probability, nan=0.5)) for one in each]
+        terms = Terms.of([(one.probability, one.outcome) for one in each])
+        overall = terms.sums(bins=self.bins)
+        if self.is_noisy:
+            return overall[:, : 2 * self.bins]
+        if unknown := sorted({name for one in each for name in one.members} - set(self.groups)):
             raise SettingError(
                 f"a group must be one of {', '.join(self.groups) or 'none'}, found {', '.join(unknown)}. "
                 "Add it to the study's groups."
             )
-        nobody = ScoreSums.empty(self.group_bins) if len(groups) < len(self.groups) else overall
-        return np.concatenate(
-            [
-                overall.to_vector(),
-                *(groups.get(name, nobody).to_vector() for name in self.groups),
-                *([(survival or SurvivalSums()).to_vector()] if self.is_followed else []),
-            ],
-        )
+        parts = [overall]
+        for name in self.groups:
+            nobody = (np.zeros(len(one.outcome), dtype=bool) for one in each)
+            inside = np.concatenate([one.members.get(name, none) for one, none in zip(each, nobody, strict=True)])
+            # Binned finely and then merged: so each group's cells are whole cells of the cohort's, on every border.
+            parts.append(terms.sums(bins=self.bins, merged=merging(self.bins, self.group_bins), inside=inside))
+        if self.is_followed:
+            parts.append(np.array([(one.survival or SurvivalSums()).to_vector() for one in each]))
+        return np.concatenate(parts, axis=1)
 
     def unpack(self, vector: NDArray[np.float64]) -> tuple[ScoreSums, dict[str, ScoreSums]]:
         """The whole cohort's sums and each group's, from a site's vector or a sum of them.
@@ -389,6 +443,17 @@ class SummaryLayout:
                     f"the groups of {grouping} must hold no more patients than the cohort, found more. "
                     "Each patient belongs to one group of a grouping at most."
                 )
+
+
+def merging(bins: int, wanted: int) -> int:
+    """How many cells make one where so many are wanted.
+
+    Raises:
+        SettingError: the cells don't merge evenly.
+    """
+    if bins % wanted:
+        raise SettingError(f"{bins} cells must merge evenly, found {wanted} wanted. Choose a divisor.")
+    return bins // wanted
 
 
 def mended(noisy: NDArray[np.float64]) -> NDArray[np.int64]:

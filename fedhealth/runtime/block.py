@@ -86,11 +86,12 @@ def _summed(places: list[int], sealed: list[SealedUpdate]) -> Answer:
     """The hospitals' answers as one."""
     weights = np.array([each.weight for each in sealed], dtype=np.float64)
     total, shapes = float(weights.sum()), {name: array.shape for name, array in sealed[0].arrays.items()}
-    rows = np.stack([np.concatenate([each.arrays[name].ravel() for name in shapes]) for each in sealed])
+    flat = [each.arrays[name].ravel() for each in sealed for name in shapes]
+    rows = np.concatenate(flat, dtype=np.float64).reshape(len(sealed), -1)
     is_vector = list(shapes) == [SUM]
-    flat = (np.ones(len(rows)) if is_vector else weights / total) @ rows.astype(np.float64)
+    sums = (np.ones(len(rows)) if is_vector else weights / total) @ rows
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-    parts = np.split(flat, ends[:-1])
+    parts = np.split(sums, ends[:-1])
     arrays = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
     metrics = {} if is_vector else {
         name: float(weights @ [each.metrics[name] for each in sealed]) / total for name in sealed[0].metrics

@@ -70,7 +70,7 @@ def told(
     `course`, [n, steps], is their risk over time, where it is known.
     """
     layout = SummaryLayout.of(study, grouped=grouped)
-    members = _members(study, own) if layout.groups else {}
+    members = members_of(study, own) if layout.groups else {}
     follow_up = study.task.follow_up
     if follow_up is None or own.days is None:
         return layout.summarise(risk, own.y, members)
@@ -149,7 +149,7 @@ def risks_by(
     return risk
 
 
-def _members(study: Study, part: Part) -> dict[str, NDArray[np.bool_]]:
+def members_of(study: Study, part: Part) -> dict[str, NDArray[np.bool_]]:
     """Who belongs to each group, by the names of `FeatureSpec.group_names`."""
     return {
         f"{name}={title}": part.groups[name] == place

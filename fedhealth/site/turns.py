@@ -9,13 +9,15 @@ engine, which is charged and draws, is made once and kept.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fedhealth.core.errors import FedHealthError
+from fedhealth.evaluation.scores import Scored
 from fedhealth.site.kernels.fit import FitJob
 from fedhealth.site.kernels.private import PrivateJob
-from fedhealth.site.kernels.score import ScoreJob, Scores
+from fedhealth.site.kernels.score import ScoreJob
 from fedhealth.strategies.method import Fitted
 
 if TYPE_CHECKING:
@@ -23,16 +25,27 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
 
-    from fedhealth.core.pull import Arrays
+    from fedhealth.evaluation.scores import SummaryLayout
     from fedhealth.site.engines.batched import Batched
 
-Job: TypeAlias = FitJob | PrivateJob | ScoreJob
-Done: TypeAlias = Fitted | Scores | FedHealthError
 T = TypeVar("T")
 W = TypeVar("W")
 F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SumJob:
+    """One hospital's score sums of some patients: their scores, and the outcomes and groups that these are summed by."""
+
+    scores: ScoreJob
+    layout: SummaryLayout
+    outcome: NDArray[np.generic]
+    members: Mapping[str, NDArray[np.bool_]]
+
+
+Job: TypeAlias = "FitJob | PrivateJob | SumJob"
+Done: TypeAlias = "Fitted | NDArray[np.float64] | FedHealthError"
 
 
 class Awaited(BaseException):
@@ -67,11 +80,12 @@ class Turns:
         """
         return self._answer(job)  # type: ignore[return-value]
 
-    def scored(self, job: Callable[[], ScoreJob]) -> Scores:
-        """What scoring gave.
+    def summed(self, job: Callable[[], SumJob]) -> NDArray[np.float64]:
+        """[width] the score sums.
 
         Raises:
-            Awaited: it is not done yet.
+            Awaited: they are not done yet.
+            FedHealthError: what they failed of.
         """
         return self._answer(job)  # type: ignore[return-value]
 
@@ -88,19 +102,6 @@ class Turns:
         if isinstance(found, FedHealthError):
             raise found
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Scorer:
-    """An engine's `predict`, by given weights and in turn with others; `is_exact` as of a `ScoreJob`."""
-
-    turns: Turns
-    weights: Arrays
-    is_exact: bool = False
-
-    def predict(self, network: nn.Module, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """[n] probabilities of the outcome by the weights, the network giving but their shape."""
-        return self.turns.scored(lambda: ScoreJob(network, self.weights, x, self.is_exact)).probability
 
 
 def together(
@@ -133,12 +134,33 @@ def together(
 def _done(jobs: Sequence[Job], engine: Batched) -> list[Done]:
     found: dict[int, Done] = {}
     ways: list[tuple[type, Callable[[Any], Sequence[Done]]]] = [
-        (FitJob, engine.fit_all), (PrivateJob, engine.fit_private), (ScoreJob, lambda own: engine.score_all(_by_model(own))),
+        (FitJob, engine.fit_all), (PrivateJob, engine.fit_private), (SumJob, lambda own: _sums(own, engine)),
     ]  # fmt: skip
     for kind, way in ways:
         own = [job for job in jobs if isinstance(job, kind)]
         found |= zip(map(id, own), way(own), strict=True)
     return [found[id(job)] for job in jobs]
+
+
+def _sums(jobs: Sequence[SumJob], engine: Batched) -> list[Done]:
+    """Each job's score sums, or why there are none."""
+    scores = engine.score_all(_by_model([job.scores for job in jobs]))
+    by_layout: dict[SummaryLayout, list[int]] = defaultdict(list)
+    for place, job in enumerate(jobs):
+        by_layout[job.layout].append(place)
+    found: dict[int, Done] = {}
+    for layout, places in by_layout.items():
+        scored = [Scored(scores[k].probability, jobs[k].outcome, jobs[k].members) for k in places]
+        found |= zip(places, _summarised(layout, scored), strict=True)
+    return [found[place] for place in range(len(jobs))]
+
+
+def _summarised(layout: SummaryLayout, scored: Sequence[Scored]) -> Sequence[Done]:
+    try:
+        return list(layout.summarise_each(scored))
+    except FedHealthError as error:
+        # Whose scores are wrong is found one by one: nobody else's sums are lost for it.
+        return [error] if len(scored) == 1 else [done for one in scored for done in _summarised(layout, [one])]
 
 
 def _by_model(jobs: Sequence[ScoreJob]) -> list[ScoreJob]:

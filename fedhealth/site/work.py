@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,16 @@ from fedhealth.core.study import unpacked
 from fedhealth.core.update import Update
 from fedhealth.evaluation.margins import MARGINS, MarginLayout
 from fedhealth.evaluation.moments import MomentLayout, first_pass, second_pass
+from fedhealth.evaluation.scores import SummaryLayout
 from fedhealth.evaluation.tables import TableLayout
 from fedhealth.models.weights import load_weights
 from fedhealth.privacy.distributed import Distributed
 from fedhealth.privacy.dp_sgd import DpSgd
+from fedhealth.site.kernels.score import ScoreJob
 from fedhealth.site.private_round import engine_for, keep_bound, summing_engine
-from fedhealth.site.scoring import summarised
+from fedhealth.site.scoring import members_of, summarised
 from fedhealth.site.trainer import SiteTrainer
-from fedhealth.site.turns import Scorer
+from fedhealth.site.turns import SumJob
 from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
     from fedhealth.runtime.codec import Request
     from fedhealth.site.gate import Permit
     from fedhealth.site.private_engine import PrivateEngine
-    from fedhealth.site.scoring import Predicts
     from fedhealth.site.summing_engine import SummingEngine
+    from fedhealth.strategies.method import Method
 
 #: The name under which a vector to be summed travels.
 SUM = "sum"
@@ -78,14 +81,11 @@ def tables(permit: Permit, request: Request) -> Update:
 
 def train(permit: Permit, request: Request) -> Update:
     """This hospital's half of a round, by the study's method; its memory is kept before anything leaves."""
-    turns = permit.turns
-    private = _private(permit, steps=None) if turns is None else turns.once(lambda: _private(permit, steps=None))
-    trainer = _trainer(permit, request, permit.round_, private=private)
     own = f"memory-round:{permit.manifest.name}"  # of a masked study, where all get the same message
     counted = int(request.config.get(own, request.config.get("memory-round", permit.round_ - 1)))
-    memory = permit.memory.before(min(permit.round_, counted + 1))
-    method, received = method_of(permit.study.strategy), Received(_arrays(request), request.config)
-    found = permit.attack.train(method, trainer, received, memory)
+    ready = _ready(permit, request, permit.round_, memory_before=min(permit.round_, counted + 1), steps=None)
+    trainer = ready.trainer
+    found = permit.attack.train(ready.method, trainer, ready.received, ready.memory)
     if trainer.private is not None:
         keep_bound(permit.memory, permit.round_, trainer.private)
     if found.memory is not None:
@@ -102,23 +102,27 @@ def evaluate(permit: Permit, request: Request) -> Update:
     """
     study, name = permit.study, str(request.config["part"])
     of_round = int(request.config["of-round"])
-    trainer = _trainer(permit, request, of_round, private=_private(permit, steps=0))
-    memory = permit.memory.before(of_round + 1)
-    received = Received(_arrays(request), request.config)
-    weights = method_of(study.strategy).personal(trainer, received, memory)
-    engine: Predicts
+    ready = _ready(permit, request, of_round, memory_before=of_round + 1, steps=0)
+    trainer = ready.trainer
+    weights = ready.method.personal(trainer, ready.received, ready.memory)
+    grouped, part = bool(request.config.get("grouped", False)), permit.cohort.part(name)
     if trainer.turns is not None and study.task.follow_up is None:
-        engine = Scorer(trainer.turns, weights, is_exact=trainer.private is not None)
+        layout, is_exact = SummaryLayout.of(study, grouped=grouped), trainer.private is not None
+        vector = trainer.turns.summed(
+            lambda: SumJob(
+                ScoreJob(trainer.network, weights, part.matrix(trainer.preprocessor), is_exact),
+                layout,
+                part.y,
+                members_of(study, part) if layout.groups else {},
+            )
+        )
     else:
-        engine = trainer.engine
         load_weights(trainer.network, weights)
-    grouped = bool(request.config.get("grouped", False))
-    vector = summarised(
-        study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=engine
-    )
+        vector = summarised(
+            study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=trainer.engine
+        )
     shared = float(permit.manifest.policy.share_site_results)
-    patients = int((permit.cohort.split == name).sum())
-    return Update(patients, {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
+    return Update(len(part), {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
 
 
 WORK: dict[str, Callable[[Permit, Request], Update]] = {
@@ -143,18 +147,33 @@ def work_for(purpose: str) -> Callable[[Permit, Request], Update]:
     return WORK[purpose]
 
 
-def _trainer(
-    permit: Permit, request: Request, round_: int, *, private: PrivateEngine | SummingEngine | None
-) -> SiteTrainer:
-    return SiteTrainer(
-        study=permit.study,
-        patients=permit.cohort.part("train"),
-        preprocessor=_scaling(permit, request),
-        site=permit.manifest.name,
-        round_=round_,
-        private=private,
-        turns=permit.turns,
-    )
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """All that a method's half of a round works with."""
+
+    method: Method
+    trainer: SiteTrainer
+    received: Received
+    memory: Arrays | None
+
+
+def _ready(permit: Permit, request: Request, round_: int, *, memory_before: int, steps: int | None) -> _Ready:
+    """What the method works with in `round_`; of work that is run in turns the same each time."""
+
+    def made() -> _Ready:
+        trainer = SiteTrainer(
+            study=permit.study,
+            patients=permit.cohort.part("train"),
+            preprocessor=_scaling(permit, request),
+            site=permit.manifest.name,
+            round_=round_,
+            private=_private(permit, steps=steps),
+            turns=permit.turns,
+        )
+        received = Received({**request.arrays}, request.config)
+        return _Ready(method_of(permit.study.strategy), trainer, received, permit.memory.before(memory_before))
+
+    return made() if permit.turns is None else permit.turns.once(made)
 
 
 def _private(permit: Permit, *, steps: int | None) -> PrivateEngine | SummingEngine | None:
@@ -196,7 +215,3 @@ def _scaling(permit: Permit, request: Request) -> Preprocessor:
 def _preprocessor(packed: str) -> Preprocessor:
     """The preprocessor that comes with every request of a study, the same each time."""
     return Preprocessor.from_json(unpacked(packed))
-
-
-def _arrays(request: Request) -> Arrays:
-    return {**request.arrays}

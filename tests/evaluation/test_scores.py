@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fedhealth.core.errors import DataError, SettingError
-from fedhealth.evaluation.scores import CLIP, ScoreSums, SummaryLayout, mended
+from fedhealth.evaluation.scores import CLIP, Scored, ScoreSums, SummaryLayout, mended
 
 probabilities = arrays(np.float64, st.integers(0, 60), elements=st.floats(0, 1))
 
@@ -127,18 +127,43 @@ def test_a_layout_adds_sites_and_their_groups_in_one_vector():
 
 
 def test_a_layout_without_groups_is_the_sums_alone():
-    layout, sums = SummaryLayout(bins=5), ScoreSums.of(np.array([0.2, 0.7]), np.array([0, 1]), bins=5)
+    p, y = np.array([0.2, 0.7]), np.array([0, 1])
+    layout = SummaryLayout(bins=5)
 
-    overall, groups = layout.unpack(layout.pack(sums, {}))
+    overall, groups = layout.unpack(layout.summarise(p, y))
 
-    assert np.array_equal(overall.to_vector(), sums.to_vector())
+    assert np.array_equal(overall.to_vector(), ScoreSums.of(p, y, bins=5).to_vector())
     assert groups == {}
+
+
+@given(probability=probabilities, seed=st.integers(0, 99), sites=st.integers(1, 4))
+@settings(max_examples=40)
+def test_sites_that_are_summarised_together_each_tell_what_they_tell_alone(probability, seed, sites):
+    rng = np.random.default_rng(seed)
+    layout = SummaryLayout(groups=("sex=f", "sex=m"), bins=20, group_bins=5)
+    cuts = np.sort(rng.integers(len(probability) + 1, size=sites - 1))
+    outcome, women = outcomes_of(probability, seed), rng.random(len(probability)) < 0.5
+    parts = [np.split(of_all, cuts) for of_all in (probability, outcome, women)]
+    # One hospital does not record who is a woman.
+    each = [
+        Scored(p, y, {"sex=f": w, "sex=m": ~w} if k else {}) for k, (p, y, w) in enumerate(zip(*parts, strict=True))
+    ]
+
+    together = layout.summarise_each(each)
+
+    for own, row in zip(each, together, strict=True):
+        alone = ScoreSums.of(own.probability, own.outcome, bins=20).to_vector()
+        of_groups = [
+            ScoreSums.of(own.probability[inside], own.outcome[inside], bins=20).coarser(5).to_vector()
+            for inside in (own.members.get(name, np.zeros(len(own.outcome), dtype=bool)) for name in layout.groups)
+        ]
+        assert np.array_equal(row, np.concatenate([alone, *of_groups]))
 
 
 def test_a_layout_refuses_what_it_does_not_know():
     layout = SummaryLayout(groups=("sex=female",), bins=5)
     with pytest.raises(SettingError, match="found age=old"):
-        layout.pack(ScoreSums.empty(5), {"age=old": ScoreSums.empty()})
+        layout.summarise(np.zeros(2), np.zeros(2), {"age=old": np.ones(2, dtype=bool)})
     with pytest.raises(DataError, match="must be a vector of"):
         layout.unpack(np.zeros(7))
     with pytest.raises(SettingError, match="named once"):
