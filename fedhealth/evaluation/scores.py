@@ -389,7 +389,7 @@ class SummaryLayout:
             parts.append(terms.sums(bins=self.bins, merged=merging(self.bins, self.group_bins), inside=inside))
         if self.is_followed:
             parts.append(np.array([(one.survival or SurvivalSums()).to_vector() for one in each]))
-        return np.concatenate(parts, axis=1)
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else overall
 
     def unpack(self, vector: NDArray[np.float64]) -> tuple[ScoreSums, dict[str, ScoreSums]]:
         """The whole cohort's sums and each group's, from a site's vector or a sum of them.

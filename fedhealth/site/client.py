@@ -140,8 +140,10 @@ class Client:
             ledger=ledger or self.ledger,
             is_known=told is not None,
             is_simulated=bool(self.run_folder),
+            attack=self.attack,
+            turns=turns,
         )
-        return Opened(request, replace(permit, attack=self.attack, turns=turns), told)
+        return Opened(request, permit, told)
 
     def worked(self, opened: Opened) -> Update:
         """What the hospital computed, or told before.

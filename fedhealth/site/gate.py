@@ -86,6 +86,8 @@ def open_round(
     ledger: Ledger,
     is_known: bool = False,
     is_simulated: bool = False,
+    attack: Attack | None = None,
+    turns: Turns | None = None,
 ) -> Permit:
     """The permit for one request.
 
@@ -103,6 +105,8 @@ def open_round(
         ledger: the hospital's, which is charged.
         is_known: whether the answer is one that left before, which costs nothing.
         is_simulated: whether the hospital is one of a simulation.
+        attack: as of `Permit`; None for none.
+        turns: as of `Permit`.
 
     Raises:
         Refused: a rule of the hospital's does not hold.
@@ -174,7 +178,10 @@ def open_round(
         "opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose,
     )  # fmt: skip
     private = (mechanism, course) if isinstance(mechanism, PatientLevel) and course is not None else None
-    return Permit(study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, private=private)
+    return Permit(
+        study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, attack=attack or Plain(),
+        private=private, turns=turns,
+    )  # fmt: skip
 
 
 def loudness(study: Study, *, is_simulated: bool) -> int:

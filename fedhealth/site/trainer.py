@@ -82,7 +82,7 @@ class SiteTrainer:
     @cached_property
     def names(self) -> NetworkNames:
         """Of the study's network."""
-        return names_of(self.network) if self.turns is None else _shared(*self._of_network)[1]
+        return names_of(self.network) if self.turns is None else self._shared[1]
 
     @cached_property
     def network(self) -> nn.Module:
@@ -90,7 +90,7 @@ class SiteTrainer:
 
         Hospitals that train at once share one.
         """
-        return _network(*self._of_network) if self.turns is None else _shared(*self._of_network)[0]
+        return self._own_network() if self.turns is None else self._shared[0]
 
     @cached_property
     def engine(self) -> Engine:
@@ -150,11 +150,14 @@ class SiteTrainer:
 
     @cached_property
     def _first(self) -> Arrays:
-        return weights_of(_network(*self._of_network))
+        return weights_of(self._own_network())
 
-    @cached_property
-    def _of_network(self) -> tuple[str, int, int]:
-        return _of_network(_Same(self.study), _Same(self.preprocessor))
+    def _own_network(self) -> nn.Module:
+        return _network(*_of_network(_Same(self.study), _Same(self.preprocessor)))
+
+    @property
+    def _shared(self) -> tuple[nn.Module, NetworkNames]:
+        return _shared(_Same(self.study), _Same(self.preprocessor))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,8 +193,8 @@ def _network(model: str, width: int, seed: int) -> nn.Module:
 
 
 @lru_cache(maxsize=16)
-def _shared(model: str, width: int, seed: int) -> tuple[nn.Module, NetworkNames]:
-    network = _network(model, width, seed)
+def _shared(study: _Same[Study], preprocessor: _Same[Preprocessor]) -> tuple[nn.Module, NetworkNames]:
+    network = _network(*_of_network(study, preprocessor))
     return network, names_of(network)
 
 

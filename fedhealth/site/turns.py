@@ -10,14 +10,13 @@ engine, which is charged and draws, is made once and kept.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fedhealth.core.errors import FedHealthError
 from fedhealth.evaluation.scores import Scored
 from fedhealth.site.kernels.fit import FitJob
 from fedhealth.site.kernels.private import PrivateJob
-from fedhealth.site.kernels.score import ScoreJob
 from fedhealth.strategies.method import Fitted
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from fedhealth.evaluation.scores import SummaryLayout
     from fedhealth.site.engines.batched import Batched
+    from fedhealth.site.kernels.score import ScoreJob
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -144,7 +144,7 @@ def _done(jobs: Sequence[Job], engine: Batched) -> list[Done]:
 
 def _sums(jobs: Sequence[SumJob], engine: Batched) -> list[Done]:
     """Each job's score sums, or why there are none."""
-    scores = engine.score_all(_by_model([job.scores for job in jobs]))
+    scores = engine.score_all([job.scores for job in jobs])
     by_layout: dict[SummaryLayout, list[int]] = defaultdict(list)
     for place, job in enumerate(jobs):
         by_layout[job.layout].append(place)
@@ -161,12 +161,3 @@ def _summarised(layout: SummaryLayout, scored: Sequence[Scored]) -> Sequence[Don
     except FedHealthError as error:
         # Whose scores are wrong is found one by one: nobody else's sums are lost for it.
         return [error] if len(scored) == 1 else [done for one in scored for done in _summarised(layout, [one])]
-
-
-def _by_model(jobs: Sequence[ScoreJob]) -> list[ScoreJob]:
-    """The jobs, those of the same arrays with the same mapping: by that the engine knows who is scored by one model."""
-    models: dict[tuple[tuple[str, int], ...], Mapping[str, NDArray[np.generic]]] = {}
-    return [
-        replace(job, weights=models.setdefault(tuple((n, id(array)) for n, array in job.weights.items()), job.weights))
-        for job in jobs
-    ]

@@ -107,15 +107,13 @@ def evaluate(permit: Permit, request: Request) -> Update:
     weights = ready.method.personal(trainer, ready.received, ready.memory)
     grouped, part = bool(request.config.get("grouped", False)), permit.cohort.part(name)
     if trainer.turns is not None and study.task.follow_up is None:
-        layout, is_exact = SummaryLayout.of(study, grouped=grouped), trainer.private is not None
-        vector = trainer.turns.summed(
-            lambda: SumJob(
-                ScoreJob(trainer.network, weights, part.matrix(trainer.preprocessor), is_exact),
-                layout,
-                part.y,
-                members_of(study, part) if layout.groups else {},
-            )
-        )
+
+        def job() -> SumJob:
+            layout, x = SummaryLayout.of(study, grouped=grouped), part.matrix(trainer.preprocessor)
+            scores = ScoreJob(trainer.network, weights, x, is_exact=trainer.private is not None)
+            return SumJob(scores, layout, part.y, members_of(study, part) if layout.groups else {})
+
+        vector = trainer.turns.summed(job)
     else:
         load_weights(trainer.network, weights)
         vector = summarised(
@@ -170,8 +168,9 @@ def _ready(permit: Permit, request: Request, round_: int, *, memory_before: int,
             private=_private(permit, steps=steps),
             turns=permit.turns,
         )
-        received = Received({**request.arrays}, request.config)
-        return _Ready(method_of(permit.study.strategy), trainer, received, permit.memory.before(memory_before))
+        method = method_of(permit.study.strategy)
+        memory = permit.memory.before(memory_before) if method.remembers else None
+        return _Ready(method, trainer, Received({**request.arrays}, request.config), memory)
 
     return made() if permit.turns is None else permit.turns.once(made)
 

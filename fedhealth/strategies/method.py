@@ -159,6 +159,12 @@ class Method:
         """Whether a hospital uses a model of its own."""
         return type(self).personal is not Method.personal
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a hospital may keep something from round to round, and must look for it: not by FedAvg's own ways."""
+        ours = (type(self).train, type(self).idle, type(self).personal)
+        return ours != (Method.train, Method.idle, Method.personal)
+
     def server(self) -> SumServer:
         """The coordinator's half, fresh."""
         return Averaged()

@@ -30,7 +30,7 @@ class ScoreJob:
 
     Attributes:
         network: gives the shape; its own weights are not read.
-        weights: by name; hospitals that share a model best give the same object.
+        weights: by name; hospitals that share a model best give the same arrays.
         x: [n, inputs].
         is_exact: whether by fixed point (`site.exact_network`), as a private study scores.
     """
@@ -56,7 +56,8 @@ def score_all(jobs: Sequence[ScoreJob], device: str) -> list[Scores]:
     """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for place, job in enumerate(jobs):
-        groups[id(job.network), id(job.weights), job.x.dtype, job.is_exact].append(place)
+        model = tuple((name, id(array)) for name, array in job.weights.items())
+        groups[id(job.network), model, job.x.dtype, job.is_exact].append(place)
     found: dict[int, Scores] = {}
     for places in groups.values():
         alike = [jobs[place] for place in places]
