@@ -78,6 +78,9 @@ NAME = "hospital-{:07d}"
 #: Hospitals drawn at most, and patients of one of them: more are a slip, and would fill the memory.
 MOST_DRAWN, MOST_PATIENTS = 1_000_000, 1_000_000
 
+#: Objects that are made before garbage is looked for among them.
+BETWEEN_COLLECTIONS = 100_000
+
 #: Up to so many hospitals a strategy gets each one's answer, as from a real grid; of more, where a sum will do, each block's mean.
 APART = 32
 
@@ -273,9 +276,13 @@ def clients(simulation: Simulation) -> dict[str, Client]:
 def _frozen() -> Iterator[None]:
     """Leave what is loaded by now to itself: some of Flower's strategies collect garbage once a reply, and it is none."""
     gc.freeze()
+    often, *rest = gc.get_threshold()
+    # Nor is what a block of hospitals works with, thousands of objects at a time that go by themselves.
+    gc.set_threshold(BETWEEN_COLLECTIONS, *rest)
     try:
         yield
     finally:
+        gc.set_threshold(often, *rest)
         # What is frozen at the end of the process is never freed, of which DuckDB complains aloud.
         gc.unfreeze()
 

@@ -111,6 +111,8 @@ class BatchedGrid(LocalGrid):
         self._blocks: dict[int, list[Message]] = {}
         self._pending: list[list[Message]] = []
         self._stands: dict[str, tuple[tuple[str, ...], int]] = {}
+        #: The records read last and what was read: a strategy sends most hospitals the very same.
+        self._read: tuple[RecordDict, Request] | None = None
 
     def get_node_ids(self) -> list[int]:
         """The nodes' ids, in the order they were given."""
@@ -121,6 +123,7 @@ class BatchedGrid(LocalGrid):
         blocks: dict[int, list[Message]] = defaultdict(list)
         ids = []
         self._stands.clear()
+        self._read = None
         for message in messages:
             ids.append(str(next(self._ids)))
             flower.set_message_id(message, ids[-1])
@@ -130,7 +133,7 @@ class BatchedGrid(LocalGrid):
             block.sort(key=lambda message: message.metadata.dst_node_id)
             if self._hands:
                 self._blocks[number] = block
-                self._hands.give(number, partial(_asked_bytes, block))
+                self._hands.give(number, partial(self._asked_bytes, block))
             else:
                 self._pending.append(block)
         return ids
@@ -144,7 +147,7 @@ class BatchedGrid(LocalGrid):
             block = self._pending.pop(0)
             asked = [
                 (message.metadata.dst_node_id, request)
-                for message, request in zip(block, _requests(block), strict=True)
+                for message, request in zip(block, self._requests(block), strict=True)
             ]
             return self._replies(block, self._desk.work(asked))
         found: list[Message] = []
@@ -167,6 +170,30 @@ class BatchedGrid(LocalGrid):
         for node, config in self._nodes.items():
             shares[(node - FIRST_NODE) // self._size % workers][node] = config
         return shares
+
+    def _requests(self, block: Sequence[Message]) -> list[Request]:
+        """The requests of the messages; neighbours that carry the same records share what was read of them."""
+        found = []
+        for message in block:
+            records: RecordDict = message.content
+            if self._read is None or self._read[0] is not records:
+                self._read = records, read_request(message)
+            found.append(self._read[1])
+        return found
+
+    def _asked_bytes(self, block: Sequence[Message]) -> bytes:
+        """A block's questions, each different one once."""
+        requests = self._requests(block)
+        different = {id(request): request for request in requests}
+        number = {key: i for i, key in enumerate(different)}
+        header = {
+            "nodes": [message.metadata.dst_node_id for message in block],
+            "which": [number[id(request)] for request in requests],
+            "asked": [[r.purpose, r.round_, r.config, list(r.arrays)] for r in different.values()],
+        }
+        arrays = {f"{i}|{name}": array for i, r in enumerate(different.values()) for name, array in r.arrays.items()}
+        said = packed(header).encode()
+        return len(said).to_bytes(8, "little") + said + bytes(save_tensors(arrays))
 
     def _replies(self, block: Sequence[Message], answers: Iterable[Answer]) -> list[Message]:
         replies = []
@@ -263,35 +290,8 @@ def _serve(ours: Connection, theirs: Connection, desk: Desk) -> None:
     os._exit(0)
 
 
-def _requests(block: Sequence[Message]) -> list[Request]:
-    """The requests of the messages; those that carry the same records share what was read of them."""
-    read: dict[int, Request] = {}
-    found = []
-    for message in block:
-        records: RecordDict = message.content
-        if id(records) not in read:
-            read[id(records)] = read_request(message)
-        found.append(read[id(records)])
-    return found
-
-
-def _asked_bytes(block: Sequence[Message]) -> bytes:
-    """A block's questions, each different one once."""
-    requests = _requests(block)
-    different = {id(request): request for request in requests}
-    number = {key: i for i, key in enumerate(different)}
-    header = {
-        "nodes": [message.metadata.dst_node_id for message in block],
-        "which": [number[id(request)] for request in requests],
-        "asked": [[r.purpose, r.round_, r.config, list(r.arrays)] for r in different.values()],
-    }
-    arrays = {f"{i}|{name}": array for i, r in enumerate(different.values()) for name, array in r.arrays.items()}
-    said = packed(header).encode()
-    return len(said).to_bytes(8, "little") + said + bytes(save_tensors(arrays))
-
-
 def _asked_from(content: bytes) -> list[tuple[int, Request]]:
-    """The inverse of `_asked_bytes`."""
+    """The inverse of `BatchedGrid._asked_bytes`."""
     end = 8 + int.from_bytes(content[:8], "little")
     header, arrays = unpacked(content[8:end].decode()), load_tensors(content[end:])
     requests = [
