@@ -94,6 +94,11 @@ class Turns:
         self._done.append(done)
         self._next = 0
 
+    def end(self) -> None:
+        """Let go of all: what was kept may hold these turns, and the two would stay until garbage is looked for."""
+        self._done.clear()
+        self._kept.clear()
+
     def _answer(self, job: Callable[[], Job]) -> Done:
         if self._next == len(self._done):
             raise Awaited(job())
@@ -128,6 +133,8 @@ def together(
         open_ = [whose for whose, _ in awaited]
         for whose, done in zip(open_, _done([job for _, job in awaited], engine), strict=True):
             works[whose][0].take(done)
+    for turns, _ in works.values():
+        turns.end()
     return found
 
 
