@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Of the sums that each hospital tells for itself, so many bytes are asked for at a time.
-MOST_SUMS_BYTES = 1 << 27
+#: Of the sums that each hospital tells for itself, so many bytes are asked for at a time: they are there several times over.
+MOST_SUMS_BYTES = 1 << 25
 
 
 def log_row(row: dict[str, Any]) -> None:

@@ -158,7 +158,7 @@ def evaluated(
     messages = plan.strategy.configure_evaluate(round_, array_record(model), config, cast("Any", grid))
     replies = list(grid.send_and_receive(messages, fault_of=fault))
     usable = [reply for reply in replies if reply.has_content()]
-    vectors = {grid.site_of(reply): arrays_of(reply)[SUM].astype(np.float64) for reply in usable}
+    vectors = {grid.site_of(reply): arrays_of(reply)[SUM].astype(np.float64, copy=False) for reply in usable}
     came_with = {grid.site_of(reply): metrics_of(reply) for reply in usable}
     if any(numbers[COUNT] for numbers in came_with.values()):
         # Some strategies adapt to how the hospitals fare.
