@@ -224,6 +224,8 @@ class _Forks:
 
     def done(self) -> list[tuple[int, bytes]]:
         busy: dict[Any, _Hand] = {hand.connection: hand for hand in self._hands if hand.given}
+        for hand in busy.values():
+            hand.write_ahead()
         return [busy[done].hear() for done in wait(list(busy), timeout=0.2)]
 
     def close(self) -> None:
@@ -242,6 +244,8 @@ class _Hand:
         theirs.close()
         #: The blocks that it was given and has not answered yet, the oldest first; it has been sent the first.
         self.given: list[tuple[int, Callable[[], bytes]]] = []
+        #: The questions of the second, once they are written.
+        self._ahead: bytes | None = None
 
     def give(self, number: int, content: Callable[[], bytes]) -> None:
         """Give it a block, once it has done those before."""
@@ -249,6 +253,11 @@ class _Hand:
         # A pipe holds little: two that both write and do not read would wait for ever.
         if len(self.given) == 1:
             self.connection.send_bytes(content())
+
+    def write_ahead(self) -> None:
+        """Write the questions that come next, while it still works: it would wait for them."""
+        if self._ahead is None and len(self.given) > 1:
+            self._ahead = self.given[1][1]()
 
     def hear(self) -> tuple[int, bytes]:
         """The number of the oldest block and what it answered; it is given the next.
@@ -265,7 +274,8 @@ class _Hand:
             ) from None
         number, _ = self.given.pop(0)
         if self.given:
-            self.connection.send_bytes(self.given[0][1]())
+            self.connection.send_bytes(self._ahead or self.given[0][1]())
+            self._ahead = None
         return number, found
 
     def close(self) -> None:
