@@ -138,11 +138,19 @@ def first_pass(layout: MomentLayout, columns: Columns, y: NDArray[np.float32], *
         y: [n], 0 or 1.
         min_cell: counts below this are withheld as 0, sums with them.
     """
-    values = {feature.name: _by_patient(feature, columns[feature.name]) for feature in layout.numeric}
-    counts = np.array([np.isfinite(values[feature.name]).sum() for feature in layout.numeric], dtype=np.float64)
-    sums = np.array([np.nansum(values[feature.name]) for feature in layout.numeric], dtype=np.float64)
+    values = np.array([_by_patient(feature, columns[feature.name]) for feature in layout.numeric]).reshape(-1, len(y))
+    is_missing = np.isnan(values)
+    counts = (~is_missing).sum(axis=1).astype(np.float64)
+    sums = np.where(is_missing, 0.0, values).sum(axis=1)
     levels = np.array([(columns[name] == level).sum() for name, level in layout.levels], dtype=np.float64)
-    missing = np.array([_missing(layout.spec[name], columns[name]) for name in layout.spec.names], dtype=np.float64)
+    without = iter(is_missing.sum(axis=1))
+    missing = np.array(
+        [
+            sum(value is None for value in columns[feature.name]) if feature.kind == "categorical" else next(without)
+            for feature in layout.spec.features
+        ],
+        dtype=np.float64,
+    )
     outcome = np.array([(y == 0).sum(), (y == 1).sum()], dtype=np.float64)
     cells = [np.where(cell < min_cell, 0.0, cell) for cell in (levels, missing, outcome)]
     is_shown = counts >= min_cell
@@ -209,12 +217,6 @@ def global_moments(layout: MomentLayout, first: NDArray[np.float64], second: NDA
         missing=dict(zip(layout.spec.names, missing.tolist(), strict=True)),
         outcome=(float(outcome[0]), float(outcome[1])),
     )
-
-
-def _missing(feature: Feature, column: Column) -> int:
-    if feature.kind == "categorical":
-        return sum(value is None for value in column)
-    return int(np.isnan(_by_patient(feature, column)).sum())
 
 
 def _by_patient(feature: Feature, column: Column) -> NDArray[np.float64]:

@@ -588,8 +588,9 @@ def _heterogeneity(
 
     A hospital that withholds how many of its patients had the outcome is left out as well.
     """
+    preprocessor = Preprocessor.from_json(statistics["preprocessor"])
     shared = {
-        name: _site_sums(study, statistics, name)
+        name: _site_sums(study, statistics, name, preprocessor)
         for name in statistics["second"]
         if manifest["sites"][name]["shared"] and name not in why
     }
@@ -631,11 +632,10 @@ def _tells_few(binary: str, each: Collection[SiteSums], floor: int) -> bool:
     return any(round(n * min(share, 1 - share)) < floor for n, share in found)
 
 
-def _site_sums(study: Study, statistics: Mapping[str, Any], name: str) -> SiteSums:
+def _site_sums(study: Study, statistics: Mapping[str, Any], name: str, preprocessor: Preprocessor) -> SiteSums:
     """One hospital's sums as the measures of heterogeneity read them."""
     layout = MomentLayout(study.features)
     counts, totals, _, missing, outcome = layout.sections(np.array(statistics["first"][name]))
-    preprocessor = Preprocessor.from_json(statistics["preprocessor"])
     centre = np.array([fitted.mean for fitted in preprocessor.features if isinstance(fitted, Scaled | Series)])
     means = totals / np.maximum(counts, 1)
     # The second pass is about the means of all hospitals; what lies beyond its own mean is taken off.

@@ -240,10 +240,11 @@ def _lines(document: Mapping[str, Any]) -> str:
     """A document as JSON, a line for each key of it and of the mappings in it: `indent` takes ten times as long."""
     said = []
     for key, value in document.items():
-        text = json.dumps(value, allow_nan=False)
         if isinstance(value, dict) and value:
             inner = (f"  {json.dumps(name)}: {json.dumps(each, allow_nan=False)}" for name, each in value.items())
             text = "{\n" + ",\n".join(inner) + "\n }"
+        else:
+            text = json.dumps(value, allow_nan=False)
         said.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(said) + "\n}\n"
 

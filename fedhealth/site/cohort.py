@@ -84,6 +84,10 @@ class _Chosen(Mapping[str, "Column"]):
     def __getitem__(self, name: str) -> Column:
         return self.whole[name][self.keep]
 
+    def __contains__(self, name: object) -> bool:
+        # What a mapping does by itself would cut the column out to see whether it can.
+        return name in self.whole
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.whole)
 

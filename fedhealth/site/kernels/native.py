@@ -112,14 +112,16 @@ def _fit_alike(jobs: Sequence[FitJob]) -> list[Fitted]:
     anchors = _rows([job.pull.anchor for job in jobs], shapes, kind) if first.pull.strength else None
     shifts = _rows([job.pull.shift for job in jobs], shapes, kind) if first.pull.shift else None
     # Held until the call is over: the kernel knows their addresses alone.
-    held = [(np.ascontiguousarray(job.x), np.ascontiguousarray(job.y, dtype=kind), _order(job)) for job in jobs]
+    held, orders = [np.ascontiguousarray(job.x) for job in jobs], [_order(job) for job in jobs]
+    y, order = np.concatenate([job.y for job in jobs], dtype=kind), np.concatenate(orders)
     asked = np.zeros(len(jobs), dtype=_JOB)
-    for name, own in zip(("x", "y", "order"), zip(*held, strict=True), strict=True):
-        asked[name] = [address(array) for array in own]
+    asked["x"] = [address(array) for array in held]
+    asked["patients"] = sizes = [len(job.y) for job in jobs]
+    asked["y"] = _addresses(y, sizes)
+    asked["order"] = _addresses(order, [len(own) for own in orders])
     for name, block in (("weights", rows), ("anchor", anchors), ("shift", shifts)):
         if block is not None:
-            asked[name] = address(block) + np.arange(len(jobs)) * block.strides[0]
-    asked["patients"] = [len(job.y) for job in jobs]
+            asked[name] = _addresses(block, [1] * len(jobs))
     asked["columns"], asked["steps"] = first.x.shape[1], [job.steps for job in jobs]
     network = as_network(first.network)
     # A mini-batch holds no more patients than there are, and the working space is for one.
@@ -127,10 +129,10 @@ def _fit_alike(jobs: Sequence[FitJob]) -> list[Fitted]:
     if _library(kind).fit(ctypes.byref(network), ctypes.byref(training), ctypes.c_void_p(address(asked)), len(jobs)):
         raise MemoryError("no room for the working space of a network")
     views = _views(rows, shapes)
-    losses = asked["loss"].tolist()
+    found = zip(jobs, asked["loss"].tolist(), asked["steps"].tolist(), strict=True)
     return [
-        Fitted({name: views[name][j] for name in job.weights}, loss, job.steps)
-        for j, (job, loss) in enumerate(zip(jobs, losses, strict=True))
+        Fitted({name: views[name][j] for name in job.weights}, loss, steps)
+        for j, (job, loss, steps) in enumerate(found)
     ]
 
 
@@ -166,7 +168,13 @@ def _order(job: FitJob) -> NDArray[np.int64]:
     """Each pass's patients, in the order in which `engines.plain.batches` deals them."""
     n = len(job.y)
     passes = -(-job.steps // -(-n // job.training.batch_size))
-    return np.concatenate([job.rng.permutation(n) for _ in range(passes)])
+    return np.concatenate([job.rng.permutation(n) for _ in range(passes)]) if passes > 1 else job.rng.permutation(n)
+
+
+def _addresses(array: NDArray[Any], lengths: Sequence[int]) -> NDArray[np.int64]:
+    """Where each part of an array begins, the parts being of these lengths one after the other."""
+    sizes = np.asarray(lengths, dtype=np.int64)
+    return np.asarray(address(array) + (np.cumsum(sizes) - sizes) * array.strides[0])
 
 
 def as_network(network: nn.Module) -> _Network:
