@@ -329,6 +329,8 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
             _run_here(simulation, store, runtime, watch, stopwatch)
         _write_baselines(simulation, store)
         _write_manifest(simulation, store, stopwatch)
+    # The hospitals have said all; a report is made of what they said, and needs the room.
+    forget()
 
 
 def identified(simulation: Simulation, store: Store) -> Simulation:

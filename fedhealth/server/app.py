@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Of the sums that each hospital tells for itself, so many bytes are asked for at a time: they are there several times over.
-MOST_SUMS_BYTES = 1 << 25
+MOST_SUMS_BYTES = 1 << 24
 
 
 def log_row(row: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def scored(study: Study, client: Client, preprocessor: Preprocessor, network: nn
 def against_truth(study: Study, client: Client, risk_of: Callable[[], dict[str, float]]) -> NDArray[np.float64]:
     """The sums of the true risk itself, by pseudonym, on a hospital's test patients."""
     risk = risk_of()
-    true = np.array([risk[patient] for patient in client.cohort.patients[client.cohort.split == "test"].tolist()])
+    true = np.array([risk[patient] for patient in client.cohort.patients[client.cohort.inside("test")].tolist()])
     return told(study, client.cohort.part("test"), risk=true)
 
 

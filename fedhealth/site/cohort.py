@@ -97,11 +97,17 @@ class _Chosen(Mapping[str, "Column"]):
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """All usable patients of a hospital, and the part each belongs to."""
+    """All usable patients of a hospital, and the part each belongs to.
+
+    Attributes:
+        patients: [n] their pseudonyms.
+        everyone: the patients.
+        split: [n] the place in `PARTS` of each one's part; -1 for none.
+    """
 
     patients: NDArray[np.str_]
     everyone: Part
-    split: NDArray[np.str_]
+    split: NDArray[np.int8]
     _parts: dict[str, Part] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -114,7 +120,14 @@ class Cohort:
             days=table.days,
         )
         parts = split.assign(table.patients, seed=seed, site=site) if table.split is None else table.split
-        return cls(table.patients, everyone, parts)
+        places = np.full(len(parts), -1, dtype=np.int8)
+        for place, name in enumerate(PARTS):
+            places[parts == name] = place
+        return cls(table.patients, everyone, places)
+
+    def inside(self, name: str) -> NDArray[np.bool_]:
+        """[n] whether the patient is of that part of the split."""
+        return self.split == PARTS.index(name)  # type: ignore[no-any-return]
 
     def part(self, name: str) -> Part:
         """The patients of one part of the split, in the table's order.
@@ -127,7 +140,7 @@ class Cohort:
                 f"a part of the split must have a known name, found {name!r}. {did_you_mean(name, PARTS)}"
             )
         if name not in self._parts:
-            keep = self.split == name
+            keep = self.inside(name)
             self._parts[name] = Part(
                 columns=_Chosen(self.everyone.columns, keep),
                 y=self.everyone.y[keep],
@@ -147,7 +160,7 @@ class Cohort:
     @property
     def shape(self) -> CohortShape:
         """How many patients each part has."""
-        return CohortShape(**{name: int((self.split == name).sum()) for name in PARTS})
+        return CohortShape(**{name: int(self.inside(name).sum()) for name in PARTS})
 
 
 def load_cohort(
