@@ -207,6 +207,12 @@ def test_a_method_with_models_of_the_hospitals_own_says_so():
     assert personal == {"apfl", "ditto", "fedbn", "fedper", "fedrep", "finetune"}
 
 
+def test_memory_is_looked_for_by_every_method_that_keeps_some():
+    forgetful = {stem for stem in STRATEGIES if not federation(stem).method.remembers}
+    assert {"fedavg", "fedprox", "fedadam"} <= forgetful
+    assert not forgetful & {"apfl", "ditto", "fedbn", "feddyn", "fedper", "fedrep", "scaffold"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stem", STRATEGIES)
 def test_a_study_resumed_after_two_rounds_ends_bit_equal(stem, smoke, tmp_path):

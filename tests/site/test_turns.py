@@ -1,0 +1,70 @@
+"""Turns: hospitals that wait for one another lose nothing by it, and leave nothing behind."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from fedhealth.core.errors import DataError
+from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
+from fedhealth.site.engines.batched import Batched
+from fedhealth.site.kernels.score import ScoreJob
+from fedhealth.site.turns import SumJob, Turns, together
+
+LAYOUT = SummaryLayout(bins=10)
+
+
+def job(rows, outcome):
+    weights = {"0.weight": np.array([[1.0]], dtype=np.float32), "0.bias": np.zeros(1, dtype=np.float32)}
+    x = np.array(rows, dtype=np.float32)[:, None]
+    return SumJob(ScoreJob(NETWORK, weights, x), LAYOUT, np.array(outcome), {})
+
+
+NETWORK = torch.nn.Sequential(torch.nn.Linear(1, 1))
+
+
+def answers(jobs):
+    turns = {name: Turns() for name in jobs}
+    works = {name: (turns[name], lambda name=name: turns[name].summed(lambda: jobs[name])) for name in jobs}
+    return together(works, Batched(), lambda name, error: error)
+
+
+def test_each_hospital_is_told_the_sums_of_its_own_scores():
+    found = answers({"ash": job([-2, 0, 2], [0, 1, 1]), "elm": job([1], [0])})
+
+    for name, rows, outcome in (("ash", [-2, 0, 2], [0, 1, 1]), ("elm", [1], [0])):
+        probability = 1 / (1 + np.exp(-np.array(rows, dtype=float)))
+        assert found[name] == pytest.approx(ScoreSums.of(probability, np.array(outcome), bins=10).to_vector(), abs=1e-6)
+
+
+def test_a_hospital_whose_scores_are_no_numbers_fails_alone():
+    whole = {"ash": job([-2, 0, 2], [0, 1, 1]), "elm": job([1], [0])}
+
+    found = answers({**whole, "yew": job([np.nan], [0])})
+
+    assert isinstance(found["yew"], DataError)
+    for name, sums in answers(whole).items():
+        assert np.array_equal(found[name], sums)
+
+
+def test_work_that_is_done_leaves_nothing_for_the_collector():
+    class Kept:
+        def __init__(self, turns):
+            self.turns = turns
+
+    turns, seen = Turns(), []
+
+    def work():
+        kept = turns.once(lambda: Kept(turns))
+        seen.append(weakref.ref(kept))
+        return turns.summed(lambda: job([1], [0]))
+
+    gc.disable()
+    try:
+        together({"ash": (turns, work)}, Batched(), lambda name, error: error)
+        assert len(seen) == 2
+        assert seen[0]() is None, "the hospital's work is still held"
+    finally:
+        gc.enable()
