@@ -134,7 +134,10 @@ def fit_private(
     for group in groups.values():
         # The longest first: those who still train are then always the first of a stack.
         group.sort(key=lambda each: -each[0])
-        most = height(jobs[group[0][1]].network, _PLACES)
+        # A network over time needs room for every patient of a step.
+        engines = [jobs[place].engine for _, place in group]
+        rows = max(_PLACES, *(math.ceil(engine.course.rate * engine.size) for engine in engines))
+        most = height(jobs[group[0][1]].network, rows)
         chunks = -(-len(group) // most)
         for start in range(chunks):
             chunk = group[len(group) * start // chunks : len(group) * (start + 1) // chunks]
