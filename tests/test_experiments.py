@@ -156,13 +156,13 @@ def test_private_rounds_of_many_hospitals_at_once_have_the_bits_of_one_by_one(pr
     run = privacy("privacy_speed")
     monkeypatch.setattr(run, "ROUNDS", ((3, "logistic"), (3, "mlp 64-32"), (1, "cnn 32-32")))
     *rows, over_time = run.main(["--hospitals", "--repeats", "1"], out=tmp_path)
-    assert [row["apart"] for row in rows] == [0.0, 0.0]
+    assert [row["apart"] for row in [*rows, over_time]] == [0.0, 0.0, 0.0]
     # Two ways of the same steps with noise of their own: each is near the other's model.
     assert all(row["auroc"] == pytest.approx(row["auroc of Opacus"], abs=0.03) for row in rows)
-    assert "at once" not in over_time
+    assert "auroc" not in over_time
     text = (tmp_path / "hospitals.md").read_text()
     assert text.count("\n") == 4 + len([*rows, over_time])
-    assert "| 1 | cnn 32-32 | 16 | refused | refused | refused |" in text
+    assert "| 1 | cnn 32-32 | 16 |" in text
 
 
 @pytest.mark.slow

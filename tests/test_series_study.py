@@ -28,9 +28,20 @@ def test_a_network_over_hours_learns_and_gives_the_same_masked(tmp_path, model):
     assert max(float(np.abs(one[name] - two[name]).max()) for name in one) < 1e-4
 
 
-def test_layers_that_differential_privacy_can_not_bound_are_refused_by_name(tmp_path):
-    with pytest.raises(SettingError, match="GRU"):
-        ran(tmp_path / "run", "privacy=dp_sgd", "privacy.epsilon=4")
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["gru", "cnn"])
+def test_a_network_over_hours_is_trained_privately_stacked_as_one_hospital_after_the_other(tmp_path, model):
+    words = ["model=cnn", "model.steps=24", "model.static=4"] if model == "cnn" else []
+    words += ["privacy=dp_sgd", "privacy.epsilon=null", "privacy.noise_multiplier=1.1", "privacy.insecure_seed=5"]
+    stacked, single = (ran(tmp_path / engine, *words, f"engine={engine}") for engine in ("batched", "plain"))
+    one, two = stacked.load(2).model, single.load(2).model
+    assert max(float(np.abs(one[name] - two[name]).max()) for name in one) < 1e-6
+    assert any(np.abs(one[name] - stacked.load(1).model[name]).max() > 1e-4 for name in one)
+
+
+def test_units_dropped_at_random_are_refused_by_name_in_a_private_study(tmp_path):
+    with pytest.raises(SettingError, match="Set model.dropout=0"):
+        ran(tmp_path / "run", "privacy=dp_sgd", "privacy.epsilon=4", "model.dropout=0.5")
 
 
 def test_steps_that_do_not_fit_the_series_are_refused_in_one_line(tmp_path):

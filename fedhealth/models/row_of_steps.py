@@ -35,10 +35,13 @@ class OverTime(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, 1] logits."""
-        still, moving = x[:, : self.static], x[:, self.static :]
-        summary = self.body(moving.reshape(len(x), self.steps, self.across))
-        logit: torch.Tensor = self.head(torch.cat([summary, still], dim=1))
+        summary = self.body(self.series(x))
+        logit: torch.Tensor = self.head(torch.cat([summary, x[:, : self.static]], dim=1))
         return logit
+
+    def series(self, x: torch.Tensor) -> torch.Tensor:
+        """[…, steps, channels] of rows, […, width]."""
+        return x[..., self.static :].reshape(*x.shape[:-1], self.steps, self.across)
 
 
 class Recurrent(nn.Module):

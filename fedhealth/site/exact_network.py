@@ -10,7 +10,7 @@ every product and every sum of products is a float64 without rounding. Then no o
 What comes after (activation, normalisation within a row) is computed element by element, and sums within
 a row in an order that depends on its width alone.
 Gradients go back in plain float64: nothing there jumps, so their rounding is bounded, by
-`ExactNetwork.rounding`.
+`ExactNetwork.rounding`. Of a network over time they are exact as well (`site.exact_series`).
 """
 
 from __future__ import annotations
@@ -24,26 +24,21 @@ import torch
 from torch import nn
 
 from fedhealth.core.errors import Refused, SettingError
+from fedhealth.models.row_of_steps import Convolved, OverTime, Recurrent
+from fedhealth.site.bends import logistic
+from fedhealth.site.exact_series import ExactBody, exact_body
+from fedhealth.site.exact_sums import CAP, FARTHEST, onto, onto_lattice, row_sums
 from fedhealth.site.patient_gradients import Gradients
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-#: What goes into a layer is capped here, in absolute value; scaled features are of about 1.
-CAP = 64.0
-#: Bits of it behind the point: its lattice is 2^-20, finer than float32 at 16.
-BITS = 20
-#: Bits of a weight below what a row of the layer's weights adds up to at most. With 6 bits of `CAP` and `BITS`, sums have 52 of float64's 53.
-WEIGHT_BITS = 26
-#: What a row of a layer's weights must add up to less than: near float64's end the number that rounds them would be past it.
-FARTHEST = 2.0**960
+#: Rows of a network over time that are scored at once.
+ROWS = 512
 #: Half of float64's spacing at 1: what one operation rounds off, as a share.
 UNIT = 2.0**-53
 #: In units, how far two ways of working out a sigmoid lie apart, with room.
 SIGMOID = 8
-
-#: Added and taken off again, it rounds to the lattice: from here on float64 has no finer digits.
-ONTO_LATTICE = 1.5 * 2.0 ** (52 - BITS)
 
 
 @dataclass(slots=True)
@@ -55,10 +50,11 @@ class _Step:
     came: torch.Tensor
     used: torch.Tensor
     beside: tuple[torch.Tensor, ...] = ()
+    body: ExactBody | None = None
 
 
 class ExactNetwork:
-    """Linear layers, layer normalisations and ReLUs, one after the other, in fixed point on the processor.
+    """Linear layers, layer normalisations and ReLUs, one after the other, or a body over time and its head, in fixed point.
 
     It reads the network's weights anew each time. What it gives differs from the network by what rounding the
     weights to some 26 bits does, and by the cap on what goes into a layer.
@@ -75,6 +71,7 @@ class ExactNetwork:
             raise SettingError(
                 "privacy=dp_sgd needs each layer used once, found one used twice. Use model=logistic or mlp."
             )
+        self._is_over_time = isinstance(network, OverTime)
         self._sizes = {name: weight.numel() for name, weight in network.named_parameters()}
 
     def size(self, names: Sequence[str]) -> int:
@@ -87,7 +84,10 @@ class ExactNetwork:
         Raises:
             Refused: a weight is not finite.
         """
-        return self._passed(x)[0][:, 0]
+        if not self._is_over_time:
+            return self._passed(x)[0][:, 0]
+        # What lies between the layers is long, and a row's score does not depend on who is beside.
+        return torch.cat([self._passed(some)[0][:, 0] for some in torch.split(x, ROWS)])
 
     def gradients(self, x: torch.Tensor, y: torch.Tensor, moving: Sequence[str]) -> list[Gradients]:
         """By name in `moving`, the gradient of each row's log loss.
@@ -102,7 +102,7 @@ class ExactNetwork:
         """
         score, steps = self._passed(x)
         # The log loss's own gradient at each row's score; nothing is divided by how many rows there are.
-        back = score.sigmoid_().sub_(y[:, None])
+        back = (logistic(score) if self._is_over_time else score.sigmoid_()).sub_(y[:, None])
         found: dict[str, Gradients] = {}
         for place in range(len(steps) - 1, -1, -1):
             found |= _own(steps[place], back, moving)
@@ -122,6 +122,10 @@ class ExactNetwork:
         Raises:
             Refused: a weight is not finite.
         """
+        if isinstance(body := self._layers[0][1], OverTime):
+            # Nothing of it is rounded but in ways that are a row's own; it remains to see that the weights are finite.
+            _body(body), _rounded(body.head)
+            return 0.0
         far, off, total = 1.0, float(SIGMOID), 0.0
         for _, layer in reversed(self._layers):
             if isinstance(layer, nn.Linear):
@@ -145,10 +149,15 @@ class ExactNetwork:
         with torch.no_grad():
             for name, layer in self._layers:
                 if isinstance(layer, nn.Linear):
-                    onto = x.clamp(-CAP, CAP).add_(ONTO_LATTICE).sub_(ONTO_LATTICE)
+                    on_lattice = onto(x)
                     weight, bias = _rounded(layer)
-                    steps.append(_Step(name, layer, x, onto, (weight,)))
-                    x = torch.addmm(bias, onto, weight.T)
+                    steps.append(_Step(name, layer, x, on_lattice, (weight,)))
+                    x = torch.addmm(bias, on_lattice, weight.T)
+                elif isinstance(layer, OverTime):
+                    body = _body(layer)
+                    summary = body.forward(layer.series(onto(x))[None])[0]
+                    steps.append(_Step(name, layer, x, x, body=body))
+                    x = torch.cat([summary, x[:, : layer.static]], dim=1)
                 elif isinstance(layer, nn.LayerNorm):
                     normal, spread = normalised(x, layer.eps)
                     steps.append(_Step(name, layer, x, normal, (spread,)))
@@ -171,6 +180,13 @@ def check_layers(network: nn.Module) -> None:
                 f"privacy=dp_sgd needs each patient's own gradient, found {type(layer).__name__}, whose output for one "
                 "patient depends on the others. Use model.normalisation=layer."
             )
+    if isinstance(network, OverTime) and isinstance(network.body, Recurrent | Convolved):
+        if network.body.dropout.p:
+            raise SettingError(
+                "privacy=dp_sgd needs a patient's gradient to be the same in any company, found a network that drops units "
+                f"at random, {network.body.dropout.p:g} of them. Set model.dropout=0."
+            )
+        return
     unknown = [
         layer
         for layer in network.modules()
@@ -181,11 +197,14 @@ def check_layers(network: nn.Module) -> None:
         named = next((layer for layer in unknown if not list(layer.children())), unknown[0])
         raise SettingError(
             "privacy=dp_sgd knows the gradient by patient of Linear, LayerNorm and ReLU layers one after the other, "
-            f"found {type(named).__name__}. Use model=logistic or mlp."
+            f"and of a GRU and convolutions over time, found {type(named).__name__}. Use model=logistic, mlp, gru or cnn."
         )
 
 
 def _in_order(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(network, OverTime):
+        yield from (("body", network), ("head", network.head))
+        return
     if not isinstance(network, nn.Sequential):
         yield prefix, network
         return
@@ -203,25 +222,31 @@ def _rounded(layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
     weight = layer.weight.detach()
     bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
     longest = layer.in_features * _largest(weight) + _largest(bias)
-    onto = onto_lattice(longest)
-    if math.isnan(onto):
-        raise Refused(
-            "weights_not_finite",
-            rule=f"a private study's weights must be finite, and those of a row add up to less than {FARTHEST:.0e}",
-            found="some that are not",
-            remedy="Lower the learning rate, or start from other weights.",
-        )
-    return (weight + onto).sub_(onto), (bias + onto).sub_(onto)
+    step = onto_lattice(longest)
+    if math.isnan(step):
+        raise _not_finite()
+    return (weight + step).sub_(step), (bias + step).sub_(step)
 
 
-def onto_lattice(longest: float) -> float:
-    """Added to the weights of a layer and taken off again, it rounds them; a row of them adds up to `longest` at most.
+def _body(network: OverTime) -> ExactBody:
+    """The body at the weights that the network has now.
 
-    Not a number where no lattice is so coarse: `longest` is not finite, or not below `FARTHEST`.
+    Raises:
+        Refused: one is not finite.
     """
-    if not longest < FARTHEST:
-        return math.nan
-    return 1.5 * 2.0 ** (52 + math.frexp(longest)[1] - WEIGHT_BITS)
+    body = exact_body(network, {name: weight.detach()[None] for name, weight in network.named_parameters()})
+    if not body.has_lattice:
+        raise _not_finite()
+    return body
+
+
+def _not_finite() -> Refused:
+    return Refused(
+        "weights_not_finite",
+        rule=f"a private study's weights must be finite, and those of a row add up to less than {FARTHEST:.0e}",
+        found="some that are not",
+        remedy="Lower the learning rate, or start from other weights.",
+    )
 
 
 def _largest(weight: torch.Tensor) -> float:
@@ -248,15 +273,6 @@ def before_normalised(back: torch.Tensor, normal: torch.Tensor, spread: torch.Te
     return (back - mean - normal * along) * spread
 
 
-def row_sums(x: torch.Tensor) -> torch.Tensor:
-    """[…, 1] each row's sum: half is added to half, so the order is the same whatever row it is and how many there are."""
-    while (width := x.shape[-1]) > 1:
-        half = width // 2
-        folded = x[..., :half] + x[..., half : 2 * half]
-        x = torch.cat([folded, x[..., 2 * half :]], dim=-1) if width % 2 else folded
-    return x
-
-
 def _stretch(weight: torch.Tensor) -> float:
     """At least the factor by which the matrix makes a vector longer: a norm of the eighth power of its singular values."""
     # Of a matrix with 1 for its largest number: the eighth power of a small one would vanish.
@@ -275,6 +291,10 @@ def _own(step: _Step, back: torch.Tensor, moving: Collection[str]) -> dict[str, 
     """The gradients by row of the layer's own weights, from those of what it gives, [n, units]."""
     weight, bias = (f"{step.name}.{kind}".lstrip(".") for kind in ("weight", "bias"))
     found: dict[str, Gradients] = {}
+    if step.body is not None and isinstance(step.layer, OverTime):
+        summary = back[None, :, : back.shape[1] - step.layer.static]
+        named = {f"{step.name}.{kind}": each[0] for kind, each in step.body.backward(summary).items()}
+        return {name: Gradients(each) for name, each in named.items() if name in moving}
     if weight in moving:
         is_linear = isinstance(step.layer, nn.Linear)
         found[weight] = Gradients(back, step.used) if is_linear else Gradients(back * step.used)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: How near the bound a norm counts as half inside where clipping is adaptive, as a share of it.
 RAMP = 0.05
+#: Patients whose gradients are held at once: where each is written out it may have thousands of numbers.
+AT_ONCE = 2048
 
 
 @dataclass(slots=True)
@@ -48,8 +50,8 @@ class PrivateEngine:
 
     One patient moves a step's sum by the bound and by how the others' gradients round without
     that patient. Weights are not trusted to keep that small: what goes forward is exact
-    (`site.exact_network`), what goes back is bounded, and a step at whose weights the bound is
-    not within `SLACK` of the clip is refused. Scores are exact too, so nobody's bin in a histogram depends on others.
+    (`site.exact_network`). What goes back is exact too through a network over time (`site.exact_series`); through
+    others it is bounded, and a step at whose weights the bound is not within `SLACK` of the clip is refused. Scores are exact too, so nobody's bin in a histogram depends on others.
 
     Attributes:
         mechanism: the study's settings.
@@ -247,12 +249,17 @@ def clipped_total(
     """[d] the sum of the clipped gradients of the patients `taken`, and their norms before clipping."""
     if not len(taken):
         return torch.zeros(exact.size(names), dtype=torch.float64), torch.zeros(1, 0)
-    x, y, whose = rows.of(taken)
-    found = exact.gradients(x, y, names)
-    if whose is not None:
-        found = [each.by_patient(whose, len(taken)) for each in found]
-    sums, norms = clipped_sum(found, bound, per_layer=per_layer)
-    return torch.cat(sums), norms
+    total, norms = torch.zeros(exact.size(names), dtype=torch.float64), []
+    for start in range(0, len(taken), AT_ONCE):
+        some = taken[start : start + AT_ONCE]
+        x, y, whose = rows.of(some)
+        found = exact.gradients(x, y, names)
+        if whose is not None:
+            found = [each.by_patient(whose, len(some)) for each in found]
+        sums, own = clipped_sum(found, bound, per_layer=per_layer)
+        total += torch.cat(sums)
+        norms.append(own)
+    return total, torch.cat(norms, dim=1)
 
 
 def bears(rounding: float, *, patients: float, bound: float) -> bool:

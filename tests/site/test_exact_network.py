@@ -15,7 +15,8 @@ from fedhealth.core.errors import Refused, SettingError
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
 from fedhealth.models.weights import first_network
-from fedhealth.site.exact_network import CAP, ExactNetwork
+from fedhealth.site.exact_network import ExactNetwork
+from fedhealth.site.exact_sums import CAP
 from fedhealth.site.patient_gradients import clipped_sum
 
 MODELS = {

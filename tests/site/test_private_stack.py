@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from fedhealth.core.errors import DataError, Refused, SettingError
 from fedhealth.core.pull import Pull
 from fedhealth.core.training import LocalTraining
+from fedhealth.models.cnn import Cnn
 from fedhealth.models.gru import Gru
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
@@ -22,13 +23,17 @@ from fedhealth.privacy.patient_level import Course
 from fedhealth.site.engines.batched import Batched
 from fedhealth.site.engines.native import Native
 from fedhealth.site.exact_network import ExactNetwork
-from fedhealth.site.kernels.exact import ExactStack, onto
+from fedhealth.site.exact_sums import onto
+from fedhealth.site.kernels.exact import ExactStack
 from fedhealth.site.kernels.private import PrivateJob
 from fedhealth.site.kernels.score import ScoreJob
+from fedhealth.site.patient_gradients import clipped_sum
 from fedhealth.site.private_engine import PrivateEngine, exact_risks, exact_scores
 
 WIDTH = 5
-MODELS = [Logistic(), Mlp(hidden=(8,)), Mlp(hidden=(7, 4), normalisation="layer")]
+LAYERED = [Logistic(), Mlp(hidden=(8,)), Mlp(hidden=(7, 4), normalisation="layer")]
+OVER_TIME = [Gru(steps=2, static=1, hidden=4), Cnn(steps=2, static=1, hidden=4, kernel=3)]
+MODELS = LAYERED + OVER_TIME
 #: Ragged, one and nobody among them; and equally many twice.
 SIZES = (60, 33, 7, 64, 1, 33, 0, 16)
 TRAININGS = [
@@ -205,15 +210,15 @@ def test_a_hospital_whose_count_of_clipped_patients_gets_no_noise_is_refused_alo
     assert "Use less noise or a smaller model" in str(refused)
 
 
-def test_a_network_over_time_is_refused_by_name_and_its_neighbour_is_not(engine):
+def test_a_network_that_drops_units_is_refused_by_name_and_its_neighbour_is_not(engine):
     network = network_of(Mlp(hidden=(8,)))
-    weights, over_time = weights_of(network), first_network(Gru(steps=WIDTH), WIDTH, seed=3)
+    weights, over_time = weights_of(network), first_network(Gru(steps=WIDTH, dropout=0.5), WIDTH, seed=3)
     ours, theirs = engine.fit_private(
         [job(network, weights, 0, TRAININGS[0]), job(over_time, weights_of(over_time), 1, TRAININGS[0])]
     )
     assert not isinstance(ours, Exception)
     assert isinstance(theirs, SettingError)
-    assert "Use model=logistic or mlp" in str(theirs)
+    assert "Set model.dropout=0" in str(theirs)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)
@@ -249,7 +254,7 @@ def on_lattice(layer, inputs):
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")
 @pytest.mark.parametrize("per_layer", [False, True])
-@pytest.mark.parametrize("model", MODELS, ids=str)
+@pytest.mark.parametrize("model", LAYERED, ids=str)
 def test_the_norms_and_clipped_sums_of_a_stack_are_those_of_opacus_gradients_by_patient(model, per_layer):
     from opacus import GradSampleModule
 
@@ -283,6 +288,45 @@ def test_the_norms_and_clipped_sums_of_a_stack_are_those_of_opacus_gradients_by_
         scales = (most / norm.clamp_min(most)).expand(len(names), -1)
         for one, sample, scale in zip(found, samples, scales, strict=True):
             np.testing.assert_allclose(one[place].ravel(), scale @ sample, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("per_layer", [False, True])
+@pytest.mark.parametrize("model", OVER_TIME, ids=str)
+def test_the_norms_of_a_stack_over_time_have_the_bits_of_each_hospital_alone_and_places_without_a_patient_none(
+    model, per_layer
+):
+    networks = [network_of(model, spread=0.3 * (1 + 1e6 * place)) for place in range(3)]
+    names = [name for name, _ in networks[0].named_parameters()]
+    weights = {name: torch.stack([dict(n.named_parameters())[name].detach() for n in networks]) for name in names}
+    x, y = torch.zeros(3, 40, WIDTH).double(), torch.zeros(3, 40).double()
+    sizes, is_in = (40, 1, 17), torch.zeros(3, 40).double()
+    for place, n in enumerate(sizes):
+        own, outcome = patients(n, place)
+        x[place, :n], y[place, :n], is_in[place, :n] = torch.from_numpy(own), torch.from_numpy(outcome), 1
+    found, norms = ExactStack(networks[0], weights, 3).clipped(
+        onto(x), y, is_in, names, torch.full((3,), 0.5).double(), per_layer=per_layer
+    )
+    for place, n in enumerate(sizes):
+        gradients = ExactNetwork(networks[place]).gradients(x[place, :n], y[place, :n], names)
+        sums, alone_ = clipped_sum(gradients, 0.5, per_layer=per_layer)
+        np.testing.assert_allclose(norms[:, place, :n], alone_, rtol=1e-14)
+        assert not norms[:, place, n:].any()
+        for one, other in zip(found, sums, strict=True):
+            np.testing.assert_allclose(one[place].ravel(), other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", OVER_TIME, ids=str)
+def test_a_network_over_time_whose_weights_are_no_numbers_is_refused_and_leaves_the_neighbour_its_bits(model, engine):
+    network = network_of(model)
+    weights = weights_of(network)
+    for name in weights:
+        broken = {key: array.copy() for key, array in weights.items()}
+        broken[name].flat[0] = np.nan
+        good, bad = engine.fit_private([job(network, weights, 0, TRAININGS[0]), job(network, broken, 1, TRAININGS[0])])
+        assert isinstance(bad, Refused)
+        assert bad.code == "weights_not_finite"
+        expected, _ = alone(job(network, weights, 0, TRAININGS[0]))
+        assert all(np.array_equal(good.weights[key], array) for key, array in expected.items())
 
 
 @pytest.mark.parametrize("model", MODELS, ids=str)

@@ -2,7 +2,7 @@
 
 What goes forward lies on the same lattices and is added up without rounding, so a patient's score has the same bits
 here, there and in any company. What goes back is bounded by `ExactNetwork.rounding` here too: that
-bound takes sums in any order, and a place without a patient adds zeros.
+bound takes sums in any order, and a place without a patient adds zeros. Through a body over time it is exact as well.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from fedhealth.site.exact_network import (
-    CAP,
-    ONTO_LATTICE,
-    SIGMOID,
-    UNIT,
-    before_normalised,
-    normalised,
-    onto_lattice,
-)
+from fedhealth.models.row_of_steps import OverTime
+from fedhealth.site.bends import logistic
+from fedhealth.site.exact_network import SIGMOID, UNIT, before_normalised, normalised
+from fedhealth.site.exact_series import exact_body
+from fedhealth.site.exact_sums import CAP, onto, rounded
 from fedhealth.site.kernels.layers import product
 from fedhealth.site.kernels.stack import in_order
 from fedhealth.site.patient_gradients import Gradients, clipping
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Passed:
-    """One layer as it was passed: what came in, what was made of it, and of a linear layer its weights, else the spread."""
+    """One layer as it was passed: what came in, what was made of it, and of a linear layer its weights, else what is needed to go back."""
 
     name: str
     layer: nn.Module
@@ -67,18 +63,27 @@ class ExactStack:
     """
 
     def __init__(self, network: nn.Module, weights: Mapping[str, torch.Tensor], k: int) -> None:
-        self._layers = in_order(network)
+        layers = in_order(network)
+        self._over_time = network if isinstance(network, OverTime) else None
+        if self._over_time:
+            self._body = exact_body(self._over_time, {name: each[:k] for name, each in weights.items()})
+            # The body comes first, and is passed by itself.
+            layers = layers[1:]
+        self._layers = layers
         self._own = {
             name: tuple(weights[f"{name}.{kind}".lstrip(".")][:k] for kind, _ in layer.named_parameters())
             for name, layer in self._layers
         }
         self._rounded = {
-            name: _rounded(*self._own[name]) for name, layer in self._layers if isinstance(layer, nn.Linear)
+            name: rounded(*self._own[name]) for name, layer in self._layers if isinstance(layer, nn.Linear)
         }
 
     def rounding(self) -> torch.Tensor:
         """[k] as `ExactNetwork.rounding`, not closely; not a number where a weight is not finite."""
         any_weight = next(iter(self._rounded.values()))[0]
+        if self._over_time:
+            # As there nothing is rounded; 0 times what is not a number is none.
+            return torch.where(self._body.has_lattice, 0.0 * self._rounded["head"][1][:, 0], math.nan)
         far, off, total = (any_weight.new_full((len(any_weight),), start) for start in (1.0, SIGMOID, 0.0))
         for name, layer in reversed(self._layers):
             if isinstance(layer, nn.Linear):
@@ -116,7 +121,7 @@ class ExactStack:
         self, x: torch.Tensor, y: torch.Tensor, is_in: torch.Tensor, moving: Sequence[str]
     ) -> list[_Gradients]:
         score, passed = self._passed(x)
-        back = score.sigmoid_().sub_(y[..., None]).mul_(is_in[..., None])
+        back = (logistic(score) if self._over_time else score.sigmoid_()).sub_(y[..., None]).mul_(is_in[..., None])
         found: dict[str, _Gradients] = {}
         for each in reversed(passed):
             weight, bias = (f"{each.name}.{kind}".lstrip(".") for kind in ("weight", "bias"))
@@ -128,13 +133,19 @@ class ExactStack:
             if len(found) == len(moving):
                 break
             back = self._before(each, back)
+        if self._over_time and len(found) < len(moving):
+            summary = back[..., : back.shape[2] - self._over_time.static]
+            found |= {f"body.{name}": _Gradients(each) for name, each in self._body.backward(summary).items()}
         return [found[name] for name in moving]
 
     def _passed(self, x: torch.Tensor) -> tuple[torch.Tensor, list[_Passed]]:
         passed: list[_Passed] = []
+        if self._over_time:
+            summary = self._body.forward(self._over_time.series(x))
+            x = torch.cat([summary, x[..., : self._over_time.static]], dim=2)
         for name, layer in self._layers:
             if isinstance(layer, nn.Linear):
-                used = onto(x) if passed else x
+                used = onto(x) if passed or self._over_time else x
                 weight, bias = self._rounded[name]
                 passed.append(_Passed(name, layer, x, used, weight))
                 x = torch.baddbmm(bias[:, None], used, weight.transpose(1, 2))
@@ -157,26 +168,6 @@ class ExactStack:
         if isinstance(passed.layer, nn.LayerNorm):
             return before_normalised(back * self._own[passed.name][0][:, None], passed.used, passed.beside)
         return aten.threshold_backward(back, passed.came, 0.0)  # type: ignore[no-any-return]
-
-
-def onto(x: torch.Tensor) -> torch.Tensor:
-    """Rows as they go into a linear layer: capped, and on the lattice."""
-    return x.clamp(-CAP, CAP).add_(ONTO_LATTICE).sub_(ONTO_LATTICE)
-
-
-def _rounded(weight: torch.Tensor, bias: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each network's weights, [k, out, in], and bias, [k, out], on its own lattice."""
-    bias = weight.new_zeros(weight.shape[:2]) if bias is None else bias
-    longest = weight.shape[2] * _largest(weight.flatten(1)) + _largest(bias)
-    steps = weight.new_tensor([onto_lattice(each) for each in longest.tolist()])
-    of_weight, of_bias = steps[:, None, None], steps[:, None]
-    return (weight + of_weight).sub_(of_weight), (bias + of_bias).sub_(of_bias)
-
-
-def _largest(arrays: torch.Tensor) -> torch.Tensor:
-    """[k] the largest absolute value of each row."""
-    # In two passes: the norm of that name takes four times as long.
-    return arrays.abs().amax(1)
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

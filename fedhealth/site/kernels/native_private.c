@@ -22,11 +22,12 @@
 #define MOST_LAYERS 16
 #define INLINE static inline __attribute__((always_inline))
 
-/* As in `site.exact_network`. */
+/* As in `site.exact_sums` and `site.exact_network`. */
 #define CAP 64.0
 #define ONTO_LATTICE (1.5 * 4294967296.0) /* 2^(52 - BITS) */
 #define WEIGHT_BITS 26
-#define FARTHEST 0x1p960
+#define FARTHEST 0x1p400
+#define FINEST -400
 #define UNIT 0x1p-53
 #define SIGMOID 8.0
 
@@ -123,7 +124,7 @@ static double round_weights(struct layer *l) {
     if (longest < FARTHEST) {
         int bits;
         frexp(longest, &bits);
-        onto = ldexp(1.5, 52 + bits - WEIGHT_BITS);
+        onto = ldexp(1.5, 52 + (bits > FINEST ? bits : FINEST) - WEIGHT_BITS);
     }
     double square[LANES] = {0};
     for (long o = 0; o < l->out; o++) {

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from fedhealth.core.errors import FedHealthError
-from fedhealth.models.row_of_steps import OverTime
 from fedhealth.models.weights import load_weights, weights_of
 from fedhealth.privacy.noise import noisy_rows
 from fedhealth.privacy.sampling import drawn_in_steps
 from fedhealth.site.engines.plain import use_one_thread
 from fedhealth.site.exact_network import ExactNetwork
-from fedhealth.site.kernels.exact import ExactStack, onto
+from fedhealth.site.exact_sums import onto
+from fedhealth.site.kernels.exact import ExactStack
 from fedhealth.site.kernels.fit import FitJob, Force
 from fedhealth.site.kernels.layers import Slot
 from fedhealth.site.kernels.stack import copy_in, height, why_not
@@ -125,8 +125,7 @@ def fit_private(
     groups: dict[tuple[object, ...], list[tuple[int, int]]] = defaultdict(list)
     for place, job in enumerate(jobs):
         try:
-            # A network over time has a kernel, but no fixed point: the engine itself says that it is not private.
-            if isinstance(job.network, OverTime) or why_not(job.network) or job.engine.patients is not None:
+            if why_not(job.network) or job.engine.patients is not None:
                 found[place] = _fit_alone(job)
             else:
                 groups[job.alike].append((job.engine.charge(job.training), place))
@@ -135,7 +134,10 @@ def fit_private(
     for group in groups.values():
         # The longest first: those who still train are then always the first of a stack.
         group.sort(key=lambda each: -each[0])
-        most = height(jobs[group[0][1]].network, _PLACES)
+        # A network over time needs room for every patient of a step.
+        engines = [jobs[place].engine for _, place in group]
+        rows = max(_PLACES, *(math.ceil(engine.course.rate * engine.size) for engine in engines))
+        most = height(jobs[group[0][1]].network, rows)
         chunks = -(-len(group) // most)
         for start in range(chunks):
             chunk = group[len(group) * start // chunks : len(group) * (start + 1) // chunks]
