@@ -349,10 +349,12 @@ def test_a_study_without_an_event_is_refused(hospitals, tabular):
 def test_a_hospital_that_sends_impossible_sums_is_named_and_the_others_go_on(smoke, monkeypatch):
     from fedhealth.evaluation.scores import SummaryLayout as Layout
 
-    honest = Layout.summarise
-    monkeypatch.setattr(
-        Layout, "summarise", lambda self, p, y, m=None: honest(self, p, y, m) * (-1 if len(y) < 60 else 1)
-    )
+    honest = Layout.summarise_each
+
+    def lying(self, each):
+        return honest(self, each) * np.array([[-1 if len(one.outcome) < 60 else 1] for one in each])
+
+    monkeypatch.setattr(Layout, "summarise_each", lying)
     store = finished(smoke("rules.quorum=2"))
     row = json.loads((store.folder / "metrics.jsonl").read_text().splitlines()[0])
     assert [(f["site"], f["reason"]) for f in row["failed"]] == [
