@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from composing import config_of
+from composing import config_of, forget_compositions, remember_compositions
 from hypothesis import settings
 
 from fedhealth.__main__ import MADE_BEFORE_SEARCH
@@ -22,6 +22,11 @@ settings.load_profile("untimed")
 FOLDER = "run.folder="
 #: What the folder of real data must hold; one guard for all, as `.ci/run` has one list.
 REAL_DATA = ("fhir_bulk10", "fhir_bundles", "omop_cdm54", "omop_synthea27nj", "physionet2012_a", "uci_heart_disease")
+
+
+def pytest_configure():
+    """A third of the time of all the tests that need no process was Hydra's, over the same files."""
+    remember_compositions()
 
 
 def pytest_collection_modifyitems(items):
@@ -39,6 +44,7 @@ def pytest_collection_finish():
 def pytest_unconfigure():
     """What is frozen at the end of the process is never freed, of which DuckDB complains aloud."""
     gc.unfreeze()
+    forget_compositions()
 
 
 @pytest.hookimpl(hookwrapper=True)

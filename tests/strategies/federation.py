@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,13 @@ STRATEGIES = sorted(path.stem for path in (configs_folder() / "strategy").glob("
 
 def spec_of(stem: str, **settings) -> dict[str, Any]:
     """A strategy's config, as a study holds it."""
-    return config_of(f"strategy={stem}")["strategy"] | settings
+    return copy.deepcopy(_specs()[stem]) | settings
+
+
+@cache
+def _specs() -> dict[str, dict[str, Any]]:
+    """All in one composition, in which Hydra makes each as it would in its place."""
+    return config_of(*(f"+strategy@each.{stem}={stem}" for stem in STRATEGIES))["each"]
 
 
 def targets() -> dict[str, str]:
