@@ -27,7 +27,7 @@ from fedhealth.core.errors import Refused, SettingError
 from fedhealth.models.row_of_steps import Convolved, OverTime, Recurrent
 from fedhealth.site.bends import logistic
 from fedhealth.site.exact_series import ExactBody, exact_body
-from fedhealth.site.exact_sums import CAP, FARTHEST, onto, onto_lattice, row_sums
+from fedhealth.site.exact_sums import CAP, FARTHEST, below_cap, onto, onto_lattice, row_sums
 from fedhealth.site.patient_gradients import Gradients
 
 if TYPE_CHECKING:
@@ -305,11 +305,11 @@ def _own(step: _Step, back: torch.Tensor, moving: Collection[str]) -> dict[str, 
 
 def _before(step: _Step, back: torch.Tensor) -> torch.Tensor:
     """[n, units] the gradient of what went into the layer, from that of what it gives."""
-    aten, layer = torch.ops.aten, step.layer
+    layer = step.layer
     if isinstance(layer, nn.Linear):
-        found: torch.Tensor = aten.hardtanh_backward(back @ step.beside[0], step.came, -CAP, CAP)
+        found = below_cap(back @ step.beside[0], step.came)
     elif isinstance(layer, nn.LayerNorm):
         found = before_normalised(back * layer.weight.detach(), step.used, step.beside[0])
     else:
-        found = aten.threshold_backward(back, step.came, 0.0)
+        found = torch.ops.aten.threshold_backward(back, step.came, 0.0)
     return found

@@ -227,6 +227,16 @@ def test_no_gradient_goes_back_through_the_cap():
     assert found.left[1] == 0
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_row_that_is_no_number_has_a_gradient_that_is_none_at_every_place(model):
+    made = network(MODELS[model], 5)
+    exact, names = ExactNetwork(made), [name for name, _ in made.named_parameters()]
+    x = torch.full((19, 5), math.nan).double()
+    for n in (1, 8, 19):
+        for one in exact.gradients(x[:n], torch.zeros(n).double(), names):
+            assert bool(one.left.isnan().all())
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_weights_that_are_no_numbers_are_refused(value):
     made = network(Logistic(), 2)

@@ -274,6 +274,20 @@ def test_a_row_that_is_no_number_counts_for_nothing_and_leaves_the_others_their_
     torch.testing.assert_close(torch.cat(sums), torch.cat(rest), rtol=1e-12, atol=1e-12)
 
 
+def test_a_row_that_is_no_number_has_the_same_gradient_at_every_place():
+    made, (x, y) = network("cnn"), patients(13)
+    with torch.no_grad():
+        made.body.layers[0].bias.fill_(-1e3)  # so that units are shut at each step but those that are none
+    x[:, STATIC + 1] = math.nan
+    x[:], y[:] = x[0].clone(), 0.0
+    exact, names = ExactNetwork(made), names_of(made)
+    for n in (1, 5, 13):
+        for alone, beside in zip(
+            exact.gradients(x[:1], y[:1], names), exact.gradients(x[:n], y[:n], names), strict=True
+        ):
+            assert all(same_bits(written_out(alone, 0), written_out(beside, i)) for i in range(n))
+
+
 def test_steps_that_share_the_greatest_value_share_its_gradient():
     made, (x, y) = network("cnn", scale=0.25), patients(6)
     series = x[:, STATIC:].reshape(6, STEPS, CHANNELS)

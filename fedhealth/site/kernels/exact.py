@@ -18,7 +18,7 @@ from fedhealth.models.row_of_steps import OverTime
 from fedhealth.site.bends import logistic
 from fedhealth.site.exact_network import SIGMOID, UNIT, before_normalised, normalised
 from fedhealth.site.exact_series import exact_body
-from fedhealth.site.exact_sums import CAP, onto, rounded
+from fedhealth.site.exact_sums import CAP, below_cap, onto, rounded
 from fedhealth.site.kernels.layers import product
 from fedhealth.site.kernels.stack import in_order
 from fedhealth.site.patient_gradients import Gradients, clipping
@@ -161,13 +161,11 @@ class ExactStack:
 
     def _before(self, passed: _Passed, back: torch.Tensor) -> torch.Tensor:
         """[k, rows, units] the gradient of what went into the layer, from that of what it gives."""
-        aten = torch.ops.aten
         if isinstance(passed.layer, nn.Linear):
-            found: torch.Tensor = aten.hardtanh_backward(_product(back, passed.beside), passed.came, -CAP, CAP)
-            return found
+            return below_cap(_product(back, passed.beside), passed.came)
         if isinstance(passed.layer, nn.LayerNorm):
             return before_normalised(back * self._own[passed.name][0][:, None], passed.used, passed.beside)
-        return aten.threshold_backward(back, passed.came, 0.0)  # type: ignore[no-any-return]
+        return torch.ops.aten.threshold_backward(back, passed.came, 0.0)  # type: ignore[no-any-return]
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
