@@ -17,10 +17,11 @@ from fedhealth.models.cnn import Cnn
 from fedhealth.models.gru import Gru
 from fedhealth.models.weights import first_network
 from fedhealth.privacy.patient_level import SLACK
-from fedhealth.site.exact_network import ROWS, ExactNetwork, check_layers
+from fedhealth.site.exact_network import ROWS, VANISHING, ExactNetwork, check_layers
 from fedhealth.site.exact_series import bits_back
 from fedhealth.site.exact_sums import bits_for, rounded, split
 from fedhealth.site.patient_gradients import clipped_sum
+from fedhealth.site.private_engine import check_rounding
 
 STEPS, CHANNELS, STATIC = 6, 3, 2
 WIDTH = STATIC + STEPS * CHANNELS
@@ -233,13 +234,22 @@ def test_the_sum_of_clipped_gradients_is_that_of_opacus(name):
 def test_one_patient_more_moves_the_clipped_sum_by_the_clip_and_no_more_whatever_the_weights(name, scale):
     made, (x, y) = network(name, scale=scale), patients(130)
     exact, names = ExactNetwork(made), names_of(made)
-    assert exact.rounding() == 0.0
+    assert exact.rounding() == VANISHING
     for left_out in (0, 64, 129):
         kept = np.delete(np.arange(130), left_out)
         sums = [
             torch.cat(clipped_sum(exact.gradients(x[own], y[own], names), 0.5)[0]) for own in (kept, np.arange(130))
         ]
         assert float((sums[1] - sums[0]).norm()) <= 0.5 * (1 + SLACK / 1000)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_clip_so_small_that_squares_vanish_is_refused_though_nothing_is_rounded(name):
+    """Adaptive clipping may bring it there; a norm below 2^-537 squares to nothing, and its gradient would pass unclipped."""
+    exact = ExactNetwork(network(name))
+    check_rounding(exact, patients=1e4, bound=1e-100)
+    with pytest.raises(Refused, match="rounding must move"):
+        check_rounding(exact, patients=1e4, bound=1e-160)
 
 
 def test_a_patient_whose_gradient_explodes_counts_for_nothing_alone_and_among_others():
