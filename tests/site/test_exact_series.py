@@ -340,6 +340,56 @@ def test_what_goes_back_through_weights_as_large_as_they_get_adds_up_without_rou
         assert Fraction(float((torch.from_numpy(part) @ weight)[0, 0])) == exact
 
 
+def last_bit(x, axis):
+    """The exponent of the last bit that is set in any of the numbers along an axis."""
+    part, exponent = np.frexp(x)
+    whole = (part * 2.0**53).astype(np.int64)
+    return np.where(x == 0, 2000, exponent - 53 + np.log2(np.maximum(whole & -whole, 1))).min(axis, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Gru(steps=6, hidden=4),
+        Gru(steps=1, hidden=1),
+        Cnn(steps=6, hidden=4, kernel=3),
+        Cnn(steps=1, hidden=4, kernel=1),
+    ],
+    ids=str,
+)
+def test_every_product_has_room_for_terms_that_are_all_as_large_as_the_largest_and_none_wants_rounding(
+    monkeypatch, model
+):
+    """By the bits of the very numbers: weights are alike and fill their lattice, and some inputs stand at the cap."""
+    width, rng, full = 3 * model.steps, np.random.default_rng(0), []
+
+    def watched(product):
+        def checked(a, b, **more):
+            one, other = (each.numpy().copy() for each in (a, b))
+            found = product(a, b, **more)
+            largest = np.abs(one).max(-1, keepdims=True) * np.abs(other).max(-2, keepdims=True)
+            room = 53.0 + last_bit(one, -1) + last_bit(other, -2)
+            bits = np.log2(np.maximum(one.shape[-1] * largest, 2.0**-900)) - room + 53
+            full.append(bits.max())
+            return found
+
+        return checked
+
+    made = first_network(model, width, seed=0).double()
+    with torch.no_grad():
+        for weight in made.parameters():
+            across = weight[0].numel() if weight.ndim > 1 else 2**30
+            sign = torch.from_numpy(rng.choice([-1.0, 1.0], size=tuple(weight.shape)))
+            weight.copy_(sign * (0.999 + 1e-6 * torch.from_numpy(rng.random(tuple(weight.shape)))) / across)
+        # A filter of the second convolution counts far less than another, and so does what goes back to it.
+        made.head.weight[0, 0] *= 2.0**-20
+    x = torch.from_numpy(rng.choice([0.3, 1.7, 64.0], size=(60, width)) * rng.choice([-1, 1], size=(60, width)))
+    for name in ("mm", "bmm"):
+        monkeypatch.setattr(torch, name, watched(getattr(torch, name)))
+    ExactNetwork(made).gradients(x, torch.from_numpy(rng.integers(0, 2, 60)).double(), names_of(made))
+    assert 52 < max(full) <= 53
+
+
 @pytest.mark.parametrize(("value", "is_number"), [(2.0**400, True), (2.0**402, False), (math.inf, False), (math.nan, False), (0.0, True), (1e-320, True)])  # fmt: skip
 def test_a_row_is_split_unless_it_is_past_what_products_bear(value, is_number):
     back = torch.tensor([[value, 0.0], [1.0, -0.5]], dtype=torch.float64)
