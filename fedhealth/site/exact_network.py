@@ -27,7 +27,7 @@ from fedhealth.core.errors import Refused, SettingError
 from fedhealth.models.row_of_steps import Convolved, OverTime, Recurrent
 from fedhealth.site.bends import logistic
 from fedhealth.site.exact_series import ExactBody, exact_body
-from fedhealth.site.exact_sums import CAP, FARTHEST, onto, onto_lattice, row_sums
+from fedhealth.site.exact_sums import CAP, FARTHEST, below_cap, onto, onto_lattice, row_sums
 from fedhealth.site.patient_gradients import Gradients
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 ROWS = 512
 #: Half of float64's spacing at 1: what one operation rounds off, as a share.
 UNIT = 2.0**-53
+#: A vector counts as no shorter than this on its way back: of numbers that are next to none products are off by more units than their share.
+LEAST = 2.0**-1000
+#: In place of what rounding does to a gradient over time, where it does nothing: squares of numbers below this may vanish
+#: from a norm, so a bound on norms must lie far above it.
+VANISHING = 2.0**-500
 #: In units, how far two ways of working out a sigmoid lie apart, with room.
 SIGMOID = 8
 
@@ -125,7 +130,7 @@ class ExactNetwork:
         if isinstance(body := self._layers[0][1], OverTime):
             # Nothing of it is rounded but in ways that are a row's own; it remains to see that the weights are finite.
             _body(body), _rounded(body.head)
-            return 0.0
+            return VANISHING
         far, off, total = 1.0, float(SIGMOID), 0.0
         for _, layer in reversed(self._layers):
             if isinstance(layer, nn.Linear):
@@ -134,12 +139,12 @@ class ExactNetwork:
                 # Absolute values stretch by as much as all singular values together, also where the matrix does not.
                 length = float(torch.linalg.vector_norm(weight))
                 stretch = min(length, _stretch(weight)) if closely else length
-                off = off * stretch + (layer.out_features + 2) * far * length
+                off = off * stretch + (layer.out_features + 2) * max(far * length, LEAST)
                 far *= stretch
             elif isinstance(layer, nn.LayerNorm):
                 width = math.prod(layer.normalized_shape)
                 total += off * (math.sqrt(width) + 1)
-                stretch = float(layer.weight.detach().abs().max()) / math.sqrt(layer.eps)
+                stretch = float(_finite(layer)[0].abs().max()) / math.sqrt(layer.eps)
                 off = (off + (3 * width + 30) * far) * stretch
                 far *= stretch
         return 2 * UNIT * total
@@ -161,7 +166,8 @@ class ExactNetwork:
                 elif isinstance(layer, nn.LayerNorm):
                     normal, spread = normalised(x, layer.eps)
                     steps.append(_Step(name, layer, x, normal, (spread,)))
-                    x = (normal * layer.weight).add_(layer.bias)
+                    weight, bias = _finite(layer)
+                    x = (normal * weight).add_(bias)
                 else:
                     steps.append(_Step(name, layer, x, x))
                     x = x.clamp_min(0.0)
@@ -226,6 +232,18 @@ def _rounded(layer: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
     if math.isnan(step):
         raise _not_finite()
     return (weight + step).sub_(step), (bias + step).sub_(step)
+
+
+def _finite(layer: nn.LayerNorm) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weights and bias.
+
+    Raises:
+        Refused: one is not finite.
+    """
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    if not (math.isfinite(_largest(weight)) and math.isfinite(_largest(bias))):
+        raise _not_finite()
+    return weight, bias
 
 
 def _body(network: OverTime) -> ExactBody:
@@ -305,11 +323,11 @@ def _own(step: _Step, back: torch.Tensor, moving: Collection[str]) -> dict[str, 
 
 def _before(step: _Step, back: torch.Tensor) -> torch.Tensor:
     """[n, units] the gradient of what went into the layer, from that of what it gives."""
-    aten, layer = torch.ops.aten, step.layer
+    layer = step.layer
     if isinstance(layer, nn.Linear):
-        found: torch.Tensor = aten.hardtanh_backward(back @ step.beside[0], step.came, -CAP, CAP)
+        found = below_cap(back @ step.beside[0], step.came)
     elif isinstance(layer, nn.LayerNorm):
         found = before_normalised(back * layer.weight.detach(), step.used, step.beside[0])
     else:
-        found = aten.threshold_backward(back, step.came, 0.0)
+        found = torch.ops.aten.threshold_backward(back, step.came, 0.0)
     return found

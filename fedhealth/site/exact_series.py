@@ -25,7 +25,7 @@ import torch
 
 from fedhealth.models.row_of_steps import Convolved, OverTime, Recurrent
 from fedhealth.site.bends import bend
-from fedhealth.site.exact_sums import CAP, INPUT_BITS, WEIGHT_BITS, bits_for, onto, rounded, row_sums, split
+from fedhealth.site.exact_sums import INPUT_BITS, WEIGHT_BITS, below_cap, bits_for, onto, rounded, row_sums, split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -231,7 +231,7 @@ class ExactConvolved:
             split(of_second.numpy(), both_bits, (0, 2), high, low)
             self._total(named, 2, j, some, parts, between)
             gone = torch.mm(self._turned[j], self._windows(parts.flatten(1, 2), ones=0)).view_as(parts)
-            of_first = aten.hardtanh_backward(gone[:, 0] + gone[:, 1], first, -CAP, CAP)
+            of_first = below_cap(gone[:, 0] + gone[:, 1], first)
             of_first = aten.threshold_backward(of_first, first, 0.0)
             split(of_first.numpy(), bits, (2,), high, low)
             self._total(named, 0, j, some, parts, before)

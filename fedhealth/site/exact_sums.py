@@ -50,6 +50,16 @@ def onto(x: torch.Tensor) -> torch.Tensor:
     return x.clamp(-CAP, CAP).add_(ONTO_LATTICE).sub_(ONTO_LATTICE)
 
 
+def below_cap(back: torch.Tensor, came: torch.Tensor) -> torch.Tensor:
+    """The gradient of what goes into a layer, from that of what was made of it by `onto`: 0 where it was capped.
+
+    Where it is no number the gradient stays as it is.
+    """
+    # Not `hardtanh_backward`: where `came` is no number it gives 0 or not, by the place in the array.
+    found: torch.Tensor = torch.ops.aten.threshold_backward(back, came.abs().neg_(), -CAP)
+    return found
+
+
 def onto_lattice(longest: float) -> float:
     """Added to the weights of a layer and taken off again, it rounds them; a row of them adds up to `longest` at most.
 

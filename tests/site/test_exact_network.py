@@ -165,6 +165,15 @@ def test_the_closer_bound_does_not_lose_a_layer_whose_weights_are_next_to_nothin
     assert 2**-53 * whole <= ExactNetwork(made).rounding(closely=True) <= ExactNetwork(made).rounding()
 
 
+def test_what_is_next_to_nothing_on_its_way_back_is_taken_to_be_rounded_to_float64s_smallest_steps():
+    """Steps of 2^-1074, of which a sum's order moves several, and which an earlier layer stretches 2^1020 times."""
+    made = network(Mlp(hidden=(64, 64), normalisation="layer"), 4)
+    with torch.no_grad():
+        made[1].weight.fill_(2.0**1020)
+        made[4].weight.fill_(2.0**-1070)
+    assert ExactNetwork(made).rounding() >= 2.0 ** (1020 - 1074)
+
+
 def test_the_bound_is_of_the_weights_as_they_are_worked_with():
     """A large bias makes the lattice so coarse that each weight becomes nearly twice what it was."""
     made = network(Mlp(hidden=(16,)), 8)
@@ -227,14 +236,27 @@ def test_no_gradient_goes_back_through_the_cap():
     assert found.left[1] == 0
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_row_that_is_no_number_has_a_gradient_that_is_none_at_every_place(model):
+    made = network(MODELS[model], 5)
+    exact, names = ExactNetwork(made), [name for name, _ in made.named_parameters()]
+    x = torch.full((19, 5), math.nan).double()
+    for n in (1, 8, 19):
+        for one in exact.gradients(x[:n], torch.zeros(n).double(), names):
+            assert bool(one.left.isnan().all())
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_weights_that_are_no_numbers_are_refused(value):
-    made = network(Logistic(), 2)
-    with torch.no_grad():
-        made.weight[0, 1] = value
-    with pytest.raises(Refused, match="must be finite") as refused:
-        ExactNetwork(made).scores(rows(3, 2))
-    assert refused.value.code == "weights_not_finite"
+@pytest.mark.parametrize("model", MODELS)
+def test_weights_that_are_no_numbers_are_refused(model, value):
+    for part in range(len(list(network(MODELS[model], 2).parameters()))):
+        made = network(MODELS[model], 2)
+        with torch.no_grad():
+            list(made.parameters())[part].view(-1)[0] = value
+        for asked in (lambda made=made: ExactNetwork(made).scores(rows(3, 2)), ExactNetwork(made).rounding):
+            with pytest.raises(Refused, match="must be finite") as refused:
+                asked()
+            assert refused.value.code == "weights_not_finite"
 
 
 def test_another_activation_is_refused_by_name():

@@ -17,10 +17,11 @@ from fedhealth.models.cnn import Cnn
 from fedhealth.models.gru import Gru
 from fedhealth.models.weights import first_network
 from fedhealth.privacy.patient_level import SLACK
-from fedhealth.site.exact_network import ROWS, ExactNetwork, check_layers
+from fedhealth.site.exact_network import ROWS, VANISHING, ExactNetwork, check_layers
 from fedhealth.site.exact_series import bits_back
 from fedhealth.site.exact_sums import bits_for, rounded, split
 from fedhealth.site.patient_gradients import clipped_sum
+from fedhealth.site.private_engine import check_rounding
 
 STEPS, CHANNELS, STATIC = 6, 3, 2
 WIDTH = STATIC + STEPS * CHANNELS
@@ -233,13 +234,22 @@ def test_the_sum_of_clipped_gradients_is_that_of_opacus(name):
 def test_one_patient_more_moves_the_clipped_sum_by_the_clip_and_no_more_whatever_the_weights(name, scale):
     made, (x, y) = network(name, scale=scale), patients(130)
     exact, names = ExactNetwork(made), names_of(made)
-    assert exact.rounding() == 0.0
+    assert exact.rounding() == VANISHING
     for left_out in (0, 64, 129):
         kept = np.delete(np.arange(130), left_out)
         sums = [
             torch.cat(clipped_sum(exact.gradients(x[own], y[own], names), 0.5)[0]) for own in (kept, np.arange(130))
         ]
         assert float((sums[1] - sums[0]).norm()) <= 0.5 * (1 + SLACK / 1000)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_clip_so_small_that_squares_vanish_is_refused_though_nothing_is_rounded(name):
+    """Adaptive clipping may bring it there; a norm below 2^-537 squares to nothing, and its gradient would pass unclipped."""
+    exact = ExactNetwork(network(name))
+    check_rounding(exact, patients=1e4, bound=1e-100)
+    with pytest.raises(Refused, match="rounding must move"):
+        check_rounding(exact, patients=1e4, bound=1e-160)
 
 
 def test_a_patient_whose_gradient_explodes_counts_for_nothing_alone_and_among_others():
@@ -272,6 +282,20 @@ def test_a_row_that_is_no_number_counts_for_nothing_and_leaves_the_others_their_
     rest, _ = clipped_sum(exact.gradients(x[others], y[others], names), 1.0)
     assert norms[0, 3] == math.inf
     torch.testing.assert_close(torch.cat(sums), torch.cat(rest), rtol=1e-12, atol=1e-12)
+
+
+def test_a_row_that_is_no_number_has_the_same_gradient_at_every_place():
+    made, (x, y) = network("cnn"), patients(13)
+    with torch.no_grad():
+        made.body.layers[0].bias.fill_(-1e3)  # so that units are shut at each step but those that are none
+    x[:, STATIC + 1] = math.nan
+    x[:], y[:] = x[0].clone(), 0.0
+    exact, names = ExactNetwork(made), names_of(made)
+    for n in (1, 5, 13):
+        for alone, beside in zip(
+            exact.gradients(x[:1], y[:1], names), exact.gradients(x[:n], y[:n], names), strict=True
+        ):
+            assert all(same_bits(written_out(alone, 0), written_out(beside, i)) for i in range(n))
 
 
 def test_steps_that_share_the_greatest_value_share_its_gradient():
@@ -314,6 +338,56 @@ def test_what_goes_back_through_weights_as_large_as_they_get_adds_up_without_rou
     for part in (high, low):
         exact = sum(Fraction(a) * Fraction(b) for a, b in zip(part[0].tolist(), weight[:, 0].tolist(), strict=True))
         assert Fraction(float((torch.from_numpy(part) @ weight)[0, 0])) == exact
+
+
+def last_bit(x, axis):
+    """The exponent of the last bit that is set in any of the numbers along an axis."""
+    part, exponent = np.frexp(x)
+    whole = (part * 2.0**53).astype(np.int64)
+    return np.where(x == 0, 2000, exponent - 53 + np.log2(np.maximum(whole & -whole, 1))).min(axis, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Gru(steps=6, hidden=4),
+        Gru(steps=1, hidden=1),
+        Cnn(steps=6, hidden=4, kernel=3),
+        Cnn(steps=1, hidden=4, kernel=1),
+    ],
+    ids=str,
+)
+def test_every_product_has_room_for_terms_that_are_all_as_large_as_the_largest_and_none_wants_rounding(
+    monkeypatch, model
+):
+    """By the bits of the very numbers: weights are alike and fill their lattice, and some inputs stand at the cap."""
+    width, rng, full = 3 * model.steps, np.random.default_rng(0), []
+
+    def watched(product):
+        def checked(a, b, **more):
+            one, other = (each.numpy().copy() for each in (a, b))
+            found = product(a, b, **more)
+            largest = np.abs(one).max(-1, keepdims=True) * np.abs(other).max(-2, keepdims=True)
+            room = 53.0 + last_bit(one, -1) + last_bit(other, -2)
+            bits = np.log2(np.maximum(one.shape[-1] * largest, 2.0**-900)) - room + 53
+            full.append(bits.max())
+            return found
+
+        return checked
+
+    made = first_network(model, width, seed=0).double()
+    with torch.no_grad():
+        for weight in made.parameters():
+            across = weight[0].numel() if weight.ndim > 1 else 2**30
+            sign = torch.from_numpy(rng.choice([-1.0, 1.0], size=tuple(weight.shape)))
+            weight.copy_(sign * (0.999 + 1e-6 * torch.from_numpy(rng.random(tuple(weight.shape)))) / across)
+        # A filter of the second convolution counts far less than another, and so does what goes back to it.
+        made.head.weight[0, 0] *= 2.0**-20
+    x = torch.from_numpy(rng.choice([0.3, 1.7, 64.0], size=(60, width)) * rng.choice([-1, 1], size=(60, width)))
+    for name in ("mm", "bmm"):
+        monkeypatch.setattr(torch, name, watched(getattr(torch, name)))
+    ExactNetwork(made).gradients(x, torch.from_numpy(rng.integers(0, 2, 60)).double(), names_of(made))
+    assert 52 < max(full) <= 53
 
 
 @pytest.mark.parametrize(("value", "is_number"), [(2.0**400, True), (2.0**402, False), (math.inf, False), (math.nan, False), (0.0, True), (1e-320, True)])  # fmt: skip

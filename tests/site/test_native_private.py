@@ -78,6 +78,18 @@ def test_a_patients_score_has_the_bits_that_the_private_engine_gives_it(model, s
         assert parts[-1].tolist() == [[1 / (1 + math.exp(-score)) - float(y[who])]]
 
 
+def test_a_unit_at_its_kink_and_one_at_the_cap_are_shut_as_by_torch():
+    network = network_of(Mlp(hidden=(1,)))
+    with torch.no_grad():
+        for weight, value in zip(network.parameters(), (1.0, 0.0, 0.125, 0.0), strict=True):
+            weight.fill_(value)
+    x = np.zeros((4, WIDTH), dtype=np.float32)
+    x[:, 0] = [-0.5, 0.0, 63.5, 64.0]
+    slopes = in_c(network, x, np.ones(4, dtype=np.float32), [[who] for who in range(4)], bound=1e30)[0][1].ravel()
+    # Of a score of 63.5 / 8 the risk of what did not happen, times the weight.
+    np.testing.assert_allclose(slopes, [0.0, 0.0, -0.125 / (1 + math.exp(63.5 / 8)), 0.0], rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("per_layer", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 60.0], ids=["scaled", "past the cap"])
 @pytest.mark.parametrize("model", MODELS, ids=str)

@@ -19,7 +19,7 @@ from fedhealth.privacy.dp_sgd import DpSgd
 from fedhealth.privacy.noise import NoiseSource
 from fedhealth.privacy.patient_level import Course
 from fedhealth.site.engines.plain import Plain
-from fedhealth.site.private_engine import PrivateEngine
+from fedhealth.site.private_engine import PrivateEngine, bears
 
 #: One step of plain descent at rate 1: what the weights lose is the gradient.
 ONE = LocalTraining(steps=1, learning_rate=1.0)
@@ -219,3 +219,10 @@ def test_rounding_is_bounded_for_as_many_patients_as_there_may_be_behind_the_num
     x, y = np.zeros((3, 2), np.float32), np.zeros(3, np.float32)
     step(engine(size=1, statistics_noise=1000.0), x, y)
     assert min(asked) >= 12_000
+
+
+def test_noise_covers_the_clip_and_a_thousandth_more_and_rounding_of_gradients_gets_half_of_that():
+    one = engine()
+    assert one.sensitivity == pytest.approx(one.bound * (1 + 1 / 1024), rel=1e-12)
+    assert bears(0.99 * one.bound / 2048 / 100, patients=100, bound=one.bound)
+    assert not bears(1.01 * one.bound / 2048 / 100, patients=100, bound=one.bound)

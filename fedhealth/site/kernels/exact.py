@@ -16,9 +16,9 @@ from torch import nn
 
 from fedhealth.models.row_of_steps import OverTime
 from fedhealth.site.bends import logistic
-from fedhealth.site.exact_network import SIGMOID, UNIT, before_normalised, normalised
+from fedhealth.site.exact_network import LEAST, SIGMOID, UNIT, VANISHING, before_normalised, normalised
 from fedhealth.site.exact_series import exact_body
-from fedhealth.site.exact_sums import CAP, onto, rounded
+from fedhealth.site.exact_sums import CAP, below_cap, onto, rounded
 from fedhealth.site.kernels.layers import product
 from fedhealth.site.kernels.stack import in_order
 from fedhealth.site.patient_gradients import Gradients, clipping
@@ -80,22 +80,24 @@ class ExactStack:
 
     def rounding(self) -> torch.Tensor:
         """[k] as `ExactNetwork.rounding`, not closely; not a number where a weight is not finite."""
-        any_weight = next(iter(self._rounded.values()))[0]
+        # A linear layer's bias is no number where any of its weights has no lattice; a normalisation's weights show in the bound.
+        biases = [own[-1] for own in (self._own | self._rounded).values() if own]
+        is_finite = torch.stack([bias.isfinite().all(1) for bias in biases]).all(0)
         if self._over_time:
-            # As there nothing is rounded; 0 times what is not a number is none.
-            return torch.where(self._body.has_lattice, 0.0 * self._rounded["head"][1][:, 0], math.nan)
-        far, off, total = (any_weight.new_full((len(any_weight),), start) for start in (1.0, SIGMOID, 0.0))
+            return torch.where(is_finite & self._body.has_lattice, biases[0].new_tensor(VANISHING), math.nan)
+        far, off, total = (biases[0].new_full(is_finite.shape, start) for start in (1.0, SIGMOID, 0.0))
         for name, layer in reversed(self._layers):
             if isinstance(layer, nn.Linear):
                 total += off * (CAP * math.sqrt(layer.in_features) + 1)
                 length = torch.linalg.vector_norm(self._rounded[name][0], dim=(1, 2))
-                off, far = off * length + (layer.out_features + 2) * far * length, far * length
+                far *= length
+                off = off * length + (layer.out_features + 2) * far.clamp_min(LEAST)
             elif isinstance(layer, nn.LayerNorm):
                 (width,) = layer.normalized_shape
                 total += off * (math.sqrt(width) + 1)
                 stretch = self._own[name][0].abs().amax(1) / math.sqrt(layer.eps)
                 off, far = (off + (3 * width + 30) * far) * stretch, far * stretch
-        return 2 * UNIT * total
+        return torch.where(is_finite, 2 * UNIT * total, math.nan)
 
     def clipped(
         self, x: torch.Tensor, y: torch.Tensor, is_in: torch.Tensor, moving: Sequence[str], bound: torch.Tensor,
@@ -161,13 +163,11 @@ class ExactStack:
 
     def _before(self, passed: _Passed, back: torch.Tensor) -> torch.Tensor:
         """[k, rows, units] the gradient of what went into the layer, from that of what it gives."""
-        aten = torch.ops.aten
         if isinstance(passed.layer, nn.Linear):
-            found: torch.Tensor = aten.hardtanh_backward(_product(back, passed.beside), passed.came, -CAP, CAP)
-            return found
+            return below_cap(_product(back, passed.beside), passed.came)
         if isinstance(passed.layer, nn.LayerNorm):
             return before_normalised(back * self._own[passed.name][0][:, None], passed.used, passed.beside)
-        return aten.threshold_backward(back, passed.came, 0.0)  # type: ignore[no-any-return]
+        return torch.ops.aten.threshold_backward(back, passed.came, 0.0)  # type: ignore[no-any-return]
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

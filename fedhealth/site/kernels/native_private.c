@@ -30,6 +30,7 @@
 #define FINEST -400
 #define UNIT 0x1p-53
 #define SIGMOID 8.0
+#define LEAST 0x1p-1000
 
 /* As in `privacy.alias_table`. */
 #define ALIAS 32767u
@@ -106,7 +107,7 @@ static __attribute__((noinline)) void product(const double *a, long down, long a
     }
 }
 
-/* The largest absolute value; of what is no number it knows nothing, but `round_weights` keeps it. */
+/* The largest absolute value; of what is no number it knows nothing, but `rounding` does. */
 static double largest(const double *array, long n) {
     double most[2 * LANES] = {0};
     long i = 0;
@@ -117,7 +118,8 @@ static double largest(const double *array, long n) {
     return most[0];
 }
 
-/* The layer's weights on the finest lattice on which no sum of products needs rounding; their L2 length. */
+/* The layer's weights on the finest lattice on which no sum of products needs rounding; their L2 length, no number where
+ * there is no such lattice. */
 static double round_weights(struct layer *l) {
     const double longest = l->in * largest(l->weights, l->out * l->in) + (l->bias ? largest(l->bias, l->out) : 0.0);
     double onto = NAN;
@@ -126,25 +128,26 @@ static double round_weights(struct layer *l) {
         frexp(longest, &bits);
         onto = ldexp(1.5, 52 + (bits > FINEST ? bits : FINEST) - WEIGHT_BITS);
     }
-    double square[LANES] = {0};
+    double square[LANES] = {0}, nothing = 0;
     for (long o = 0; o < l->out; o++) {
         const double *restrict own = l->weights + o * l->in;
         double *restrict to = l->rounded + o * l->wide;
         for (long i = 0; i < l->in; i++) to[i] = (own[i] + onto) - onto;
         for (long i = 0; i < l->wide; i += LANES)
             for (int v = 0; v < LANES; v++) square[v] += to[i + v] * to[i + v];
-        if (l->bias) l->offset[o] = (l->bias[o] + onto) - onto;
+        if (l->bias) l->offset[o] = (l->bias[o] + onto) - onto, nothing += 0 * l->offset[o];
     }
-    return sqrt((square[0] + square[1]) + (square[2] + square[3]));
+    return sqrt((square[0] + square[1]) + (square[2] + square[3])) + nothing;
 }
 
 static double rounding(struct layer *l, long layers) {
     double far = 1, off = SIGMOID, total = 0;
     for (long n = layers - 1; n >= 0; n--) {
         const double length = round_weights(l + n);
-        total += off * (CAP * sqrt((double)l[n].in) + 1);
-        off = off * length + (double)(l[n].out + 2) * far * length;
+        /* Of the first layer the length itself does not matter, but that it is a number. */
+        total += off * (CAP * sqrt((double)l[n].in) + 1) + 0 * length;
         far *= length;
+        off = off * length + (double)(l[n].out + 2) * (far < LEAST ? LEAST : far);
     }
     return 2 * UNIT * total;
 }
