@@ -18,7 +18,7 @@ _PLACES = 64 << _BITS
 #: Added to a number, it leaves the nearest place of the table in its last bits.
 _ONTO_PLACE = 1.5 * 2.0 ** (52 - _BITS)
 #: In the order of those bits: the places below 0 come last.
-_TANH = np.array([math.tanh((k - _PLACES * (2 * k >= _PLACES)) / 2**_BITS) for k in range(_PLACES)])
+TANH = np.array([math.tanh((k - _PLACES * (2 * k >= _PLACES)) / 2**_BITS) for k in range(_PLACES)])
 
 
 def bend(x: torch.Tensor) -> torch.Tensor:
@@ -29,7 +29,7 @@ def bend(x: torch.Tensor) -> torch.Tensor:
     """
     beyond = x.clamp_(-_FAR, _FAR).numpy()
     work = beyond + _ONTO_PLACE
-    at_place = _TANH.take(np.bitwise_and(work.view(np.int64), _PLACES - 1))
+    at_place = TANH.take(np.bitwise_and(work.view(np.int64), _PLACES - 1))
     work -= _ONTO_PLACE
     beyond -= work
     np.multiply(beyond, beyond, out=work)

@@ -1,4 +1,4 @@
-"""The native engine: the batched one, with the training of small fully connected networks in C."""
+"""The native engine: the batched one, with the training of small fully connected networks, and private steps, in C."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ D = TypeVar("D")
 class Native(Batched):
     """Logistic regression and networks of linear layers with max(x, 0) between, trained by compiled code on one core.
 
-    Their private steps too, noise included. What else there is to do, and any other network, goes by `Batched`, which is the
-    oracle: results agree with it but for rounding. Where a study names this engine, hospitals need a C compiler too.
+    Their private steps too, and those of GRUs and convolutions over time, noise included. What else there is to do, and any
+    other network, goes by `Batched`, which is the oracle: results agree with it but for rounding. Where a study names this engine, hospitals need a C compiler too.
     """
 
     def __post_init__(self) -> None:

@@ -8,6 +8,6 @@ row by row, and every batch is padded to a size that is the hospital's own.
 
 To stack another kind of layer, write its forward and backward in `layers.py`, or in `series.py` where it reads steps of
 time, and name it in `stack.py`. Private steps are `private.py`'s, in fixed point by `exact.py`
-or, under `engine=native`, by `native_private.py`.
+or, under `engine=native`, by `native_private.py`, and of networks over time by `native_series.py`.
 A network with any other kind is trained by `site.engines.plain`, one hospital after the other.
 """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
+from fedhealth.models.row_of_steps import OverTime
 from fedhealth.site.kernels.compiling import address, compiled
 from fedhealth.site.kernels.stack import in_order
 from fedhealth.strategies.method import Fitted
@@ -68,7 +69,8 @@ def why_not(job: FitJob) -> str:
 
 def why_no_patients(job: FitJob) -> str:
     """Why the kernels in C, which take an array's size for granted, can't read a job's patients; empty where they can."""
-    inputs = in_order(job.network)[0][1].in_features
+    first = in_order(job.network)[0][1]
+    inputs = first.static + first.steps * first.across if isinstance(first, OverTime) else first.in_features
     return "" if job.y.ndim == 1 and job.x.shape == (len(job.y), inputs) else "its patients do not fit the network"
 
 

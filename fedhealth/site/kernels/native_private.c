@@ -4,30 +4,17 @@
  * side, each in a lane of its own, and every lane has the same operations in the same order, so what comes out for a
  * patient is a function of that patient and the weights alone. Places that nobody fills make whole vectors.
  *
- * Compiled by `kernels.native_private` with -ffp-contract=off: what is rounded is what the source says, on every
- * machine and in every copy that the compiler makes of a loop. Sums of products ask for `fma` by name. Forward that
- * changes nothing, for nothing is rounded there; backward it rounds once where `ExactNetwork.rounding` allows for two.
+ * Compiled by `kernels.native_private`. The fused sums change nothing forward, for nothing is rounded there; backward
+ * they round once where `ExactNetwork.rounding` allows for two.
  *
  * Activations are [units, places], weights [outputs and up to ROWS - 1 of zeros, inputs and zeros to whole vectors].
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-#ifdef __FMA__
-#include <immintrin.h>
-#endif
+#include "lanes.h"
 
-#define LANES 4
 #define ROWS 4 /* of a tile, which stays in registers */
 #define MOST_LAYERS 16
-#define INLINE static inline __attribute__((always_inline))
 
-/* As in `site.exact_sums` and `site.exact_network`. */
-#define CAP 64.0
-#define ONTO_LATTICE (1.5 * 4294967296.0) /* 2^(52 - BITS) */
-#define WEIGHT_BITS 26
-#define FARTHEST 0x1p400
-#define FINEST -400
+/* As in `site.exact_network`. */
 #define UNIT 0x1p-53
 #define SIGMOID 8.0
 #define LEAST 0x1p-1000
@@ -36,25 +23,10 @@
 #define ALIAS 32767u
 #define CENTRE 16384
 
-typedef double vec __attribute__((vector_size(32)));
-typedef double loose __attribute__((vector_size(32), aligned(8), may_alias)); /* a vector anywhere */
-
 struct network {
     int64_t layers;                 /* linear ones, with max(x, 0) between */
     int64_t width[MOST_LAYERS + 1]; /* of what comes in, then of what each layer gives; the last is 1 */
     int64_t biased[MOST_LAYERS];
-};
-
-struct job {
-    const float *x;        /* [patients, columns] */
-    const float *y;        /* [patients] */
-    const int64_t *who;    /* [taken] the patients of this step */
-    const double *weights; /* as torch has them, one array after the other */
-    double *sum;           /* as the weights: the sum of the clipped gradients */
-    double *norms;         /* [taken] of each patient's gradient before clipping; infinite where it is not finite */
-    int64_t columns, taken;
-    double bound;    /* of a norm; by array where `per_layer` */
-    double rounding; /* what is given: as `ExactNetwork.rounding`, but for its own rounding */
 };
 
 struct layer {
@@ -66,18 +38,6 @@ struct layer {
     double *scale, *offset_scale;      /* [places] of the weights' gradient, and the bias' */
     double *sum;                       /* [tall, wide] before it is the caller's */
 };
-
-INLINE long whole(long n, long of) { return (n + of - 1) / of * of; }
-
-/* One rounding a lane. A processor without the instruction, x86 before 2013, gets the same from the library, slowly. */
-INLINE vec fused(double a, vec b, vec c) {
-#ifdef __FMA__
-    return (vec)_mm256_fmadd_pd(_mm256_set1_pd(a), (__m256d)b, (__m256d)c);
-#else
-    for (int i = 0; i < LANES; i++) c[i] = fma(a, b[i], c[i]);
-    return c;
-#endif
-}
 
 /* c[i][:] = start[i] + sum over k of a(i, k) b[k][:], for ROWS rows and so many vectors; a(i, k) is a[i * down + k * along]. */
 INLINE void tile(const double *a, long down, long along, const double *b, long b_row, double *c, long c_row, long depth,
@@ -107,27 +67,10 @@ static __attribute__((noinline)) void product(const double *a, long down, long a
     }
 }
 
-/* The largest absolute value; of what is no number it knows nothing, but `rounding` does. */
-static double largest(const double *array, long n) {
-    double most[2 * LANES] = {0};
-    long i = 0;
-    for (; i + 2 * LANES <= n; i += 2 * LANES)
-        for (int v = 0; v < 2 * LANES; v++) most[v] = fabs(array[i + v]) > most[v] ? fabs(array[i + v]) : most[v];
-    for (; i < n; i++) most[0] = fabs(array[i]) > most[0] ? fabs(array[i]) : most[0];
-    for (int v = 1; v < 2 * LANES; v++) most[0] = most[v] > most[0] ? most[v] : most[0];
-    return most[0];
-}
-
-/* The layer's weights on the finest lattice on which no sum of products needs rounding; their L2 length, no number where
- * there is no such lattice. */
+/* The layer's weights on their lattice; their L2 length, no number where there is none. */
 static double round_weights(struct layer *l) {
-    const double longest = l->in * largest(l->weights, l->out * l->in) + (l->bias ? largest(l->bias, l->out) : 0.0);
-    double onto = NAN;
-    if (longest < FARTHEST) {
-        int bits;
-        frexp(longest, &bits);
-        onto = ldexp(1.5, 52 + (bits > FINEST ? bits : FINEST) - WEIGHT_BITS);
-    }
+    const double onto =
+        onto_lattice_of(l->in * largest(l->weights, l->out * l->in) + (l->bias ? largest(l->bias, l->out) : 0.0));
     double square[LANES] = {0}, nothing = 0;
     for (long o = 0; o < l->out; o++) {
         const double *restrict own = l->weights + o * l->in;
@@ -150,13 +93,6 @@ static double rounding(struct layer *l, long layers) {
         off = off * length + (double)(l[n].out + 2) * (far < LEAST ? LEAST : far);
     }
     return 2 * UNIT * total;
-}
-
-/* Capped, and on the lattice; what is no number stays none. */
-INLINE double onto_lattice(double x) {
-    x = x < -CAP ? -CAP : x;
-    x = x > CAP ? CAP : x;
-    return (x + ONTO_LATTICE) - ONTO_LATTICE;
 }
 
 static void forward(struct layer *l, long layers, long places) {

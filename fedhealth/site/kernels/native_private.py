@@ -2,7 +2,7 @@
 
 Scores have the same bits as the private engine's, for nothing is rounded forward. What goes back adds up in another
 order, so clipped sums agree with its own to some 10^-15 of the bound, and are rounded to the same lattice. The noise has
-the same bits.
+the same bits. Networks over time have a kernel of their own (`native_series`), which is asked in the same words.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from fedhealth.models.row_of_steps import OverTime
 from fedhealth.privacy.alias_table import alias_table
 from fedhealth.privacy.noise import BLOCK, STRETCH, lattice_steps, settled
+from fedhealth.site.kernels import native_series
 from fedhealth.site.kernels.compiling import address, compiled
 from fedhealth.site.kernels.native import as_network, why_no_network, why_no_patients
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from torch import nn
 
     from fedhealth.privacy.noise import NoiseSource
     from fedhealth.site.kernels.private import PrivateJob, Stacked
@@ -47,7 +50,9 @@ def why_not(job: PrivateJob) -> str:
         return "a patient has several rows"
     if job.x.dtype != _FLOAT or job.y.dtype != _FLOAT:
         return "its patients or outcomes are not what a private step is made of"
-    return why_no_network(job.network) or why_no_patients(job)
+    network = job.network
+    why = native_series.why_no_network(network) if isinstance(network, OverTime) else why_no_network(network)
+    return why or why_no_patients(job)
 
 
 class InC:
@@ -57,7 +62,7 @@ class InC:
         jobs, k = stack.jobs, len(stack.jobs)
         self._is_per_layer, arrays = jobs[0].engine.is_per_layer, len(stack.weights)
         self._share = math.sqrt(arrays) if self._is_per_layer else 1.0
-        self._network = as_network(jobs[0].network)
+        self._library, self._network = _kernel_of(jobs[0].network)
         x, y = [np.ascontiguousarray(job.x) for job in jobs], [np.ascontiguousarray(job.y) for job in jobs]
         who = [np.concatenate([np.empty(0, dtype=np.int64), *own]) for own in stack.drawn]
         # For as long as the kernel may be asked: it knows their addresses alone.
@@ -69,7 +74,7 @@ class InC:
         self._at = (before * who[0].itemsize + [address(own) for own in who]).astype(np.uintp)
         self._most = int(self._taken.max(initial=0))
         self._norms = torch.zeros(k, max(self._most, 1), dtype=torch.float64)
-        self._space = np.zeros(_library().space_for(ctypes.byref(self._network), self._most))
+        self._space = np.zeros(self._library.space_for(ctypes.byref(self._network), self._most))
         asked = self._asked = np.zeros(k, dtype=_JOB)
         asked["x"], asked["y"] = [address(own) for own in x], [address(own) for own in y]
         for name, block in (("weights", stack.flat), ("sum", stack.gradient), ("norms", self._norms)):
@@ -82,7 +87,7 @@ class InC:
         asked = self._asked
         asked["who"][:k], asked["taken"][:k] = self._at[step, :k], self._taken[step, :k]
         asked["bound"][:k] = [bound / self._share for bound in bounds]
-        _library().clipped_sums(
+        self._library.clipped_sums(
             ctypes.byref(self._network), self._is_per_layer, self._address, k, address(self._space), self._most
         )
         return (asked["rounding"][:k] * _ROOM).tolist(), self._norms[:k]
@@ -121,6 +126,13 @@ def noisy_rows(
     return left
 
 
+def _kernel_of(network: nn.Module) -> tuple[ctypes.CDLL, ctypes.Structure]:
+    """The kernel that knows a network, and the network as it is told of it."""
+    if isinstance(network, OverTime):
+        return native_series.library(), native_series.as_network(network)
+    return _library(), as_network(network)
+
+
 @cache
 def _library() -> ctypes.CDLL:
     """The kernel, compiled once a process.
@@ -129,9 +141,8 @@ def _library() -> ctypes.CDLL:
         SettingError: there is no compiler, or it fails.
     """
     found = compiled("native_private.c", ["-ffp-contract=off"])
+    native_series.declare(found)
     count, pointer, number = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
-    found.space_for.argtypes, found.space_for.restype = (pointer, count), count
-    found.clipped_sums.argtypes, found.clipped_sums.restype = (pointer, count, pointer, count, pointer, count), None
     found.look_up.argtypes, found.look_up.restype = (pointer, count, pointer, pointer, pointer), count
     found.add_noise.argtypes, found.add_noise.restype = (pointer, count, pointer, ctypes.c_int32, number), None
     return found

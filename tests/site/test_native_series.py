@@ -1,0 +1,250 @@
+"""Networks over time in C: a patient's part depends on nobody, and sums are those of the way by torch and of a loop by autograd.
+
+Whole private trainings are held to the private engine in `test_private_stack`, for GRUs and convolutions too.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_exact_series import MODELS, STATIC, WIDTH, by_hand, network, patients
+from test_private_stack import TRAININGS, job
+from torch import nn
+
+import fedhealth.site.kernels
+from fedhealth.models.cnn import Cnn
+from fedhealth.models.gru import Gru
+from fedhealth.models.row_of_steps import Convolved, OverTime
+from fedhealth.models.weights import first_network, weights_of
+from fedhealth.site.bends import logistic
+from fedhealth.site.exact_network import ExactNetwork
+from fedhealth.site.kernels.compiling import compiler
+from fedhealth.site.kernels.native_private import InC, why_not
+from fedhealth.site.kernels.private import ByTorch, Stacked
+from fedhealth.site.private_engine import exact_scores
+
+#: Of one step and of two days, of channels and units that fill no vector, and without columns beside the series.
+SHAPES = [
+    (Gru(steps=1, static=3, hidden=1), 4), (Gru(steps=9, hidden=13), 45), (Gru(steps=48, hidden=32), 576),
+    (Cnn(steps=1, static=3, hidden=1, kernel=1), 4), (Cnn(steps=3, hidden=13, kernel=7), 15), (Cnn(steps=48, hidden=32), 576),
+]  # fmt: skip
+
+
+def sums_by(way, made, x, y, drawn, *, clipping="flat", bound=0.7):
+    """[k, weights] the sums of one step of hospitals with these weights and patients, the norms, and the bounds on rounding."""
+    weights = {name: weight.detach() for name, weight in made.named_parameters()}
+    one = replace(job(made, weights_of(made), 0, TRAININGS[0], clipping=clipping), x=x, y=y)
+    k, ends = len(drawn), np.cumsum([0, *(weight.numel() for weight in weights.values())])
+    flat = torch.cat([weight.ravel() for weight in weights.values()]).repeat(k, 1)
+    gradient = torch.full_like(flat, 7.0)
+    of_flat, of_gradient = (
+        {
+            name: array[:, start:end].view(k, *weight.shape)
+            for (name, weight), start, end in zip(weights.items(), ends, ends[1:], strict=False)
+        }
+        for array in (flat, gradient)
+    )
+    batches = [[np.asarray(own, dtype=np.int64)] for own in drawn]
+    roundings, norms = way(Stacked([one] * k, batches, flat, of_flat, gradient, of_gradient)).work_out(
+        0, k, [bound] * k
+    )
+    return gradient.numpy(), norms.numpy(), roundings
+
+
+def people(n, *, width=WIDTH, scale=1.0, seed=0):
+    if width == WIDTH:
+        x, y = patients(n, seed)
+        return (scale * x).float().numpy(), y.float().numpy()
+    rng = np.random.default_rng(seed)
+    return (scale * rng.normal(size=(n, width))).astype(np.float32), (rng.random(n) < 0.4).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("of_weights", "of_patients"), [(0.3, 1.0), (1.0, 60.0), (1e6, 1.0), (1e-60, 1.0)])
+def test_a_patients_norm_has_the_same_bits_alone_in_company_and_at_every_place(name, of_weights, of_patients):
+    made = network(name, scale=of_weights)
+    x, y = people(23, scale=of_patients)
+    single = sums_by(InC, made, x, y, [[who] for who in range(23)])[1][:, 0]
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(23)[: 23 - seed]
+        (norms,) = sums_by(InC, made, x, y, [order])[1]
+        np.testing.assert_array_equal(norms, single[order])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_number_of_a_patients_gradient_has_the_same_bits_beside_others_who_count_for_nothing(name):
+    made = network(name, scale=0.5)
+    x, y = people(9)
+    x[1:] = np.nan
+    alone, _, _ = sums_by(InC, made, x, y, [[0]])
+    assert np.all(alone[:, -1] != 0)
+    for place in range(9):
+        beside, _, _ = sums_by(InC, made, x, y, [np.roll(np.arange(9), place)])
+        np.testing.assert_array_equal(beside, alone)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("scale", [1e-30, 0.3, 3.0, 1e3])
+def test_a_patients_score_has_the_bits_that_the_private_engine_gives_it(name, scale):
+    made = network(name, scale=scale)
+    x, y = people(21)
+    risks = logistic(torch.from_numpy(exact_scores(made, x))).numpy()
+    sums, _, _ = sums_by(InC, made, x, y, [[who] for who in range(21)], bound=1e30)
+    # Unclipped and alone, the gradient of the last bias is the risk less the outcome.
+    np.testing.assert_array_equal(sums[:, -1], risks - y)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("per_layer", [False, True])
+@pytest.mark.parametrize("bound", [0.05, 1.0, 1e3])
+def test_norms_and_clipped_sums_are_those_of_a_loop_over_patients_by_autograd(name, per_layer, bound):
+    made = network(name, scale=0.25)
+    x, y = people(22)
+    clipping = "per_layer" if per_layer else "flat"
+    sums, norms, _ = sums_by(InC, made, x, y, [range(22), [4]], clipping=clipping, bound=bound)
+    for place, own in enumerate(([*range(22)], [4])):
+        rows, outcomes = torch.from_numpy(x[own]).double(), torch.from_numpy(y[own]).double()
+        total, lengths = by_hand(made, rows, outcomes, np.arange(len(own)), bound, per_layer=per_layer)
+        np.testing.assert_allclose(norms[place, : len(own)], np.sqrt((lengths**2).sum(0)), rtol=1e-11)
+        expected = torch.cat([array.ravel() for array in total])
+        np.testing.assert_allclose(sums[place], expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("clipping", ["flat", "per_layer", "adaptive"])
+@pytest.mark.parametrize(("model", "width"), SHAPES, ids=str)
+def test_sums_of_every_shape_and_batch_are_those_by_torch(model, width, clipping):
+    made = first_network(model, width, seed=1).double()
+    x, y = people(11, width=width, scale=1.5)
+    drawn = [range(11), [], [3], [5, 2, 7, 1]]
+    for bound in (0.1, 1e9):
+        (sums, norms, roundings), (expected, theirs, _) = (
+            sums_by(way, made, x, y, drawn, clipping=clipping, bound=bound) for way in (InC, ByTorch)
+        )
+        assert np.isfinite(roundings).all()
+        assert not sums[1].any()
+        largest = max(float(abs(expected).max()), bound if bound < 1 else 0.0)
+        np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-11 * largest)
+        if clipping != "per_layer":
+            for found, other, own in zip(norms, theirs, drawn, strict=True):
+                np.testing.assert_allclose(found[: len(own)], other[: len(own)], rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", [0, STATIC, WIDTH - 1])
+def test_a_patient_without_a_number_counts_as_by_torch_and_leaves_the_others_their_sum(name, value, column):
+    made = network(name, scale=0.5)
+    x, y = people(10)
+    x[3, column] = value
+    (sums, norms, _), (expected, theirs, _) = (sums_by(way, made, x, y, [range(10)]) for way in (InC, ByTorch))
+    # What is infinite is capped; what is no number counts for nothing.
+    assert np.isinf(norms[0, 3]) == np.isinf(theirs[0, 3]) == np.isnan(value)
+    np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-11)
+    if np.isnan(value):
+        rest, _, _ = sums_by(InC, made, x, y, [[i for i in range(10) if i != 3]])
+        np.testing.assert_allclose(sums, rest, rtol=0, atol=1e-14)
+
+
+def exploding(power):
+    """A GRU of which each step back multiplies by some 10 to half this power: states of 0, open resets, shut updates."""
+    made = network("gru", scale=0.0)
+    cell = made.body.cell
+    with torch.no_grad():
+        made.head.weight.fill_(1.0)
+        cell.weight_hh_l0[10:] = torch.eye(5).double() * 10.0**power
+        cell.bias_ih_l0[5:10] = -30.0
+    return made
+
+
+@pytest.mark.parametrize(("power", "counts"), [(20, True), (100, False)])
+def test_a_patient_whose_gradient_explodes_counts_for_nothing_as_by_torch(power, counts):
+    x, y = people(6)
+    for drawn in ([0], range(6)):
+        (sums, norms, _), (expected, theirs, _) = (
+            sums_by(way, exploding(power), x, y, [drawn]) for way in (InC, ByTorch)
+        )
+        assert bool(np.isfinite(norms[0]).all()) is bool(np.isfinite(theirs[0, : len(drawn)]).all()) is counts
+        assert bool(sums.any()) is counts
+        np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-11)
+
+
+def test_a_patient_whose_gradient_is_past_all_bounds_between_convolutions_counts_for_nothing_as_by_torch():
+    x, y = people(16, scale=1e-3)
+    counted = set()
+    for power in range(5):
+        made = network("cnn", scale=0.3)
+        with torch.no_grad():
+            made.body.layers[0].bias.mul_(1e-3)
+            made.body.layers[2].weight.mul_(10.0**power)
+            made.head.weight.mul_(1e118)
+        (sums, norms, _), (expected, theirs, _) = (sums_by(way, made, x, y, [range(16)]) for way in (InC, ByTorch))
+        np.testing.assert_array_equal(np.isinf(norms[0]), np.isinf(theirs[0, :16]))
+        np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-11)
+        counted |= {bool(norm < np.inf) for norm in norms[0] if norm}
+    assert counted == {True, False}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2.0**401])
+def test_no_bound_is_given_for_weights_that_are_no_numbers_or_past_all_lattices(name, value):
+    for part in range(6):
+        made = network(name)
+        with torch.no_grad():
+            list(made.parameters())[part].view(-1)[0] = value
+        assert np.isnan(sums_by(InC, made, *people(3), [range(3)])[2][0])
+    found, expected = sums_by(InC, network(name), *people(3), [range(3)])[2][0], ExactNetwork(network(name)).rounding()
+    assert expected <= found <= expected * (1 + 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("body", "summary", "said"),
+    [
+        (lambda across: Convolved(across, 4, 2, 0.0), 8, "other weights"),
+        (lambda across: Convolved(across, 4, 3, 0.5), 8, "drops units"),
+        (lambda across: Convolved(across, 200, 5, 0.0), 400, "more than 65,536 weights"),
+        (lambda _: nn.Flatten(), 18, "no kernel knows"),
+    ],
+    ids=["an even number of steps seen", "dropout", "too large", "another body"],
+)
+def test_networks_over_time_that_the_kernel_does_not_know_are_never_handed_to_it(body, summary, said):
+    made = OverTime(WIDTH, STATIC, 6, body, summary).double()
+    x, y = people(3)
+    assert said in why_not(replace(job(network("gru"), {}, 0, TRAININGS[0]), network=made, x=x, y=y))
+
+
+def test_gates_and_heads_of_other_shapes_and_rows_of_another_width_are_never_handed_to_c():
+    made, (x, y) = network("gru"), people(3)
+    one = replace(job(made, {}, 0, TRAININGS[0]), x=x, y=y)
+    assert not why_not(one)
+    assert "do not fit the network" in why_not(replace(one, x=x[:, :-1]))
+    for key, other in (
+        ("cell", nn.GRU(3, 5, num_layers=2)),
+        ("cell", nn.GRU(4, 5)),
+        ("cell", nn.GRU(3, 5, bias=False)),
+        ("head", nn.Linear(7, 2)),
+    ):
+        unfit = network("gru")
+        setattr(unfit if key == "head" else unfit.body, key, other)
+        assert "other weights" in why_not(replace(one, network=unfit))
+
+
+@pytest.mark.slow
+def test_the_kernel_of_series_stays_within_its_arrays_and_within_what_c_defines(tmp_path):
+    driver = tmp_path / "driver"
+    flags = ["-g", "-O1", "-std=gnu11", "-march=native", "-ffp-contract=off", "-fno-sanitize-recover=all"]
+    kernels = Path(fedhealth.site.kernels.__file__).parent
+    made = subprocess.run(
+        [compiler(), *flags, "-fsanitize=address,undefined", f"-I{kernels}", "-o", str(driver),
+         str(Path(__file__).with_name("native_series_driver.c")), "-lm"],
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    if made.returncode and "cannot find" in made.stderr:
+        pytest.skip("the compiler has no sanitizers")
+    assert not made.returncode, made.stderr
+    ran = subprocess.run([str(driver)], check=False, capture_output=True, text=True, timeout=120)
+    assert not ran.returncode, ran.stderr
