@@ -203,9 +203,6 @@ def many(repeats: int, out: Path) -> list[dict]:
         ways = {
             "one by one": asked.one_by_one, "at once": asked.at_once, "in C": asked.in_c, "Opacus": asked.by_opacus,
         }  # fmt: skip
-        if name in SERIES:
-            # The kernel in C knows no network over time.
-            del ways["in C"]
         first, *others = (round_() for way, round_ in ways.items() if way != "Opacus")
         row["apart"] = max(
             float(abs(a[key] - b[key]).max())
@@ -241,10 +238,8 @@ def table_of(rows: list[dict]) -> str:
     for row in rows:
         opacus_s = f"{statistics.median(row['Opacus']):.3f}"
         start = f"| {row['sites']} | {row['model']} | {row['steps']} |"
-        ours = " | ".join(
-            f"{statistics.median(row[way]):.3f}" if way in row else "–" for way in ("one by one", "at once", "in C")
-        )
-        ratios = " | ".join(times(row["Opacus"], row[way]) if way in row else "–" for way in ("at once", "in C"))
+        ours = " | ".join(f"{statistics.median(row[way]):.3f}" for way in ("one by one", "at once", "in C"))
+        ratios = " | ".join(times(row["Opacus"], row[way]) for way in ("at once", "in C"))
         # A series is noise, of which there is nothing to learn.
         aurocs = " | ".join(f"{row[key]:.3f}" if key in row else "–" for key in ("auroc", "auroc of Opacus"))
         lines.append(f"{start} {ours} | {opacus_s} | {ratios} | {aurocs} | {row['apart']:.0e} | {row['load']} |")

@@ -102,10 +102,12 @@ def test_a_patients_score_has_the_bits_that_the_private_engine_gives_it(name, sc
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("per_layer", [False, True])
 @pytest.mark.parametrize("bound", [0.05, 1.0, 1e3])
-@pytest.mark.parametrize("scale", [1.0, 30.0], ids=["scaled", "past the cap"])
-def test_norms_and_clipped_sums_are_those_of_a_loop_over_patients_by_autograd(name, scale, per_layer, bound):
-    made = network(name, scale=0.25)
-    x, y = people(22, scale=scale)
+@pytest.mark.parametrize(("of_weights", "of_patients"), [(0.25, 1.0), (1.0, 10.0)], ids=["scaled", "past the cap"])
+def test_norms_and_clipped_sums_are_those_of_a_loop_over_patients_by_autograd(
+    name, of_weights, of_patients, per_layer, bound
+):
+    made = network(name, scale=of_weights)
+    x, y = people(22, scale=of_patients)
     clipping = "per_layer" if per_layer else "flat"
     sums, norms, _ = sums_by(InC, made, x, y, [range(22), [4]], clipping=clipping, bound=bound)
     for place, own in enumerate(([*range(22)], [4])):
