@@ -95,7 +95,8 @@ def test_a_masked_study_over_time_gives_the_plain_ones_model_and_order(tmp_path)
         conducted(checked(resolved(composed([*study, f"secagg={how}"]))), tmp_path / how)[0]
         for how in ("plain", "masked")
     )
-    assert_alike(masked, plain)
+    # Three rounds, each of which rounds by chance to its lattice, by less than 1e-6 of a weight.
+    assert_alike(masked, plain, within=3e-6)
     by_site, one = plain.read_json("results.json")["sums"], masked.read_json("results.json")["sums"]
     total, found = (
         sum((SurvivalSums.from_vector(dense(v)[-SurvivalSums.width() :]) for v in each.values()), SurvivalSums())
