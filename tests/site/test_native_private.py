@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import logging
 import math
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sanitized import run_sanitized
 from test_private_stack import SIZES, TRAININGS, WIDTH, alone, job, network_of
 from torch import nn
 
-import fedhealth.site.kernels
 from fedhealth.core.errors import DataError, SettingError
 from fedhealth.models.logistic import Logistic
 from fedhealth.models.mlp import Mlp
@@ -28,7 +26,6 @@ from fedhealth.site.engines import native
 from fedhealth.site.engines.batched import Batched
 from fedhealth.site.engines.native import Native
 from fedhealth.site.exact_network import ExactNetwork
-from fedhealth.site.kernels.compiling import compiler
 from fedhealth.site.kernels.native_private import InC, noisy_rows, why_not
 from fedhealth.site.kernels.private import Stacked
 from fedhealth.site.private_engine import bears, exact_scores
@@ -246,16 +243,4 @@ def test_a_patient_with_several_rows_and_a_layer_used_twice_are_not_the_kernels(
 
 @pytest.mark.slow
 def test_the_private_kernel_stays_within_its_arrays_and_within_what_c_defines(tmp_path):
-    driver = tmp_path / "driver"
-    flags = ["-g", "-O1", "-std=gnu11", "-march=native", "-ffp-contract=off", "-fno-sanitize-recover=all"]
-    kernels = Path(fedhealth.site.kernels.__file__).parent
-    made = subprocess.run(
-        [compiler(), *flags, "-fsanitize=address,undefined", f"-I{kernels}", "-o", str(driver),
-         str(Path(__file__).with_name("native_private_driver.c")), "-lm"],
-        check=False, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    if made.returncode and "cannot find" in made.stderr:
-        pytest.skip("the compiler has no sanitizers")
-    assert not made.returncode, made.stderr
-    ran = subprocess.run([str(driver)], check=False, capture_output=True, text=True, timeout=120)
-    assert not ran.returncode, ran.stderr
+    run_sanitized("native_private_driver.c", tmp_path)

@@ -5,25 +5,22 @@ Whole private trainings are held to the private engine in `test_private_stack`, 
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sanitized import run_sanitized
 from test_exact_series import MODELS, STATIC, WIDTH, by_hand, network, patients
 from test_private_stack import TRAININGS, job
 from torch import nn
 
-import fedhealth.site.kernels
 from fedhealth.models.cnn import Cnn
 from fedhealth.models.gru import Gru
 from fedhealth.models.row_of_steps import Convolved, OverTime
 from fedhealth.models.weights import first_network, weights_of
 from fedhealth.site.bends import logistic
 from fedhealth.site.exact_network import ExactNetwork
-from fedhealth.site.kernels.compiling import compiler
 from fedhealth.site.kernels.native_private import InC, why_not
 from fedhealth.site.kernels.private import ByTorch, Stacked
 from fedhealth.site.private_engine import exact_scores
@@ -242,16 +239,4 @@ def test_gates_and_heads_of_other_shapes_and_rows_of_another_width_are_never_han
 
 @pytest.mark.slow
 def test_the_kernel_of_series_stays_within_its_arrays_and_within_what_c_defines(tmp_path):
-    driver = tmp_path / "driver"
-    flags = ["-g", "-O1", "-std=gnu11", "-march=native", "-ffp-contract=off", "-fno-sanitize-recover=all"]
-    kernels = Path(fedhealth.site.kernels.__file__).parent
-    made = subprocess.run(
-        [compiler(), *flags, "-fsanitize=address,undefined", f"-I{kernels}", "-o", str(driver),
-         str(Path(__file__).with_name("native_series_driver.c")), "-lm"],
-        check=False, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    if made.returncode and "cannot find" in made.stderr:
-        pytest.skip("the compiler has no sanitizers")
-    assert not made.returncode, made.stderr
-    ran = subprocess.run([str(driver)], check=False, capture_output=True, text=True, timeout=120)
-    assert not ran.returncode, ran.stderr
+    run_sanitized("native_series_driver.c", tmp_path)
