@@ -2,36 +2,19 @@
  * It includes the source, so that nothing but what is tested here is compiled otherwise than for use. */
 #include "native_private.c"
 
-#include <stdlib.h>
+#include "native_driver.h"
 
-static uint64_t state = 1;
-
-static double uniform(void) { /* in [-1, 1) */
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(int64_t)(state & ~2047ull) / 9223372036854775808.0;
-}
-
-static void one(const int64_t *widths, int64_t layers, int biased, int64_t taken, int64_t patients, int64_t columns, int spoilt) {
+static void one(const int64_t *widths, int64_t layers, int biased, int64_t taken, int64_t columns, int spoilt) {
     struct network net = {.layers = layers};
     long size = 0;
     for (long n = 0; n <= layers; n++) net.width[n] = widths[n];
     for (long n = 0; n < layers; n++) net.biased[n] = biased, size += widths[n + 1] * (widths[n] + biased);
-    float *x = malloc(patients * columns * sizeof *x), *y = malloc(patients * sizeof *y);
-    double *weights = malloc(size * sizeof *weights), *sum = malloc(size * sizeof *sum), *norms = malloc(taken * sizeof *norms);
-    int64_t *who = malloc(taken * sizeof *who);
-    for (long i = 0; i < patients * columns; i++) x[i] = (float)(100 * uniform());
-    for (long i = 0; i < patients; i++) y[i] = uniform() < 0;
-    for (long i = 0; i < size; i++) weights[i] = uniform();
-    for (long i = 0; i < taken; i++) who[i] = patients - 1 - i;
-    if (spoilt == 1) x[0] = NAN, x[patients * columns - 1] = INFINITY;
-    if (spoilt == 2) weights[0] = INFINITY, weights[size - 1] = NAN;
-    if (spoilt == 3)
-        for (long i = 0; i < size; i++) weights[i] *= 1e300;
-    struct job jobs[2] = {{x, y, who, weights, sum, norms, columns, taken, 0.5, 0}, {x, y, who, weights, sum, norms, columns, taken / 2, 0.5, 0}};
+    struct job jobs[2] = {made(size, taken, columns, spoilt, 1e300)};
+    jobs[1] = jobs[0], jobs[1].taken = taken / 2;
     double *space = calloc(space_for(&net, taken), sizeof *space);
     for (int per_layer = 0; per_layer < 2; per_layer++)
         clipped_sums(&net, per_layer, jobs, 2, space, taken);
-    free(space), free(x), free(y), free(weights), free(sum), free(norms), free(who);
+    free(space), let_go(jobs[0]);
 }
 
 int main(void) {
@@ -41,7 +24,7 @@ int main(void) {
         while (shapes[s][layers + 1]) layers++;
         for (int64_t taken = 0; taken < 14; taken++)
             for (int spoilt = 0; spoilt < 4; spoilt++)
-                one(shapes[s], layers, taken % 3 != 0, taken, taken + 1, shapes[s][0] + taken % 2, spoilt);
+                one(shapes[s], layers, taken % 3 != 0, taken, shapes[s][0] + taken % 2, spoilt);
     }
     uint32_t *packed = malloc((ALIAS + 1) * sizeof *packed);
     for (uint32_t i = 0; i <= ALIAS; i++) packed[i] = i * 2654435761u;

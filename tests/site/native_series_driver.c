@@ -2,16 +2,11 @@
  * It includes the source, so that nothing but what is tested here is compiled otherwise than for use. */
 #include "native_series.c"
 
+#include "native_driver.h"
+
 #include <stddef.h>
-#include <stdlib.h>
 
-static uint64_t state = 1;
 static double table[PLACES];
-
-static double uniform(void) { /* in [-1, 1) */
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(int64_t)(state & ~2047ull) / 9223372036854775808.0;
-}
 
 /* Each part of the space stands alone, so that a step past its end is found: in one space it would lie in the next. */
 static void apart(const struct network *n, struct job *job, int per_layer) {
@@ -37,25 +32,14 @@ static void one(const int64_t *shape, int64_t taken, int spoilt) {
     const struct network n = {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], table};
     struct room r;
     lay_out(&n, &r, NULL);
-    const long size = r.start[ARRAYS], patients = taken + 1, columns = n.fixed + n.steps * n.across;
-    float *x = malloc(patients * columns * sizeof *x), *y = malloc(patients * sizeof *y);
-    double *weights = malloc(size * sizeof *weights), *sum = malloc(size * sizeof *sum), *norms = malloc(taken * sizeof *norms);
-    int64_t *who = malloc(taken * sizeof *who);
-    for (long i = 0; i < patients * columns; i++) x[i] = (float)(100 * uniform());
-    for (long i = 0; i < patients; i++) y[i] = uniform() < 0;
-    for (long i = 0; i < size; i++) weights[i] = uniform();
-    for (long i = 0; i < taken; i++) who[i] = patients - 1 - i;
-    if (spoilt == 1) x[0] = NAN, x[patients * columns - 1] = INFINITY;
-    if (spoilt == 2) weights[0] = INFINITY, weights[size - 1] = NAN;
-    if (spoilt == 3)
-        for (long i = 0; i < size; i++) weights[i] *= 1e110;
-    struct job jobs[2] = {{x, y, who, weights, sum, norms, columns, taken, 0.5, 0}, {x, y, who, weights, sum, norms, columns, taken / 2, 0.5, 0}};
+    struct job jobs[2] = {made(r.start[ARRAYS], taken, n.fixed + n.steps * n.across, spoilt, 1e110)};
+    jobs[1] = jobs[0], jobs[1].taken = taken / 2;
     double *space = calloc(space_for(&n, taken), sizeof *space);
     for (int per_layer = 0; per_layer < 2; per_layer++) {
         clipped_sums(&n, per_layer, jobs, 2, space, taken);
         apart(&n, jobs, per_layer);
     }
-    free(space), free(x), free(y), free(weights), free(sum), free(norms), free(who);
+    free(space), let_go(jobs[0]);
 }
 
 int main(void) {
