@@ -117,13 +117,15 @@ def _audit(chosen: argparse.Namespace) -> int:
 
 def _study(words: list[str]) -> tuple[Simulation, list[float]]:
     """The study of a run or a config, and how many training patients its hospitals told or have."""
-    from fedhealth.compose import composed, resolved
+    from fedhealth.starting import config_of
+
+    config = None if len(words) == 1 and "=" not in words[0] else config_of(words)
     from fedhealth.server.store import Store
     from fedhealth.simulate import checked, clients
 
-    if len(words) == 1 and "=" not in words[0]:
+    if config is None:
         store = Store(Path(words[0]))
         simulation = checked(store.read_config())
         return simulation, [float(shape[0]) for shape in store.read_json("statistics.json")["shapes"].values()]
-    simulation = checked(resolved(composed(words)))
+    simulation = checked(config)
     return simulation, [float(client.cohort.shape.train) for client in clients(simulation).values()]

@@ -153,7 +153,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _simulate(chosen: argparse.Namespace) -> int:
-    from fedhealth.compose import composed, resolved, swept
+    from fedhealth.compose import composed, swept
+    from fedhealth.starting import config_of
 
     if chosen.cfg:
         from omegaconf import OmegaConf
@@ -163,7 +164,7 @@ def _simulate(chosen: argparse.Namespace) -> int:
     if chosen.resume:
         return _resume(chosen)
     if not chosen.multirun:
-        return _run_one(resolved(composed(chosen.overrides)))
+        return _run_one(config_of(chosen.overrides))
     return _sweep(swept(chosen.overrides))
 
 

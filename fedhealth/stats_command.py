@@ -89,17 +89,19 @@ def _stats(chosen: argparse.Namespace) -> int:
 @contextmanager
 def _opened(words: list[str]) -> Iterator[tuple[Simulation, Store]]:
     """The study of a run or a config, and where its hospitals keep what they must: the run's folder, or for once."""
-    from fedhealth.compose import composed, resolved
+    from fedhealth.starting import config_of
+
+    config = None if len(words) == 1 and "=" not in words[0] else config_of(words)
     from fedhealth.server.store import Store
     from fedhealth.simulate import checked
 
-    if len(words) == 1 and "=" not in words[0]:
+    if config is None:
         store = Store(Path(words[0]))
         simulation = checked(store.read_config())
         with contextmanager(store.lock)():
             yield simulation, store
         return
-    simulation = checked(resolved(composed(words)))
+    simulation = checked(config)
     with TemporaryDirectory() as folder:
         yield simulation, Store(Path(folder))
 

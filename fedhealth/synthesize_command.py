@@ -85,10 +85,12 @@ def planned(words: list[str]) -> Simulation:
     Raises:
         SettingError: the words, of `asked_once.release_words`, are no config, or parts don't fit.
     """
-    from fedhealth.compose import composed, resolved
+    from fedhealth.starting import config_of
+
+    config = config_of(words)
     from fedhealth.simulate import checked
 
-    return checked(resolved(composed(words)))
+    return checked(config)
 
 
 def released(simulation: Simulation, folder: Path, out: Path, validation: Path) -> dict[str, Any]:

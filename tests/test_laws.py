@@ -29,6 +29,7 @@ ROOTS = {
     "preview_command",
     "check_release_command",
     "receipts_command",
+    "starting",
     "study_command",
     "study_document",
     "stats_command",

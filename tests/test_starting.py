@@ -1,0 +1,91 @@
+"""A simulation's config is composed by one process while another loads torch, and is the same config."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedhealth.compose import composed, resolved
+from fedhealth.core.errors import SettingError
+from fedhealth.starting import LOADED, VALUELESS, config_of
+
+AND_SAY = """
+import json, sys
+from fedhealth import starting
+from fedhealth.core.errors import SettingError
+
+def said(words):
+    try:
+        config, refusal = starting.config_of(words), ""
+    except SettingError as error:
+        config, refusal = None, str(error)
+    loaded = [name for name in (*starting.LOADED, starting.VALUELESS, "hydra") if name in sys.modules]
+    json.dump({"config": config, "refusal": refusal, "loaded": loaded}, sys.stdout)
+"""
+
+
+def started(code: str, folder: Path) -> dict:
+    """What a fresh process says."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    words, env = [sys.executable, "-c", AND_SAY + code], {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+pytestmark = pytest.mark.slow
+
+WORDS = [
+    "experiment=demo",
+    "rounds=3",
+    "model=mlp",
+    "model.hidden=[5, 7]",
+    "training.learning_rate=1e-3",
+    "strategy=fedprox",
+]
+
+
+def test_the_config_is_the_one_composed_here_and_this_process_loads_all_but_hydra(tmp_path):
+    said = started(f"said({WORDS!r})", tmp_path)
+    assert said["config"] == resolved(composed(WORDS))
+    assert said["loaded"] == list(LOADED)
+
+
+@pytest.mark.parametrize("words", [["strategy=fedavgg"], ["study.title=${nothing}"]])
+def test_a_wrong_word_is_refused_as_here_and_before_torch_is_loaded(tmp_path, words):
+    with pytest.raises(SettingError) as refused:
+        resolved(composed(words))
+    slow = "import time\nload = starting._load\nstarting._load = lambda name: (time.sleep(0.3), load(name))\n"
+    said = started(f"{slow}said({words!r})", tmp_path)
+    assert said["refusal"] == str(refused.value)
+    assert not {"torch", "hydra"} & set(said["loaded"])
+
+
+def test_where_the_other_process_says_nothing_the_config_is_composed_here(tmp_path):
+    dies = (
+        "import os\nme = os.getpid()\ncompose = starting.composed\n"
+        "starting.composed = lambda words: compose(words) if os.getpid() == me else os._exit(9)\n"
+    )
+    said = started(f"{dies}said({WORDS!r})", tmp_path)
+    assert said["config"] == resolved(composed(WORDS))
+    assert "hydra" in said["loaded"]
+
+
+def test_a_config_that_json_would_change_is_composed_here_and_a_part_of_ones_own_finds_all_of_torch(tmp_path):
+    (tmp_path / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "configs" / "model" / "mine.yaml").write_text("_target_: mine.Model\nby_number: {1: one}\n")
+    composes = "config = starting.config_of(['model=mine'])\nassert config['model']['by_number'] == {1: 'one'}\n"
+    assert {"hydra", VALUELESS} <= set(started(composes + "said([])", tmp_path)["loaded"])
+
+
+def test_where_torch_is_loaded_no_process_is_forked(monkeypatch):
+    import torch  # noqa: F401
+
+    monkeypatch.setattr(os, "fork", None)
+    assert config_of(WORDS) == resolved(composed(WORDS))
