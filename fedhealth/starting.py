@@ -46,14 +46,14 @@ def config_of(overrides: Sequence[str]) -> dict[str, Any]:
         _compose(overrides, writing)
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
-        _load_all(until=answer.fileno())
+        load(until=answer.fileno())
         told = answer.read()
     os.waitpid(other, 0)
     # Without an answer, what befell the other process befalls this one too, and is told as anywhere else.
     config, refusal = json.loads(told) if told else (resolved(composed(overrides)), "")
     if refusal:
         raise SettingError(refusal)
-    _load_all()
+    load()
     if _is_somebody_elses(config):
         importlib.import_module(VALUELESS)
     return dict(config)
@@ -76,12 +76,12 @@ def _compose(overrides: Sequence[str], writing: int) -> NoReturn:
         os._exit(0)
 
 
-def _load_all(until: int | None = None) -> None:
-    """Import all that a simulation needs, or as much as it takes until there is something to read."""
+def load(names: Sequence[str] = LOADED, *, until: int | None = None) -> None:
+    """Import what a simulation needs, as a simulation does, or as much as it takes until there is something to read."""
     # Nothing of what is loaded is garbage; to search it takes a tenth of a second.
     gc.disable()
     try:
-        for name in LOADED:
+        for name in names:
             if until is not None and select.select([until], [], [], 0)[0]:
                 return
             _load(name)

@@ -117,6 +117,9 @@ def by_engine(data: Data, rounds: int, *, processes: int = 1, plain: bool = Fals
     """FedHealth's own grid, strategy and engine, with a crew that has these patients in place of hospitals' clients."""
     import logging
 
+    from fedhealth.starting import load
+
+    load(("flwr.app", "torch"))
     import torch
     from flwr.app import ConfigRecord
     from flwr.serverapp.strategy import FedAvg
