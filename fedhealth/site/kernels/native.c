@@ -174,6 +174,8 @@ static void train(struct layer *l, long layers, const struct training *t, struct
     REAL *weight = l[0].weight, *gradient = l[0].gradient;
     REAL *first = space, *second = space + size, *anchor = NULL, *shift = NULL;
     memset(first, 0, 2 * size * sizeof(REAL));
+    /* The zeros between the weights too: a hospital before, whose weights became no numbers, may have spoilt them. */
+    memset(weight, 0, size * sizeof(REAL));
     put_all(l, layers, weight, weight, job->weights);
     if (job->anchor && t->strength > 0) put_all(l, layers, weight, anchor = space + 2 * size, job->anchor);
     if (job->shift) put_all(l, layers, weight, shift = space + 3 * size, job->shift);
