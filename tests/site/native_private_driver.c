@@ -2,7 +2,7 @@
  * It includes the source, so that nothing but what is tested here is compiled otherwise than for use. */
 #include "native_private.c"
 
-#include "native_driver.h"
+#include "native_private_jobs.h"
 
 static void one(const int64_t *widths, int64_t layers, int biased, int64_t taken, int64_t columns, int spoilt) {
     struct network net = {.layers = layers};

@@ -2,7 +2,7 @@
  * It includes the source, so that nothing but what is tested here is compiled otherwise than for use. */
 #include "native_series.c"
 
-#include "native_driver.h"
+#include "native_private_jobs.h"
 
 #include <stddef.h>
 

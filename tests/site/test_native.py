@@ -6,6 +6,8 @@ import logging
 
 import numpy as np
 import pytest
+import torch
+from sanitized import run_sanitized
 from test_batched import TRAININGS, WIDTH, by, by_plain, drawn_network, job, patients
 from torch import nn
 
@@ -43,6 +45,19 @@ def test_weights_that_are_no_numbers_or_far_too_large_end_as_the_plain_engines(v
     for name, array in expected.items():
         assert np.array_equal(np.isfinite(bad.weights[name]), np.isfinite(array))
     (alone,) = by(Native(), [job(network, weights, training, 1)])
+    assert all(np.array_equal(good.weights[name], array) for name, array in alone.weights.items())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("hidden", [(6,), (7, 4), (5, 3)], ids=str)
+def test_a_hospital_whose_weights_become_no_numbers_leaves_the_next_its_bits_where_gradients_are_clipped(hidden, dtype):
+    """The zeros that pad its weights to whole vectors become no numbers as well, and a clip adds up the squares of all."""
+    network = drawn_network(Mlp(hidden=hidden), torch.float32 if dtype == np.float32 else torch.float64)
+    weights, training = weights_of(network), TRAININGS[3]
+    spoilt = {name: np.full_like(array, np.nan) for name, array in weights.items()}
+    _, good = by(Native(), [job(network, w, training, s, dtype=dtype) for s, w in enumerate((spoilt, weights))])
+    (alone,) = by(Native(), [job(network, weights, training, 1, dtype=dtype)])
+    assert good.loss == alone.loss
     assert all(np.array_equal(good.weights[name], array) for name, array in alone.weights.items())
 
 
@@ -91,3 +106,9 @@ def test_without_a_compiler_or_with_a_broken_one_the_engine_is_refused_in_one_li
     with pytest.raises(SettingError, match="whose kernel can be loaded, found: no word of it") as broken:
         kernel._library.__wrapped__(np.dtype(np.float32))
     assert "\n" not in str(none.value) + str(broken.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_kernel_of_plain_training_stays_within_its_arrays_and_within_what_c_defines(tmp_path, dtype):
+    run_sanitized("native_plain_driver.c", tmp_path, kernel.defined(np.dtype(dtype)))

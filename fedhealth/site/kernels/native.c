@@ -50,6 +50,13 @@ struct layer {
     REAL *came, *slope;        /* [rows, stride] what came in; [rows, wide] the gradient of what was given */
 };
 
+/* What the layers share, [size] each but for the scores; the weights and gradients of all stand one after the other. */
+struct room {
+    long size;
+    REAL *weight, *gradient, *first, *second, *anchor, *shift;
+    REAL *scores; /* [rows, wide of the last] */
+};
+
 INLINE long whole(long n, long of) { return (n + of - 1) / of * of; }
 
 /* c[i][:] = sum over k of a(i, k) b[k][:], for ROWS rows and so many vectors; a(i, k) is a[i * down + k * along]. */
@@ -169,14 +176,16 @@ static void step(const struct training *t, long size, long taken, REAL *w, REAL 
 }
 
 /* All steps of one hospital. */
-static void train(struct layer *l, long layers, const struct training *t, struct job *job, REAL *space, long size,
-                  REAL *scores) {
-    REAL *weight = l[0].weight, *gradient = l[0].gradient;
-    REAL *first = space, *second = space + size, *anchor = NULL, *shift = NULL;
-    memset(first, 0, 2 * size * sizeof(REAL));
+static void train(struct layer *l, long layers, const struct training *t, struct job *job, const struct room *room) {
+    REAL *weight = room->weight, *scores = room->scores, *anchor = NULL, *shift = NULL;
+    const long size = room->size;
+    memset(room->first, 0, size * sizeof(REAL));
+    memset(room->second, 0, size * sizeof(REAL));
+    /* The zeros between the weights too: a hospital before, whose weights became no numbers, may have spoilt them. */
+    memset(weight, 0, size * sizeof(REAL));
     put_all(l, layers, weight, weight, job->weights);
-    if (job->anchor && t->strength > 0) put_all(l, layers, weight, anchor = space + 2 * size, job->anchor);
-    if (job->shift) put_all(l, layers, weight, shift = space + 3 * size, job->shift);
+    if (job->anchor && t->strength > 0) put_all(l, layers, weight, anchor = room->anchor, job->anchor);
+    if (job->shift) put_all(l, layers, weight, shift = room->shift, job->shift);
     const long n = job->patients, passes = (n + t->batch - 1) / t->batch, wide = l[layers - 1].wide;
     const int64_t *who = job->order, *last = who + (job->steps + passes - 1) / passes * n;
     double loss = 0;
@@ -208,39 +217,55 @@ static void train(struct layer *l, long layers, const struct training *t, struct
         loss += each / count;
         who += count;
         backward(l, layers, rows);
-        step(t, size, s + 1, weight, gradient, first, second, anchor, shift);
+        step(t, size, s + 1, weight, room->gradient, room->first, room->second, anchor, shift);
     }
     for (long i = 0, at = 0; i < layers; i++) at += get(l + i, l[i].weight, job->weights + at);
     job->loss = job->steps ? loss / job->steps : 0;
 }
 
-/* Train every hospital; 0, or 1 where there is no memory for the working space. */
-int fit(const struct network *net, const struct training *training, struct job *jobs, int64_t count) {
-    struct layer l[MOST_LAYERS];
-    const long layers = net->layers, rows = whole(training->batch, ROWS);
-    long size = 0, turned = 0, moved = 0;
+/* Lay everything out in `space`; how many numbers it takes. Without a space it is counted alone. */
+static long lay_out(const struct network *net, long rows, struct layer *l, struct room *room, REAL *space) {
+    const long layers = net->layers;
+    room->size = 0;
     for (long n = 0; n < layers; n++) {
         l[n].in = net->width[n], l[n].out = net->width[n + 1], l[n].depth = l[n].in + net->biased[n];
         l[n].wide = whole(l[n].out, LANES), l[n].stride = whole(l[n].depth, LANES);
-        size += whole(l[n].depth, ROWS) * l[n].wide;
-        turned += l[n].out * whole(l[n].in, LANES);
-        moved += rows * (l[n].stride + l[n].wide);
+        room->size += whole(l[n].depth, ROWS) * l[n].wide;
     }
-    const long wide = l[layers - 1].wide;
-    REAL *all = NULL;
-    if (posix_memalign((void **)&all, 64, (6 * size + turned + moved + rows * wide + LANES) * sizeof(REAL))) return 1;
-    memset(all, 0, (6 * size + turned + moved + rows * wide + LANES) * sizeof(REAL));
-    REAL *weight = all, *gradient = all + size, *at = all + 6 * size;
+    long at = 0, own = 0;
+    REAL **shared[] = {&room->weight, &room->gradient, &room->first, &room->second, &room->anchor, &room->shift};
+    for (unsigned i = 0; i < sizeof shared / sizeof *shared; i++, at += room->size)
+        if (space) *shared[i] = space + at;
     for (long n = 0; n < layers; n++) {
-        l[n].weight = weight, l[n].gradient = gradient;
-        weight += whole(l[n].depth, ROWS) * l[n].wide, gradient += whole(l[n].depth, ROWS) * l[n].wide;
-        l[n].turned = at, at += l[n].out * whole(l[n].in, LANES);
-        l[n].came = at, at += rows * l[n].stride;
-        l[n].slope = at, at += rows * l[n].wide;
-        if (n == 0 && net->biased[0])
-            for (long r = 0; r < rows; r++) l[0].came[r * l[0].stride + l[0].in] = 1;
+        if (space) l[n].weight = room->weight + own, l[n].gradient = room->gradient + own;
+        own += whole(l[n].depth, ROWS) * l[n].wide;
+        REAL **parts[] = {&l[n].turned, &l[n].came, &l[n].slope};
+        const long sizes[] = {l[n].out * whole(l[n].in, LANES), rows * l[n].stride, rows * l[n].wide};
+        for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; at += sizes[i++])
+            if (space) *parts[i] = space + at;
     }
-    for (int64_t j = 0; j < count; j++) train(l, layers, training, jobs + j, all + 2 * size, size, at);
-    free(all);
+    if (space) room->scores = space + at;
+    return at + rows * l[layers - 1].wide;
+}
+
+/* Train every hospital, in layers laid out in zeros. */
+static void train_all(struct layer *l, const struct network *net, const struct training *training, struct job *jobs,
+                      int64_t count, long rows, const struct room *room) {
+    if (net->biased[0])
+        for (long r = 0; r < rows; r++) l[0].came[r * l[0].stride + l[0].in] = 1;
+    for (int64_t j = 0; j < count; j++) train(l, net->layers, training, jobs + j, room);
+}
+
+/* Train every hospital; 0, or 1 where there is no memory for the working space. */
+int fit(const struct network *net, const struct training *training, struct job *jobs, int64_t count) {
+    struct layer l[MOST_LAYERS];
+    struct room room;
+    const long rows = whole(training->batch, ROWS), bytes = lay_out(net, rows, l, &room, NULL) * sizeof(REAL);
+    void *space = NULL;
+    if (posix_memalign(&space, 64, bytes)) return 1;
+    memset(space, 0, bytes);
+    lay_out(net, rows, l, &room, space);
+    train_all(l, net, training, jobs, count, rows, &room);
+    free(space);
     return 0;
 }

@@ -201,6 +201,10 @@ def _library(kind: np.dtype[Any]) -> ctypes.CDLL:
     Raises:
         SettingError: there is no compiler, or it fails.
     """
-    real, *functions = _TYPES[kind]
-    defined = [f"-D{name}={found}" for name, found in zip(("EXP", "LOG1P", "FABS", "SQRT"), functions, strict=True)]
-    return compiled("native.c", [f"-DREAL={real}", *defined])
+    return compiled("native.c", defined(kind))
+
+
+def defined(kind: np.dtype[Any]) -> list[str]:
+    """What the source is told of its numbers."""
+    names = ("REAL", "EXP", "LOG1P", "FABS", "SQRT")
+    return [f"-D{name}={found}" for name, found in zip(names, _TYPES[kind], strict=True)]
