@@ -534,10 +534,9 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
     preprocessor = Preprocessor.from_json(store.read_json("statistics.json")["preprocessor"])
     sums: dict[str, dict[str, dict[str, Any]]] = {}
     if "local" in wanted:
-        models = {name: baselines.local(study, client) for name, client in present.items()}
         sums["local"] = {
             name: sparse(baselines.scored(study, present[name], own, network))
-            for name, (own, network) in models.items()
+            for name, (own, network) in baselines.local(study, present).items()
         }
     if "pooled" in wanted:
         network = baselines.pooled(study, present, preprocessor)

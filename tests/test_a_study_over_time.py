@@ -110,8 +110,9 @@ def test_fedavg_fits_a_cox_model_by_steps_on_all_of_a_hospitals_patients(ended):
 
 def test_a_model_of_all_patients_in_one_place_keeps_the_hospitals_apart(smoke):
     simulation = checked(smoke(*SURVIVAL, "run.folder=null"))
-    each = list(clients(simulation).values())
-    preprocessor, _ = baselines.local(simulation.study, each[0])
+    by_name = clients(simulation)
+    each = list(by_name.values())
+    preprocessor, _ = baselines.local(simulation.study, by_name)[next(iter(by_name))]
     x, outcome = baselines._together(preprocessor, each, "train")
     assert x.shape == (len(outcome), preprocessor.width)
     assert [int((outcome[:, 2] == k).sum()) for k in range(3)] == [len(c.cohort.part("train")) for c in each]

@@ -17,7 +17,9 @@ from fedhealth.core.preprocessor import Preprocessor
 from fedhealth.core.seeds import rng_of
 from fedhealth.evaluation.measures import watched
 from fedhealth.evaluation.moments import MomentLayout, first_pass, global_means, global_moments, second_pass
-from fedhealth.models.weights import first_network
+from fedhealth.models.weights import first_network, load_weights, weights_of
+from fedhealth.site.engines.batched import Batched, fit_alone
+from fedhealth.site.kernels.fit import FitJob
 from fedhealth.site.scoring import risks, score_sums, summarised, told
 from fedhealth.site.trainer import engine_of, training_of
 
@@ -31,15 +33,19 @@ if TYPE_CHECKING:
     from fedhealth.core.study import Study
     from fedhealth.site.client import Client
 
+#: Hospitals that train alone beside one another: more take more memory, and are no faster.
+AT_ONCE = 64
 
-def local(study: Study, client: Client) -> tuple[Preprocessor, nn.Module]:
-    """The model of a hospital that trains alone: its own scaling, as many rounds, its own best round."""
-    part = client.cohort.part("train")
-    layout = MomentLayout(study.features)
-    first = first_pass(layout, part.columns, part.y, min_cell=1)
-    second = second_pass(layout, part.columns, global_means(layout, first), min_cell=1)
-    preprocessor = Preprocessor.from_moments(study.features, global_moments(layout, first, second))
-    return preprocessor, _trained(study, preprocessor, [client], client.manifest.name)
+
+def local(study: Study, clients: Mapping[str, Client]) -> dict[str, tuple[Preprocessor, nn.Module]]:
+    """By hospital its model where each trains alone: its own scaling, as many rounds, its own best round."""
+    found: dict[str, tuple[Preprocessor, nn.Module]] = {}
+    for start in range(0, len(clients), AT_ONCE):
+        some = {name: clients[name] for name in list(clients)[start : start + AT_ONCE]}
+        scaling = {name: _own_scaling(study, client) for name, client in some.items()}
+        learners = [_Learner(name, scaling[name], [client]) for name, client in some.items()]
+        found |= {name: (scaling[name], model) for name, model in _trained(study, learners).items()}
+    return found
 
 
 def pooled(study: Study, clients: Mapping[str, Client], preprocessor: Preprocessor) -> nn.Module:
@@ -47,7 +53,8 @@ def pooled(study: Study, clients: Mapping[str, Client], preprocessor: Preprocess
     # Steps are counted at each hospital, so in one place there are as many for each.
     steps = study.training.steps
     training = study.training if steps is None else replace(study.training, steps=steps * len(clients))
-    return _trained(replace(study, training=training), preprocessor, list(clients.values()), "pooled")
+    learner = _Learner("pooled", preprocessor, list(clients.values()))
+    return _trained(replace(study, training=training), [learner])[learner.name]
 
 
 def scored(study: Study, client: Client, preprocessor: Preprocessor, network: nn.Module) -> NDArray[np.float64]:
@@ -62,26 +69,65 @@ def against_truth(study: Study, client: Client, risk_of: Callable[[], dict[str, 
     return told(study, client.cohort.part("test"), risk=true)
 
 
-def _trained(study: Study, preprocessor: Preprocessor, clients: Sequence[Client], name: str) -> nn.Module:
-    """The network at its best round on the validation patients, or after the last where there are none.
+class _Learner:
+    """Whoever trains without the federation: its patients, and how far it has come."""
 
-    The round is chosen, and the rounds end early, by the federation's own rules.
+    def __init__(self, name: str, preprocessor: Preprocessor, clients: Sequence[Client]) -> None:
+        self.name, self.width = name, preprocessor.width
+        self.x, self.y = _together(preprocessor, clients, "train")
+        self.x_validation, self.y_validation = _together(preprocessor, clients, "validation")
+        self.weights: Mapping[str, NDArray[np.generic]] = {}
+        self.best: Mapping[str, NDArray[np.generic]] = {}
+        self.lowest, self.at, self.is_done = np.inf, 0, False
+
+    def job(self, study: Study, network: nn.Module, round_: int) -> FitJob:
+        """Its training of one round."""
+        rng = rng_of(study.seed, round_=round_, site=self.name, purpose="batches")
+        return FitJob(network, self.weights, self.x, self.y, training_of(study, round_, len(self.y)), rng)
+
+    def judge(self, study: Study, network: nn.Module, round_: int) -> None:
+        """Whether this round is the best, and the last, by the federation's own rules."""
+        if len(self.y_validation):
+            load_weights(network, self.weights)
+            risk = risks(study, network, self.x_validation, self.y_validation, self.x, self.y)
+            found = watched(score_sums(study, risk, self.y_validation), study.rules.watch)
+            if found is not None and found < self.lowest:
+                self.best, self.lowest, self.at = self.weights, found, round_
+        patience = study.rules.patience
+        self.is_done = bool(self.at) and patience is not None and round_ - self.at >= patience
+
+
+def _trained(study: Study, learners: Sequence[_Learner]) -> dict[str, nn.Module]:
+    """By name the network at its best round on the validation patients, or after the last where there are none.
+
+    All train at once where the study's engine can; each as it would by itself, bit for bit.
     """
-    model = build(study.model, where="model", room="fedhealth.models")
-    network, engine = first_network(model, preprocessor.width, seed=study.seed), engine_of(study)
-    (x, y), (x_validation, y_validation) = (_together(preprocessor, clients, part) for part in ("train", "validation"))
-    best, lowest, at = network, np.inf, 0
+    model, engine = build(study.model, where="model", room="fedhealth.models"), engine_of(study)
+    networks = {width: first_network(model, width, seed=study.seed) for width in {one.width for one in learners}}
+    first = {width: weights_of(network) for width, network in networks.items()}
+    for one in learners:
+        one.weights = first[one.width]
     for round_ in range(1, study.rounds + 1):
-        rng = rng_of(study.seed, round_=round_, site=name, purpose="batches")
-        engine.fit(network, x, y, training_of(study, round_, len(y)), rng)
-        if len(y_validation):
-            risk = risks(study, network, x_validation, y_validation, x, y)
-            found = watched(score_sums(study, risk, y_validation), study.rules.watch)
-            if found is not None and found < lowest:
-                best, lowest, at = copy.deepcopy(network), found, round_
-        if at and study.rules.patience is not None and round_ - at >= study.rules.patience:
+        if not (going := [one for one in learners if not one.is_done]):
             break
-    return best
+        jobs = [one.job(study, networks[one.width], round_) for one in going]
+        fitted = engine.fit_all(jobs) if isinstance(engine, Batched) else [fit_alone(engine, job) for job in jobs]
+        for one, found in zip(going, fitted, strict=True):
+            one.weights = found.weights
+            one.judge(study, networks[one.width], round_)
+    models: dict[str, nn.Module] = {}
+    for one in learners:
+        models[one.name] = copy.deepcopy(networks[one.width])
+        load_weights(models[one.name], one.best or one.weights)
+    return models
+
+
+def _own_scaling(study: Study, client: Client) -> Preprocessor:
+    """The scaling of a hospital's own training patients, without a floor."""
+    part, layout = client.cohort.part("train"), MomentLayout(study.features)
+    first = first_pass(layout, part.columns, part.y, min_cell=1)
+    second = second_pass(layout, part.columns, global_means(layout, first), min_cell=1)
+    return Preprocessor.from_moments(study.features, global_moments(layout, first, second))
 
 
 def _together(preprocessor: Preprocessor, clients: Sequence[Client], name: str) -> tuple[NDArray[np.float32], Outcome]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fedhealth.core.pull import Pull
     from fedhealth.core.risk_sets import Outcome
     from fedhealth.core.training import LocalTraining
+    from fedhealth.site.engines import Engine
     from fedhealth.site.kernels.private import PrivateJob
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Batched:
         use_one_thread()
         stacked = [job for job in jobs if self._stacks(job.network, job.y)]
         found = dict(zip(map(id, stacked), fit_all(stacked, device_named(self.device)), strict=True))
-        return [found[id(job)] if id(job) in found else self._fit_alone(job) for job in jobs]
+        return [found[id(job)] if id(job) in found else fit_alone(self._plain, job) for job in jobs]
 
     def fit_private(self, jobs: Sequence[PrivateJob]) -> list[Fitted | FedHealthError]:
         """What private training gave each job, or why a hospital refused; each has its own engine, and `device` no say."""
@@ -124,11 +125,6 @@ class Batched:
             say_once("the network is trained one hospital after the other: " + reason, log.info)
         return not reason and (y is None or len(y) > 0)
 
-    def _fit_alone(self, job: FitJob) -> Fitted:
-        load_weights(job.network, job.weights)
-        loss, steps = self._plain.fit(job.network, job.x, job.y, job.training, job.rng, pull=job.pull, only=job.only)
-        return Fitted(weights_of(job.network), loss, steps)
-
     def _score_alone(self, job: ScoreJob) -> Scores:
         load_weights(job.network, job.weights)
         score = self._plain.score(job.network, job.x)
@@ -137,6 +133,13 @@ class Batched:
     @property
     def _plain(self) -> Plain:
         return Plain(device=device_named(self.device))
+
+
+def fit_alone(engine: Engine, job: FitJob) -> Fitted:
+    """What an engine's training gave one job."""
+    load_weights(job.network, job.weights)
+    loss, steps = engine.fit(job.network, job.x, job.y, job.training, job.rng, pull=job.pull, only=job.only)
+    return Fitted(weights_of(job.network), loss, steps)
 
 
 @lru_cache(maxsize=64)
