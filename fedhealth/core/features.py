@@ -27,6 +27,10 @@ class Conversion:
             raise SettingError("factor must not be 0, found 0. Give what a value in that unit is multiplied by.")
 
 
+#: Of a unit that is the canonical one.
+AS_IT_IS = Conversion(factor=1.0)
+
+
 @settings
 class Feature:
     """One variable that a model may see.
@@ -142,7 +146,7 @@ class Feature:
         """
         found = spelt(unit)
         if found == spelt(self.unit):
-            return Conversion(factor=1.0)
+            return AS_IT_IS
         for known, conversion in self.units.items():
             if found == spelt(known):
                 return conversion

@@ -76,12 +76,6 @@ class Scaled:
         """The names of the columns it makes."""
         return (self.name,)
 
-    def encode(self, column: Column, *, drop_first: bool) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:  # noqa: ARG002
-        """Its columns, [n, 1], and who has no value, [n]."""
-        values = transformed(column, self.transform)
-        missing = np.isnan(values)
-        return (np.where(missing, 0.0, values - self.mean) / self.sd)[:, None], missing
-
     def unscaled(self, scaled: float) -> float:
         """The value that becomes `scaled` in the matrix."""
         value = self.mean + self.sd * scaled
@@ -252,18 +246,28 @@ class Preprocessor:
                     f"each feature of {self.spec} must have a column, found none for {feature.name}. "
                     f"{did_you_mean(feature.name, columns)}"
                 )
-        n = len(columns[self.features[0].name])
-        blocks: list[NDArray[np.float64]] = [np.empty((n, 0))]
-        absent: list[NDArray[np.float64]] = []
-        for feature in self._single:
-            block, missing = feature.encode(columns[feature.name], drop_first=self.drop_first)
-            blocks.append(block)
-            absent.append(missing[:, None].astype(np.float64))
-        single = np.hstack(blocks + absent if self.indicators else blocks).astype(np.float32)
+        single, n = self._single, len(columns[self.features[0].name])
+        widths = [len(feature.outputs(drop_first=self.drop_first)) for feature in single]
+        ends = np.cumsum([0, *widths])
+        rows = np.empty((n, ends[-1] + len(single) * self.indicators), dtype=np.float32)
+        absent = rows[:, ends[-1] :]
+        scaled = {place: each for place, each in enumerate(single) if isinstance(each, Scaled)}
+        if scaled:
+            places = list(scaled)
+            values, missing = _standardised(list(scaled.values()), columns)
+            rows[:, ends[places]] = values.T
+            if self.indicators:
+                absent[:, places] = missing.T
+        for place, feature in enumerate(single):
+            if isinstance(feature, OneHot):
+                block, unknown = feature.encode(columns[feature.name], drop_first=self.drop_first)
+                rows[:, ends[place] : ends[place + 1]] = block
+                if self.indicators:
+                    absent[:, place] = unknown
         if not self._series:
-            return single
+            return rows
         stepped = np.concatenate([each.encode(columns[each.name]) for each in self._series], axis=2)
-        return np.hstack([single, stepped.reshape(n, -1)])
+        return np.hstack([rows, stepped.reshape(n, -1)])
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; floats keep every bit."""
@@ -277,6 +281,16 @@ class Preprocessor:
             SettingError: it is not a preprocessor's JSON.
         """
         return read(Preprocessor, found, where="the preprocessor")
+
+
+def _standardised(features: list[Scaled], columns: Columns) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """[features, n] their values as a model reads them, and where there is none: all at once, for a table has many."""
+    values = np.array([columns[feature.name] for feature in features], dtype=np.float64)
+    logs = [place for place, feature in enumerate(features) if feature.transform == "log"]
+    values[logs] = transformed(values[logs], "log")
+    missing = ~np.isfinite(values)
+    mean, sd = np.array([[each.mean, each.sd] for each in features]).T[:, :, None]
+    return np.where(missing, 0.0, values - mean) / sd, missing
 
 
 def _fitted(feature: Feature, mean: float, sd: float) -> Scaled | Series:

@@ -49,7 +49,11 @@ class Split:
             raise SettingError(f"`split.turn` must lie in [0, 1), found {self.turn}. Use 0 for the usual split.")
 
     def assign(self, patients: NDArray[np.str_], *, seed: int, site: str) -> NDArray[np.str_]:
-        """The part of each patient, [n], by a hash of the pseudonym.
+        """The part of each patient, [n], as `places` has it."""
+        return np.array(PARTS)[self.places(patients, seed=seed, site=site)]
+
+    def places(self, patients: NDArray[np.str_], *, seed: int, site: str) -> NDArray[np.int8]:
+        """The place in `PARTS` of each patient's part, [n], by a hash of the pseudonym.
 
         Each patient has a ticket in [0, 1) that depends on the seed, the hospital and the
         pseudonym alone, so a patient who joins or leaves moves no other. The shares are
@@ -64,4 +68,4 @@ class Split:
         if self.turn:
             tickets = (tickets + self.turn) % 1.0
         edges = np.cumsum([self.train, self.validation, self.test])
-        return np.array(PARTS)[np.searchsorted(edges / edges[-1], tickets, side="right")]
+        return np.searchsorted(edges / edges[-1], tickets, side="right").astype(np.int8)

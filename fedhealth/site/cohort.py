@@ -61,11 +61,10 @@ class Part:
 
     def matrix(self, preprocessor: Preprocessor) -> NDArray[np.float32]:
         """The patients as a model reads them, [n, width]; kept, since a study asks every round. Not to be written to."""
-        for own, made in self._matrix:
-            # The same object, nearly always; to compare two takes a tenth as long as to make the rows of 200 patients.
-            if own is preprocessor or own == preprocessor:
-                return made
-        self._matrix[:] = [(preprocessor, preprocessor.apply(self.columns))]
+        if isinstance(self.columns, _Chosen):
+            return self.columns.matrix(preprocessor)
+        if not (self._matrix and _are_alike(self._matrix[0][0], preprocessor)):
+            self._matrix[:] = [(preprocessor, preprocessor.apply(self.columns))]
         return self._matrix[0][1]
 
     @property
@@ -74,25 +73,51 @@ class Part:
         return self.y if self.days is None else np.column_stack([self.y, self.days, np.zeros(len(self))])
 
 
+@dataclass(slots=True)
+class _Whole:
+    """The columns that the parts of a split are cut from, and their rows: one pass over the columns makes all parts'."""
+
+    columns: Columns
+    split: NDArray[np.int8]
+    _made: tuple[Preprocessor, list[NDArray[np.float32]]] | None = field(default=None, init=False)
+
+    def matrix(self, preprocessor: Preprocessor, place: int) -> NDArray[np.float32]:
+        """[m, width] the rows of the part at this place in `PARTS`."""
+        if self._made is None or not _are_alike(self._made[0], preprocessor):
+            rows = preprocessor.apply(self.columns)
+            self._made = preprocessor, [rows[self.split == each] for each in range(len(PARTS))]
+        return self._made[1][place]
+
+
+def _are_alike(one: Preprocessor, other: Preprocessor) -> bool:
+    # The same object, nearly always; to compare two takes a tenth as long as to make the rows of 200 patients.
+    return one is other or one == other
+
+
 @dataclass(frozen=True, slots=True)
 class _Chosen(Mapping[str, "Column"]):
-    """Columns of some patients, [m] each, cut out when they are asked for: a study reads them in its first round."""
+    """Columns of the patients of one part, [m] each, cut out when they are asked for: a study reads them in its first round."""
 
-    whole: Columns
-    keep: NDArray[np.bool_]
+    whole: _Whole
+    place: int
 
     def __getitem__(self, name: str) -> Column:
-        return self.whole[name][self.keep]
+        found: Column = self.whole.columns[name][self.whole.split == self.place]
+        return found
 
     def __contains__(self, name: object) -> bool:
         # What a mapping does by itself would cut the column out to see whether it can.
-        return name in self.whole
+        return name in self.whole.columns
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.whole)
+        return iter(self.whole.columns)
 
     def __len__(self) -> int:
-        return len(self.whole)
+        return len(self.whole.columns)
+
+    def matrix(self, preprocessor: Preprocessor) -> NDArray[np.float32]:
+        """[m, width] the patients as a model reads them."""
+        return self.whole.matrix(preprocessor, self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +144,11 @@ class Cohort:
             groups={name: group_codes(group, table.columns) for name, group in spec.groups.items()},
             days=table.days,
         )
-        parts = split.assign(table.patients, seed=seed, site=site) if table.split is None else table.split
-        places = np.full(len(parts), -1, dtype=np.int8)
+        if table.split is None:
+            return cls(table.patients, everyone, split.places(table.patients, seed=seed, site=site))
+        places = np.full(len(table.split), -1, dtype=np.int8)
         for place, name in enumerate(PARTS):
-            places[parts == name] = place
+            places[table.split == name] = place
         return cls(table.patients, everyone, places)
 
     def inside(self, name: str) -> NDArray[np.bool_]:
@@ -139,15 +165,19 @@ class Cohort:
             raise SettingError(
                 f"a part of the split must have a known name, found {name!r}. {did_you_mean(name, PARTS)}"
             )
-        if name not in self._parts:
-            keep = self.inside(name)
-            self._parts[name] = Part(
-                columns=_Chosen(self.everyone.columns, keep),
-                y=self.everyone.y[keep],
-                groups={group: codes[keep] for group, codes in self.everyone.groups.items()},
-                days=None if self.everyone.days is None else self.everyone.days[keep],
-            )
+        if not self._parts:
+            whole = _Whole(self.everyone.columns, self.split)
+            self._parts.update({each: self._cut(whole, place) for place, each in enumerate(PARTS)})
         return self._parts[name]
+
+    def _cut(self, whole: _Whole, place: int) -> Part:
+        keep = self.split == place
+        return Part(
+            columns=_Chosen(whole, place),
+            y=self.everyone.y[keep],
+            groups={group: codes[keep] for group, codes in self.everyone.groups.items()},
+            days=None if self.everyone.days is None else self.everyone.days[keep],
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -160,7 +190,7 @@ class Cohort:
     @property
     def shape(self) -> CohortShape:
         """How many patients each part has."""
-        return CohortShape(**{name: int(self.inside(name).sum()) for name in PARTS})
+        return CohortShape(**{name: int(np.count_nonzero(self.inside(name))) for name in PARTS})
 
 
 def load_cohort(
@@ -241,8 +271,10 @@ def group_codes(group: Group, columns: dict[str, Column]) -> NDArray[np.int64]:
         )
     column = columns[group.column]
     if group.levels:
-        words = column if column.dtype == object else [f"{value:g}" for value in column]
         places = {level: place for place, level in enumerate(group.levels)}
-        return np.array([places.get(word, NO_GROUP) for word in words], dtype=np.int64)
+        if column.dtype == object:
+            return np.array([places.get(word, NO_GROUP) for word in column], dtype=np.int64)
+        different, which = np.unique(column, return_inverse=True)
+        return np.array([places.get(f"{value:g}", NO_GROUP) for value in different.tolist()], dtype=np.int64)[which]
     values = column.astype(np.float64)
     return np.where(np.isnan(values), NO_GROUP, np.searchsorted(group.cuts, values, side="right")).astype(np.int64)

@@ -7,17 +7,18 @@ The report stays at the hospital and holds counts, never a value.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedhealth.core.errors import DataError, Refused, SettingError
-from fedhealth.core.features import Conversion
+from fedhealth.core.features import AS_IT_IS
 from fedhealth.core.table import Quarantined, Table
 
 if TYPE_CHECKING:
-    from fedhealth.core.features import Feature, FeatureSpec
+    from fedhealth.core.features import Conversion, Feature, FeatureSpec
     from fedhealth.core.manifest import SiteManifest
     from fedhealth.core.preprocessor import Column
 
@@ -95,26 +96,32 @@ def harmonise(table: Table, spec: FeatureSpec, manifest: SiteManifest) -> tuple[
     for feature in spec.features:
         checked = _checked(feature, known, manifest)
         columns[feature.name] = checked.column
-        is_rejected = (checked.unreadable | checked.implausible) & (feature.on_bad == "reject")
-        keep &= ~is_rejected
-        quarantine += [
-            Quarantined(f"patient {patient}", f"{feature.name}_{'not_a_number' if unreadable else 'out_of_range'}")
-            for patient, unreadable in zip(known.patients[is_rejected], checked.unreadable[is_rejected], strict=True)
-        ]
+        rejected = 0
+        if feature.on_bad == "reject":
+            is_rejected = checked.unreadable | checked.implausible
+            rejected = int(np.count_nonzero(is_rejected))
+            keep &= ~is_rejected
+            quarantine += [
+                Quarantined(f"patient {patient}", f"{feature.name}_{'not_a_number' if unreadable else 'out_of_range'}")
+                for patient, unreadable in zip(
+                    known.patients[is_rejected], checked.unreadable[is_rejected], strict=True
+                )
+            ]
         counts[feature.name] = FeatureQuality(
-            missing=int(checked.missing.sum()),
-            unreadable=int(checked.unreadable.sum()),
-            implausible=int(checked.implausible.sum()),
-            rejected=int(is_rejected.sum()),
+            missing=int(np.count_nonzero(checked.missing)),
+            unreadable=int(np.count_nonzero(checked.unreadable)),
+            implausible=int(np.count_nonzero(checked.implausible)),
+            rejected=rejected,
             records=table.records.get(feature.name, {}),
         )
+    kept = int(np.count_nonzero(keep))
     report = QualityReport(
         rows=len(table),
         unknown_outcome=len(table) - len(known),
-        rejected=int((~keep).sum()),
-        kept=int(keep.sum()),
+        rejected=len(keep) - kept,
+        kept=kept,
         features=counts,
-        positive=int((known.outcome[keep] == 1).sum()),
+        positive=int(np.count_nonzero(known.outcome[keep] == 1)),
         quarantine=tuple(quarantine),
     )
     if report.kept == 0:
@@ -133,15 +140,18 @@ def _doubled(patients: NDArray[np.str_]) -> int:
     # Sorting words is slow and takes their memory again. Words that are equal have equal sums of their letters, each
     # times a random odd number; only where sums meet are the words themselves asked.
     letters = np.ascontiguousarray(patients).view(np.uint32).reshape(len(patients), -1)
-    weights = np.random.default_rng(0).integers(1, 1 << 62, size=letters.shape[1], dtype=np.uint64) * np.uint64(
-        2
-    ) + np.uint64(1)
     sums = np.zeros(len(patients), dtype=np.uint64)
-    for place, weight in enumerate(weights):
+    for place, weight in enumerate(_weights(letters.shape[1])):
         sums += letters[:, place].astype(np.uint64) * weight
-    if len(np.unique(sums)) == len(patients):
-        return 0
-    return len(patients) - len(np.unique(patients))
+    sums.sort()
+    return len(patients) - len(np.unique(patients)) if (sums[1:] == sums[:-1]).any() else 0
+
+
+@lru_cache(maxsize=16)
+def _weights(letters: int) -> NDArray[np.uint64]:
+    """[letters] odd numbers of chance, the same each time."""
+    drawn = np.random.default_rng(0).integers(1, 1 << 62, size=letters, dtype=np.uint64)
+    return drawn * np.uint64(2) + np.uint64(1)
 
 
 def check_fit(report: QualityReport, spec: FeatureSpec, manifest: SiteManifest) -> None:
@@ -207,7 +217,7 @@ def _checked(feature: Feature, table: Table, manifest: SiteManifest) -> _Checked
     column = table.columns[feature.name]
     if feature.kind == "categorical":
         return _checked_words(feature, column)
-    conversion = Conversion(factor=1.0) if table.in_spec_units else conversion_here(feature, manifest)
+    conversion = AS_IT_IS if table.in_spec_units else conversion_here(feature, manifest)
     return _checked_numbers(feature, np.asarray(column, dtype=np.float64), conversion, manifest)
 
 
@@ -228,7 +238,8 @@ def _checked_numbers(
 ) -> _Checked:
     """The numbers in range; of a series a patient is missing without any number, and bad with one bad number."""
     unreadable = np.isinf(local)
-    if unreadable.any() and not np.isfinite(local).any():
+    is_readable = not unreadable.any()
+    if not is_readable and not np.isfinite(local).any():
         raise DataError(
             f"{manifest.name}: {feature.name} must be a column of numbers, found {int(unreadable.sum())} cells that "
             "are none and no number. Name the right column under `codes` in site.yaml."
@@ -236,13 +247,10 @@ def _checked_numbers(
     missing = np.isnan(local)
     if feature.missing:
         missing |= np.isin(local, [float(code) for code in feature.missing])
-    is_as_it_should = conversion == Conversion(factor=1.0) and not feature.missing and not unreadable.any()
     # Of ten million patients a copy is 80 MB, and most columns need none.
-    values = (
-        local
-        if is_as_it_should
-        else np.where(missing | unreadable, np.nan, local * conversion.factor + conversion.offset)
-    )
+    values = local
+    if feature.missing or not is_readable or conversion != AS_IT_IS:
+        values = np.where(missing | unreadable, np.nan, local * conversion.factor + conversion.offset)
     low, high = (0.0, 1.0) if feature.kind == "binary" else feature.range or (-np.inf, np.inf)
     implausible: NDArray[np.bool_] = (values < low) | (values > high)
     if feature.kind == "binary":

@@ -136,6 +136,15 @@ _NUMBERS = ("age", "female", *COMORBIDITIES, *MEASUREMENTS)
 UNITS: dict[str, str] = {"age": "years", **{name: measurement.unit for name, measurement in MEASUREMENTS.items()}}
 
 
+#: [measurements, 1] what each latent has of its own.
+_OWN_NOISE = np.array(
+    [[math.sqrt(max(1 - sum(w * w for w in each.loads.values()), 0.3))] for each in MEASUREMENTS.values()],
+    dtype=np.float32,
+)
+#: By byte, its two hexadecimal digits.
+_PAIRS = np.array([f"{byte:02x}" for byte in range(256)])
+
+
 def _sigmoid(logit: Column) -> Column:
     return 1 / (1 + np.exp(-logit))
 
@@ -145,8 +154,13 @@ def _logit(share: float) -> float:
 
 
 def _happens(logit: Column, rng: np.random.Generator) -> Column:
-    """[n] 1 where an event of that logit happens, else 0."""
-    return (rng.random(len(logit), dtype=np.float32) < _sigmoid(logit)).astype(np.float32)
+    """1 where an event of that logit happens, else 0; of the logit's shape, which is drawn for row after row."""
+    return (rng.random(logit.shape, dtype=np.float32) < _sigmoid(logit)).astype(np.float32)
+
+
+def _column(numbers: list[float]) -> NDArray[np.float32]:
+    """[n, 1] the numbers as one column: each meets a row of patients."""
+    return np.array(numbers, dtype=np.float32)[:, None]
 
 
 def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Generator) -> Patients:
@@ -158,8 +172,9 @@ def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Genera
     age = np.minimum(mix.age_min + np.abs(age - mix.age_min), 95)
     older = (age - 65) / 17
     has = {"female": (rng.random(n, dtype=np.float32) < mix.female).astype(np.float32)}
-    for name, (share, by_decade) in COMORBIDITIES.items():
-        has[name] = _happens(_logit(share) + mix.comorbidity.get(name, 0.0) + 1.7 * by_decade * older, rng)
+    usual = _column([_logit(share) + mix.comorbidity.get(name, 0.0) for name, (share, _) in COMORBIDITIES.items()])
+    by_age = _column([1.7 * by_decade for _, by_decade in COMORBIDITIES.values()])
+    has |= zip(COMORBIDITIES, _happens(usual + by_age * older, rng), strict=True)
     drawn = rng.random(n, dtype=np.float32)
     surgical = (drawn < mix.scheduled + mix.surgical_emergency).astype(np.int8)
     admission = surgical + (surgical & (drawn >= mix.scheduled))
@@ -185,19 +200,25 @@ def _admit(hospital: Hospital, when: Column, shift: float, rng: np.random.Genera
 
 def _body(factors: Mapping[str, Column], rng: np.random.Generator) -> tuple[dict[str, Column], dict[str, Column]]:
     """By measurement, [n] the latent u and the true value."""
-    latent, values = {}, {}
-    for name, measurement in MEASUREMENTS.items():
-        noise = max(1 - sum(weight * weight for weight in measurement.loads.values()), 0.3)
-        u = math.sqrt(noise) * rng.standard_normal(len(factors["severity"]), dtype=np.float32)
+    u = rng.standard_normal((len(MEASUREMENTS), len(factors["severity"])), dtype=np.float32)
+    u *= _OWN_NOISE
+    for place, measurement in enumerate(MEASUREMENTS.values()):
         for factor, weight in measurement.loads.items():
-            u += weight * factors[factor]
-        latent[name] = u
-        values[name] = np.clip(measurement.shape.value(u, factors), *measurement.limits)
-    return latent, values
+            u[place] += weight * factors[factor]
+    latent = dict(zip(MEASUREMENTS, u, strict=True))
+    values = {name: measurement.shape.value(latent[name], factors) for name, measurement in MEASUREMENTS.items()}
+    return latent, {name: _within(value, *MEASUREMENTS[name].limits) for name, value in values.items()}
+
+
+def _within(value: Column, low: float, high: float) -> Column:
+    """[n] the values, none beyond the limits: `clip`, whose own beginning takes longer than two hundred numbers."""
+    return np.maximum(np.minimum(value, high), low)
 
 
 def _law(outcome: Outcome, hospital: Hospital, name: str) -> list[float]:
     """[terms] the factor by which each of the outcome's coefficients differs at this hospital."""
+    if not hospital.concept.scale:
+        return [1.0] * outcome.TERMS
     rng = rng_of(hospital.concept.seed, site=name, purpose=f"concept/{outcome.NAME}")
     return [1 + hospital.concept.scale * drawn for drawn in rng.standard_normal(outcome.TERMS).tolist()]
 
@@ -213,24 +234,20 @@ def _score(outcome: Outcome, law: list[float], hospital: Hospital, patients: Pat
 def _observe(hospital: Hospital, patients: Patients, rng: np.random.Generator) -> dict[str, Column]:
     """What the record holds of each measurement: through the device, and NaN where it was not made."""
     n, policy = len(patients.severity), hospital.missing
-    absent = {
-        panel: rng.random(n, dtype=np.float32) < policy.panels.get(panel, usual) for panel, usual in PANELS.items()
-    }
+    rates = _column([policy.panels.get(panel, usual) for panel, usual in PANELS.items()])
+    absent = dict(zip(PANELS, rng.random((len(PANELS), n), dtype=np.float32) < rates, strict=True))
+    usual = _column([_logit(each.missing) + policy.rate_logit.get(name, 0.0) for name, each in MEASUREMENTS.items()])
+    sought = _column([policy.mar * each.sought for each in MEASUREMENTS.values()])
+    skipped = usual - sought * patients.severity
+    skipped -= policy.mnar * (np.abs([patients.latent[name] for name in MEASUREMENTS]) - 0.8)
+    is_skipped = rng.random(skipped.shape, dtype=np.float32) < _sigmoid(skipped)
     seen: dict[str, Column] = {}
-    for name, measurement in MEASUREMENTS.items():
+    for (name, measurement), gone in zip(MEASUREMENTS.items(), is_skipped, strict=True):
         value = patients.values[name]
         if name in hospital.devices:
             device = hospital.devices[name]
-            value = device.gain * value + device.offset
-            value = np.clip(value, *measurement.limits)
-        skipped = (
-            _logit(measurement.missing)
-            + policy.rate_logit.get(name, 0.0)
-            - policy.mar * measurement.sought * patients.severity
-        )
-        skipped -= policy.mnar * (np.abs(patients.latent[name]) - 0.8)
-        gone = absent[measurement.panel] | (rng.random(n, dtype=np.float32) < _sigmoid(skipped))
-        seen[name] = np.where(gone, np.float32(np.nan), value)
+            value = _within(device.gain * value + device.offset, *measurement.limits)
+        seen[name] = np.where(absent[measurement.panel] | gone, np.float32(np.nan), value)
     return seen
 
 
@@ -238,6 +255,5 @@ def _pseudonyms(n: int, rng: np.random.Generator) -> NDArray[np.str_]:
     """[n] names of ten hexadecimal digits, all different: row numbers through a bijection of 40 bits."""
     odd, start = (int(part) for part in rng.integers(0, 1 << 40, size=2))
     codes = (np.arange(n, dtype=np.uint64) * np.uint64(odd | 1) + np.uint64(start)) & np.uint64((1 << 40) - 1)
-    pairs = np.array([f"{byte:02x}" for byte in range(256)])
     octets = codes.astype("<u8").view(np.uint8).reshape(n, 8)[:, :5]
-    return np.ascontiguousarray(pairs[octets]).view("<U10").reshape(n)
+    return np.ascontiguousarray(_PAIRS[octets]).view("<U10").reshape(n)

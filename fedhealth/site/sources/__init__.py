@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fedhealth.core.errors import SettingError, did_you_mean
@@ -51,6 +52,7 @@ class Reachable(Protocol):
         ...
 
 
+@cache
 def kinds() -> tuple[str, ...]:
     """What `source.kind` may be."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
@@ -69,6 +71,7 @@ def open_source(manifest: SiteManifest, folder: Path) -> Source:
     return read(_source_class(kind), chosen, where=f"{where}: source")
 
 
+@cache
 def _source_class(kind: str) -> type[Source]:
     """The one public class of the kind's module whose name ends in `Source`."""
     module = importlib.import_module(f"{__name__}.{kind}")

@@ -69,13 +69,13 @@ def local_units(spec: FeatureSpec, manifest: SiteManifest) -> dict[str, Conversi
                 f"{did_you_mean(name, known)}"
             )
     conversions = {}
-    for name in spec.names:
-        ours = UNITS.get(name, spec[name].unit)
-        local = manifest.units.get(name, spec[name].unit)
+    for feature in spec.features:
+        ours = UNITS.get(feature.name, feature.unit)
+        local = manifest.units.get(feature.name, feature.unit)
         if local == ours:
             continue
-        to_spec, from_ours = spec[name].conversion(local), spec[name].conversion(ours)
-        conversions[name] = Conversion(
+        to_spec, from_ours = feature.conversion(local), feature.conversion(ours)
+        conversions[feature.name] = Conversion(
             factor=to_spec.factor / from_ours.factor, offset=(to_spec.offset - from_ours.offset) / from_ours.factor
         )
     return conversions

@@ -7,6 +7,7 @@ gives `SERIES` and `STEPS` has a number each step in those of its columns.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Protocol, cast
@@ -58,6 +59,7 @@ def series_of(outcome: Outcome) -> dict[str, int]:
     return dict.fromkeys(getattr(outcome, "SERIES", ()), int(getattr(outcome, "STEPS", 0)))
 
 
+@cache
 def outcome_named(task: str) -> Outcome:
     """The outcome of a task.
 
