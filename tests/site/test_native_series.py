@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sanitized import run_sanitized
-from test_exact_series import MODELS, STATIC, WIDTH, by_hand, network, patients
+from test_exact_series import MODELS, STATIC, STEPS, WIDTH, by_hand, network, patients
 from test_private_stack import TRAININGS, job
 from torch import nn
 
@@ -25,10 +25,12 @@ from fedhealth.site.kernels.native_private import InC, why_not
 from fedhealth.site.kernels.private import ByTorch, Stacked
 from fedhealth.site.private_engine import exact_scores
 
-#: Of one step and of two days, of channels and units that fill no vector, and without columns beside the series.
+#: Of one step and of two days, of channels and units that fill no vector, of more channels than units, and without columns
+#: beside the series.
 SHAPES = [
-    (Gru(steps=1, static=3, hidden=1), 4), (Gru(steps=9, hidden=13), 45), (Gru(steps=48, hidden=32), 576),
+    (Gru(steps=1, static=3, hidden=1), 4), (Gru(steps=9, hidden=13), 45), (Gru(steps=48, hidden=32), 576), (Gru(steps=2, hidden=2), 18),
     (Cnn(steps=1, static=3, hidden=1, kernel=1), 4), (Cnn(steps=3, hidden=13, kernel=7), 15), (Cnn(steps=48, hidden=32), 576),
+    (Cnn(steps=2, hidden=3, kernel=3), 22),
 ]  # fmt: skip
 
 
@@ -97,6 +99,20 @@ def test_a_patients_score_has_the_bits_that_the_private_engine_gives_it(name, sc
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("place", [0, -1])
+@pytest.mark.parametrize("part", range(6))
+def test_scores_have_the_private_engines_bits_whichever_weight_of_an_array_is_the_largest(name, part, place):
+    """The largest says which lattice a layer's weights are rounded to."""
+    made = network(name, scale=0.1)
+    with torch.no_grad():
+        list(made.parameters())[part].view(-1)[place] = 17.0
+    x, y = people(5)
+    risks = logistic(torch.from_numpy(exact_scores(made, x))).numpy()
+    sums, _, _ = sums_by(InC, made, x, y, [[who] for who in range(5)], bound=1e30)
+    np.testing.assert_array_equal(sums[:, -1], risks - y)
+
+
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("per_layer", [False, True])
 @pytest.mark.parametrize("bound", [0.05, 1.0, 1e3])
 @pytest.mark.parametrize(("of_weights", "of_patients"), [(0.25, 1.0), (1.0, 10.0)], ids=["scaled", "past the cap"])
@@ -149,6 +165,77 @@ def test_a_patient_without_a_number_counts_as_by_torch_and_leaves_the_others_the
     if np.isnan(value):
         rest, _, _ = sums_by(InC, made, x, y, [[i for i in range(10) if i != 3]])
         np.testing.assert_allclose(sums, rest, rtol=0, atol=1e-14)
+
+
+def gradients_of_one(made, x, y):
+    """By parameter the gradient of one patient."""
+    (sums,), _, _ = sums_by(InC, made, x, y, [[0]], bound=1e200)
+    sizes = [weight.numel() for weight in made.parameters()]
+    names = [name for name, _ in made.named_parameters()]
+    return dict(zip(names, np.split(sums, np.cumsum(sizes)[:-1]), strict=True))
+
+
+def test_steps_that_share_the_greatest_value_share_its_gradient():
+    made, (x, y) = network("cnn", scale=0.25), people(6)
+    series = x[:, STATIC:].reshape(6, STEPS, -1)
+    series[:] = series[:, :1]  # the same at every step: all but the ends give the same
+    total, _ = by_hand(
+        made, torch.from_numpy(x).double(), torch.from_numpy(y).double(), np.arange(6), 1e9, per_layer=False
+    )
+    sums, _, _ = sums_by(InC, made, x, y, [range(6)], bound=1e9)
+    np.testing.assert_allclose(sums[0], torch.cat([array.ravel() for array in total]), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("layer", [0, 2], ids=["between the convolutions", "before the head"])
+def test_what_stands_at_the_cap_is_shut_and_what_is_just_below_is_not(layer):
+    """Filters whose bias alone gives 64 and 63.5, at every step: each step's gradient is a share of the whole."""
+    made = network("cnn", scale=0.0)
+    with torch.no_grad():
+        made.body.layers[layer].bias[:2] = torch.tensor([64.0, 63.5])
+        made.body.layers[2].weight[[0, 1], [0, 1], 1] = 2.0**-6 if layer == 0 else 0.0
+        made.head.weight[0, :10] = 1.0 if layer == 0 else 2.0**-8
+    # Either way the mean and the greatest add up to this, and each has half a filter's gradient.
+    score = 2 * 127.5 * (2.0**-6 if layer == 0 else 2.0**-8)
+    found = gradients_of_one(made, np.zeros((1, WIDTH), np.float32), np.ones(1, np.float32))
+    slope = (1 / (1 + np.exp(-score)) - 1) * 2 * (2.0**-6 if layer == 0 else 2.0**-8)
+    np.testing.assert_allclose(found[f"body.layers.{layer}.bias"], [0, slope, 0, 0, 0], rtol=1e-10, atol=0)
+
+
+def reaching(gate, power):
+    """A GRU in which one gate's gradient alone is 2 to this power for either outcome; states, and so scores, are 0.
+
+    Half of the head's 2^300 comes back to one unit's state. A gate that nothing opens or shuts stands at 1/2.
+    """
+    made = network("gru", scale=0.0)
+    cell = made.body.cell
+    with torch.no_grad():
+        if gate == "reset":
+            # What the reset lets through is taken off again, so that the new gate stands at 0, where it is steepest.
+            made.head.weight[0, 0] = 2.0**300
+            cell.bias_hh_l0[10] = 2.0 ** (power - 296)
+            cell.bias_ih_l0[10] = -(2.0 ** (power - 297))
+            return made
+        # The head asks the second unit alone, which keeps nothing. Its new gate passes 2^298 on to the first, by a weight
+        # that meets a state of 0, and only from the last step.
+        made.head.weight[0, 1], cell.bias_ih_l0[6] = 2.0**300, -60.0
+        if gate == "new":
+            cell.bias_ih_l0[0] = -60.0  # The reset is shut, so that nothing comes to the state's own gate.
+            cell.weight_hh_l0[11, 0] = 2.0 ** (power - 297)
+        else:
+            cell.bias_ih_l0[5], cell.bias_ih_l0[10] = 20.0, 60.0  # It keeps its state, and its new gate is flat.
+            shut = 1 - float(logistic(torch.tensor([20.0]).double()))
+            # Half a power more: weights have 26 bits.
+            cell.weight_hh_l0[11, 0] = 2.0 ** (power + 0.5 - 298) / shut
+    return made
+
+
+@pytest.mark.parametrize("gate", ["reset", "update", "new"])
+def test_one_gate_alone_past_all_bounds_is_enough_for_a_patient_to_count_for_nothing(gate):
+    x, y = np.zeros((2, WIDTH), np.float32), np.array([0, 1], np.float32)
+    for power, counts in ((400, True), (401, False)):
+        for way in (InC, ByTorch):
+            sums, norms, _ = sums_by(way, reaching(gate, power), x, y, [[0], [1]])
+            assert bool(np.isfinite(norms[:, 0]).all()) is bool(sums.any()) is counts, (way, power)
 
 
 def exploding(power):

