@@ -276,11 +276,18 @@ def _write_report(simulation: Simulation, folder: Path) -> dict[str, Any]:
     """Write report.json, and report.html where it is wanted."""
     from fedhealth.report.findings import findings
     from fedhealth.server.store import REPORT, Store
+    from fedhealth.simulate import processes_of
 
     store = Store(folder)
     manifest = store.read_manifest()
     documents = {name: store.read_json(f"{name}.json") for name in ("results", "baselines", "statistics")}
-    report = findings(simulation.study, history=store.read_history(), manifest=manifest, **documents)
+    report = findings(
+        simulation.study,
+        history=store.read_history(),
+        manifest=manifest,
+        processes=processes_of(simulation),
+        **documents,
+    )
     store.write_json(REPORT, report)
     if simulation.settings.report:
         from fedhealth.report.page import write_html

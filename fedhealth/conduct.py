@@ -214,7 +214,7 @@ def write_report(study: Study, store: Store) -> dict[str, Any]:
     from fedhealth.server.store import REPORT
 
     documents = {name: store.read_json(f"{name}.json") for name in ("results", "baselines", "statistics")}
-    report = findings(study, history=store.read_history(), manifest=store.read_manifest(), **documents)
+    report = findings(study, history=store.read_history(), manifest=store.read_manifest(), processes=1, **documents)
     store.write_json(REPORT, report)
     write_html(report, store.folder / "report.html")
     return report

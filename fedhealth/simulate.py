@@ -433,6 +433,12 @@ def _run_on_ray(simulation: Simulation, store: Store, runtime: Ray, watch: Calla
     runtime.run(job, watch)
 
 
+def processes_of(simulation: Simulation) -> int:
+    """How many processes of this machine its hospitals are shared out among."""
+    runtime = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
+    return runtime.forks(len(simulation.study.roster)) if isinstance(runtime, Local) else 1
+
+
 def _runtime(simulation: Simulation) -> Local | Ray:
     """The runtime, ready for use.
 

@@ -16,6 +16,7 @@ import numpy as np
 from fedhealth.core.measure import Measure, not_estimable
 from fedhealth.core.preprocessor import Preprocessor, Scaled, Series
 from fedhealth.core.seeds import seed_of
+from fedhealth.core.shared_out import shared_out
 from fedhealth.core.split import PARTS
 from fedhealth.core.update import ALL
 from fedhealth.evaluation import curves, measures
@@ -57,6 +58,7 @@ def findings(
     statistics: Mapping[str, Any],
     manifest: Mapping[str, Any],
     history: list[dict[str, Any]],
+    processes: int = 1,
 ) -> dict[str, Any]:
     """The report as one JSON document (see `fedhealth.report`).
 
@@ -67,6 +69,7 @@ def findings(
         statistics: `statistics.json`.
         manifest: `manifest.json`.
         history: the rows of `metrics.jsonl`.
+        processes: share the rows of many hospitals, each with its bootstrap; the numbers do not depend on them.
     """
     layout, plain = (SummaryLayout.of(study, grouped=grouped) for grouped in (True, False))
     by_site = {site: layout.unpack(dense(vector)) for site, vector in results["sums"].items()}
@@ -107,28 +110,19 @@ def findings(
         name for name, n in lost.items() if not is_masked and _is_few([n], int(manifest["sites"][name]["min_cell"]))
     }
     hides_lost = withheld({name: (n,) for name, n in lost.items()}, few_lost | why.keys(), floor=floor.cell)
-    whole = totals["federated"]
+    whole, noise = totals["federated"], _noise(study, "federated", 1)
+
+    def row_of(name: str) -> dict[str, Any]:
+        return _site(
+            name, sums, followed, why.get(name, ""), name in hides_lost, results, statistics, manifest, history, seed, noise
+        )  # fmt: skip
+
     return rounded(  # type: ignore[no-any-return]
         {
             "schema": 1,
             "study": _study(study, results, manifest, history),
             "sites": _without_gaps(
-                [
-                    _site(
-                        name,
-                        sums,
-                        followed,
-                        why.get(name, ""),
-                        name in hides_lost,
-                        results,
-                        statistics,
-                        manifest,
-                        history,
-                        seed,
-                        _noise(study, "federated", 1),
-                    )
-                    for name in study.roster
-                ],
+                shared_out(row_of, study.roster, processes=processes),
                 _counts(sums["federated"], statistics),
                 floor.cell,
             ),
