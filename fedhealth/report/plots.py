@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
+from fedhealth.core.shared_out import shared_out
 from fedhealth.evaluation.heterogeneity import MOST_PAIRED
 from fedhealth.report import many
 from fedhealth.report.svg import COLOURS, Picture, canvas, house_style, picture
@@ -38,22 +40,25 @@ def draw(report: Part) -> dict[str, Picture]:
     union = report.get("union") or {}
     curves = {who: found for who, found in (report.get("curves") or {}).items() if found}
     difference = report.get("heterogeneity") or {}
+    makers: dict[str, Callable[[], Picture | None]] = {
+        "convergence": lambda: convergence(report.get("rounds") or [], study.get("best_round")),
+        "losses": lambda: losses(report.get("rounds") or [], study.get("best_round")),
+        "comparison": lambda: comparison(report.get("comparison") or []),
+        "forest": lambda: forest(
+            many.worst(report["sites"]), (union.get("federated") or {}).get("auroc"), report["sites"]
+        ),
+        "roc": lambda: roc(curves, union),
+        "pr": lambda: precision_recall(curves, union),
+        "reliability": lambda: reliability(curves),
+        "decision": lambda: decision(curves),
+        "icc": lambda: icc(difference.get("rows") or [], difference.get("icc_outcome")),
+        "distance": lambda: distance(difference.get("site_distance")),
+        "cohorts": lambda: cohorts(report.get("masking") or {}),
+        "stages": lambda: stages(report.get("masking") or {}),
+    }
     with house_style():
-        drawn = {
-            "convergence": convergence(report.get("rounds") or [], study.get("best_round")),
-            "losses": losses(report.get("rounds") or [], study.get("best_round")),
-            "comparison": comparison(report.get("comparison") or []),
-            "forest": forest(many.worst(report["sites"]), (union.get("federated") or {}).get("auroc"), report["sites"]),
-            "roc": roc(curves, union),
-            "pr": precision_recall(curves, union),
-            "reliability": reliability(curves),
-            "decision": decision(curves),
-            "icc": icc(difference.get("rows") or [], difference.get("icc_outcome")),
-            "distance": distance(difference.get("site_distance")),
-            "cohorts": cohorts(report.get("masking") or {}),
-            "stages": stages(report.get("masking") or {}),
-        }
-    return {name: found for name, found in drawn.items() if found is not None}
+        drawn = shared_out(lambda name: makers[name](), list(makers), processes=min(os.cpu_count() or 1, 2), least=1)
+    return {name: found for name, found in zip(makers, drawn, strict=True) if found is not None}
 
 
 def convergence(rounds: Sequence[Part], best_round: int | None) -> Picture | None:
