@@ -210,6 +210,7 @@ def _resume(chosen: argparse.Namespace) -> int:
 def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 - Store, not imported here
     """Run a config to its report, in a fresh folder or on from where a folder stands."""
     from fedhealth.progress import console, result_table, rounds_shown
+    from fedhealth.report.many import MANY
     from fedhealth.simulate import checked, open_run, run, unready
 
     simulation = checked(config)
@@ -226,6 +227,9 @@ def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 
         if store.rounds() and not isinstance(error, SettingError | IntegrityError):
             _say(f"rounds are kept; go on with: fedhealth simulate --resume {store.folder}")
         raise error from None
+    if len(study.roster) > MANY:
+        sys.stdout.write(f"writing the report of {len(study.roster):,} hospitals\n")
+        sys.stdout.flush()
     report = _write_report(simulation, store.folder)
     console().print(result_table(report))
     sys.stdout.write(f"\nreport: {_report_file(simulation, store.folder)}\n")

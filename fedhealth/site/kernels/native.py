@@ -69,9 +69,15 @@ def why_not(job: FitJob) -> str:
 
 def why_no_patients(job: FitJob) -> str:
     """Why the kernels in C, which take an array's size for granted, can't read a job's patients; empty where they can."""
-    first = in_order(job.network)[0][1]
-    inputs = first.static + first.steps * first.across if isinstance(first, OverTime) else first.in_features
-    return "" if job.y.ndim == 1 and job.x.shape == (len(job.y), inputs) else "its patients do not fit the network"
+    fits = job.y.ndim == 1 and job.x.shape == (len(job.y), _inputs(job.network))
+    return "" if fits else "its patients do not fit the network"
+
+
+@lru_cache(maxsize=1)
+def _inputs(network: nn.Module) -> int:
+    """How many numbers a patient's row has."""
+    first = in_order(network)[0][1]
+    return int(first.static + first.steps * first.across if isinstance(first, OverTime) else first.in_features)
 
 
 @lru_cache(maxsize=1)
