@@ -76,7 +76,7 @@ def why_no_patients(job: FitJob) -> str:
 @lru_cache(maxsize=1)
 def _inputs(network: nn.Module) -> int:
     """How many numbers a patient's row has."""
-    first = in_order(network)[0][1]
+    first: Any = in_order(network)[0][1]
     return int(first.static + first.steps * first.across if isinstance(first, OverTime) else first.in_features)
 
 
