@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fedhealth.core.errors import SettingError, did_you_mean
@@ -20,6 +21,14 @@ def builtin_sites() -> Path:
     """The folder of the hospitals that come with FedHealth."""
     inside = _PACKAGE / "builtin_sites"
     return inside if inside.is_dir() else _PACKAGE.parent / "sites"
+
+
+def cache_folder() -> Path | None:
+    """The folder of what this user's programs can make again, `$XDG_CACHE_HOME` or `~/.cache`; None without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "fedhealth"
+    except RuntimeError:
+        return None
 
 
 def site_names(folder: Path) -> list[str]:

@@ -32,7 +32,7 @@ from fedhealth.core.settings import read, settings
 from fedhealth.core.study import Study, digest, packed, study_from
 from fedhealth.core.update import ALL
 from fedhealth.evaluation.sparse import dense, sparse
-from fedhealth.places import builtin_sites, site_folder, site_names
+from fedhealth.places import builtin_sites, cache_folder, site_folder, site_names
 from fedhealth.privacy.patient_level import PatientLevel
 from fedhealth.privacy.release import Release
 from fedhealth.runtime import flower
@@ -51,6 +51,7 @@ from fedhealth.site.attacks import ROOM as ATTACKS
 from fedhealth.site.attacks.plain import Plain
 from fedhealth.site.company import Company
 from fedhealth.site.engines.batched import Batched
+from fedhealth.site.kernels.compiling import keep_in
 from fedhealth.site.keys import Keys
 from fedhealth.site.ledger_place import ledger_of
 from fedhealth.site.trainer import engine_of
@@ -316,6 +317,7 @@ def run(simulation: Simulation, store: Store, watch: Callable[[dict[str, Any]], 
         FedHealthError: as `server.app.conduct`.
     """
     flower.quiet()
+    keep_in(cache_folder())
     with contextlib.contextmanager(store.lock)(), _frozen():
         stopwatch = Stopwatch()
         simulation = identified(simulation, store)

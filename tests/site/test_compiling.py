@@ -1,0 +1,105 @@
+"""A simulation keeps compiled kernels for the next one, where nobody else could have put one."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+
+import pytest
+
+from fedhealth.site.kernels import compiling
+from fedhealth.site.kernels.compiling import compiled, keep_in
+
+SOURCE = "native_private.c"
+#: Little is compiled at this level, and at once.
+FLAGS = ["-O0", "-ffp-contract=off"]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A folder where kernels are kept, once one has been compiled into it."""
+    folder = tmp_path / "kept"
+    keep_in(folder)
+    compiled(SOURCE, FLAGS)
+    yield folder
+    keep_in(None)
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """The compiler's command lines from here on."""
+    seen, honest = [], subprocess.run
+
+    def run(command, **options):
+        seen.append(command)
+        return honest(command, **options)
+
+    monkeypatch.setattr(compiling.subprocess, "run", run)
+    return seen
+
+
+def only(folder):
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_what_one_process_compiled_the_next_takes(kept, compilations):
+    assert isinstance(compiled(SOURCE, FLAGS), ctypes.CDLL)
+    assert not compilations
+    assert (kept.stat().st_mode & 0o777, only(kept).stat().st_mode & 0o777) == (0o700, 0o700)
+
+
+def test_without_a_folder_it_is_compiled_each_time(tmp_path, compilations):
+    for _ in range(2):
+        compiled(SOURCE, FLAGS)
+    assert len(compilations) == 2
+
+
+def test_other_flags_another_source_another_compiler_or_another_processor_is_another_kernel(kept, monkeypatch):
+    def place(source=SOURCE, compiler="/bin/sh", flags=FLAGS):
+        return compiling._place_of(source, compiler, flags)
+
+    usual = place()
+    others = [place(source="native.c"), place(compiler="/bin/cat"), place(flags=["-O1"])]
+    honest = compiling.Path.read_text
+    monkeypatch.setattr(compiling.Path, "read_text", lambda self, **how: honest(self, **how).replace("fp", "gp"))
+    others.append(place())
+    monkeypatch.undo()
+    headers = compiling.Path.read_bytes
+    monkeypatch.setattr(compiling.Path, "read_bytes", lambda self: headers(self) + b" " * (self.name == "lanes.h"))
+    others.append(place())
+    assert len({usual, *others}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("which", ["the folder", "the file"])
+def test_what_others_may_write_is_not_run(kept, compilations, which):
+    changed = kept if which == "the folder" else only(kept)
+    changed.chmod(0o777)
+    compiled(SOURCE, FLAGS)
+    assert len(compilations) == 1
+
+
+def test_a_link_is_not_followed(kept, compilations, tmp_path):
+    path = only(kept)
+    path.rename(tmp_path / "elsewhere.so")
+    path.symlink_to(tmp_path / "elsewhere.so")
+    compiled(SOURCE, FLAGS)
+    assert len(compilations) == 1
+
+
+def test_a_file_that_can_not_be_loaded_is_compiled_anew(kept, compilations):
+    only(kept).write_bytes(b"half a kernel")
+    compiled(SOURCE, FLAGS)
+    assert len(compilations) == 1
+    compiled(SOURCE, FLAGS)
+    assert len(compilations) == 1
+
+
+def test_where_nothing_can_be_written_it_is_compiled_all_the_same(tmp_path, compilations):
+    (tmp_path / "file").write_text("")
+    keep_in(tmp_path / "file" / "below")
+    try:
+        compiled(SOURCE, FLAGS)
+    finally:
+        keep_in(None)
+    assert len(compilations) == 1
