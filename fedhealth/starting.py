@@ -78,7 +78,7 @@ def _compose(overrides: Sequence[str], writing: int) -> NoReturn:
 
 def load(names: Sequence[str] = LOADED, *, until: int | None = None) -> None:
     """Import what a simulation needs, as a simulation does, or as much as it takes until there is something to read."""
-    # Nothing of what is loaded is garbage; to search it takes a tenth of a second.
+    # Nothing of what is loaded is garbage; each search of it takes a tenth of a second.
     gc.disable()
     try:
         for name in names:
@@ -86,6 +86,7 @@ def load(names: Sequence[str] = LOADED, *, until: int | None = None) -> None:
                 return
             _load(name)
     finally:
+        gc.freeze()
         gc.enable()
 
 
