@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from pathlib import Path
 
 import pytest
 
+import fedhealth
 from fedhealth.site.kernels import compiling
 from fedhealth.site.kernels.compiling import compiled, keep_in
 
@@ -103,3 +105,9 @@ def test_where_nothing_can_be_written_it_is_compiled_all_the_same(tmp_path, comp
     finally:
         keep_in(None)
     assert len(compilations) == 1
+
+
+def test_nothing_but_a_simulation_keeps_kernels():
+    package = Path(fedhealth.__file__).parent
+    callers = {path.name for path in package.rglob("*.py") if "keep_in(" in path.read_text(encoding="utf-8")}
+    assert callers == {"compiling.py", "simulate.py"}
