@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -78,6 +79,7 @@ class _Parser(argparse.ArgumentParser):
         raise SettingError(f"a command must be as {self.prog} --help says, found: {message}. Correct it.")
 
 
+@cache
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="fedhealth",

@@ -27,6 +27,8 @@ REAL_DATA = ("fhir_bulk10", "fhir_bundles", "omop_cdm54", "omop_synthea27nj", "p
 def pytest_configure():
     """A third of the time of all the tests that need no process was Hydra's, over the same files."""
     remember_compositions()
+    # The search for garbage begins as late as in `fedhealth` itself.
+    gc.set_threshold(MADE_BEFORE_SEARCH)
 
 
 def pytest_collection_modifyitems(items):
@@ -36,9 +38,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is loaded by now stays: the search for garbage leaves it out, and begins as late as in `fedhealth` itself."""
+    """What is loaded by now stays: the search for garbage leaves it out."""
     gc.freeze()
-    gc.set_threshold(MADE_BEFORE_SEARCH)
 
 
 def pytest_unconfigure():

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,16 @@ def room_of(path: Path) -> str:
     return inside.parts[0] if len(inside.parts) > 1 else inside.stem
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """All that stands in a module, the module itself first."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
 def imports_of(path: Path) -> list[tuple[int, str]]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     found = []
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             found.append((node.lineno, node.module))
         elif isinstance(node, ast.Import):
@@ -128,7 +135,7 @@ def test_ray_is_imported_only_where_it_was_chosen():
     wrong = [
         f"{where(path, node.lineno)}: import ray in the function that starts it; it takes seconds to load"
         for path in MODULES
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for node in nodes_of(path)[0].body
         if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\bimport ray\b|from ray\b", ast.unparse(node))
     ]
     assert not wrong, "\n".join(wrong)
@@ -158,7 +165,7 @@ def test_only_its_room_makes_the_permit(noun, room):
     makers = {
         room_of(path)
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == noun
     }
     assert makers == {room}, f"{noun} may be made in {room} only, found {makers}"

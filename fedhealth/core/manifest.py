@@ -14,10 +14,9 @@ from typing import Any
 from fedhealth.core.errors import SettingError, did_you_mean
 from fedhealth.core.features import Sensitivity
 from fedhealth.core.settings import read, settings
+from fedhealth.core.yaml_text import values_in
 
 MANIFEST = "site.yaml"
-#: Characters of a manifest that is short: it can't nest so deep that a reader in C runs out of stack.
-SHORT = 4096
 
 
 @settings
@@ -129,14 +128,7 @@ def load_manifest(folder: Path) -> SiteManifest:
         known = sorted(p.parent.name for p in folder.parent.glob(f"*/{MANIFEST}"))
         raise SettingError(f"a site must have a {MANIFEST}, found no {path}. {did_you_mean(folder.name, known)}")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        # libyaml is ten times as fast and as safe, but for deep nesting, which no short text holds.
-        safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if len(text) <= SHORT else yaml.SafeLoader
-        loader = safe(text)
-        try:
-            found = loader.get_single_data()
-        finally:
-            loader.dispose()
+        found = values_in(path.read_text(encoding="utf-8-sig"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""

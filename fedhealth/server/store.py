@@ -26,6 +26,7 @@ from safetensors.numpy import save as save_tensors
 
 from fedhealth.core.errors import IntegrityError, SettingError
 from fedhealth.core.study import digest
+from fedhealth.core.yaml_text import values_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -138,7 +139,7 @@ class Store:
             raise SettingError(f"a run's folder must hold {CONFIG}, found none in {self.folder}. See fedhealth runs.")
         try:
             text = path.read_text(encoding="utf-8")
-            found = yaml.safe_load(text)
+            found = values_in(text)
             is_whole = text.startswith(f"{_first_line(found)}\n")
         except (yaml.YAMLError, ValueError, TypeError, RecursionError):
             is_whole = False

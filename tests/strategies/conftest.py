@@ -13,9 +13,5 @@ def a_run():
     """Messages can be made in a run only."""
     flower.begin_run(1)
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def nothing_loaded_is_garbage():
-    """As in a run: some of Flower's strategies collect garbage once a reply."""
+    # Some of Flower's strategies collect garbage once a reply, among all that was not frozen.
     gc.freeze()

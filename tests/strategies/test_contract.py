@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 
 import numpy as np
 import pytest
@@ -39,13 +40,27 @@ def model_of(case: str):
     return Cox() if case.endswith(" of cox") else MODELS.get(case)
 
 
+#: Two to four steps a hospital.
+TRAINING = LocalTraining(batch_size=16, learning_rate=0.1)
+
+
 def federation(case: str, found=None, **settings) -> Federation:
-    return Federation(case.partition(" of ")[0], found or benches(model=model_of(case)), **settings)
+    return Federation(case.partition(" of ")[0], found or benches(training=TRAINING, model=model_of(case)), **settings)
+
+
+@cache
+def models(case: str) -> list[dict[str, np.ndarray]]:
+    """The models after one to three rounds, not to be written into."""
+    whole = federation(case)
+    found = [{name: array.copy() for name, array in whole.run().items()} for _ in range(3)]
+    for array in (array for model in found for array in model.values()):
+        array.setflags(write=False)
+    return found
 
 
 @pytest.mark.parametrize("stem", CASES)
 def test_the_order_of_the_hospitals_changes_nothing(stem):
-    one = federation(stem).run(2)
+    one = models(stem)[1]
     other = federation(stem).run(2, mend=lambda replies: replies[::-1])
     for name, array in one.items():
         np.testing.assert_allclose(array, other[name], rtol=1e-9, atol=1e-12)
@@ -62,12 +77,11 @@ def test_a_model_that_no_hospital_changes_stays_as_it_is(stem):
 
 @pytest.mark.parametrize("stem", CASES)
 def test_a_model_that_no_hospital_learned_for_stays_as_it_is(stem):
-    found = federation(stem)
-    found.run(2)
+    before = models(stem)[1]
     # Methods that remember (momentum, control variates) may coast; a fresh server has nothing to coast on.
-    idlers = federation(stem, weights=found.weights)
+    idlers = federation(stem, weights=before)
     after = idlers.run(2, work=idlers.method.idle)
-    for name, array in found.weights.items():
+    for name, array in before.items():
         np.testing.assert_allclose(after[name], array, atol=1e-12)
 
 
@@ -142,7 +156,7 @@ def test_what_a_strategy_says_it_needs_is_true(stem):
             federation(stem, num_malicious_nodes=0).run(mend=averaged)
         assert needs_of(federation(stem).strategy) == "each"
         return
-    whole, summed = federation(stem).run(3), federation(stem).run(3, mend=averaged)
+    whole, summed = models(stem)[2], federation(stem).run(3, mend=averaged)
     same = all(np.allclose(array, summed[name], rtol=1e-6, atol=1e-9) for name, array in whole.items())
     assert needs_of(federation(stem).strategy) == ("sum" if same else "each")
 
