@@ -9,7 +9,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -108,9 +109,9 @@ class BatchedGrid(LocalGrid):
             self._hands = away(self._shares(workers))
         elif processes > 1:
             self._hands = _Forks(self._desk, workers)
-        self._blocks: dict[int, list[Message]] = {}
-        self._pending: list[list[Message]] = []
-        self._stands: dict[str, tuple[tuple[str, ...], int]] = {}
+        self._blocks: dict[int, list[_Sent]] = {}
+        self._pending: list[list[_Sent]] = []
+        self._stands: dict[str, tuple[dict[str, int], int]] = {}
         #: The records read last and what was read: a strategy sends most hospitals the very same.
         self._read: tuple[RecordDict, Request] | None = None
 
@@ -120,17 +121,18 @@ class BatchedGrid(LocalGrid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Take the messages; the ids returned name their replies. What they carry is only read."""
-        blocks: dict[int, list[Message]] = defaultdict(list)
+        blocks: dict[int, list[_Sent]] = defaultdict(list)
         ids = []
         self._stands.clear()
         self._read = None
         for message in messages:
-            ids.append(str(next(self._ids)))
-            flower.set_message_id(message, ids[-1])
-            blocks[(message.metadata.dst_node_id - FIRST_NODE) // self._size].append(message)
+            message_id, node = str(next(self._ids)), message.metadata.dst_node_id
+            flower.set_message_id(message, message_id)
+            blocks[(node - FIRST_NODE) // self._size].append(_Sent(node, message_id, message))
+            ids.append(message_id)
         for number, block in sorted(blocks.items()):
             # A strategy may ask in an order of chance, and in a sum the order shows.
-            block.sort(key=lambda message: message.metadata.dst_node_id)
+            block.sort(key=attrgetter("node"))
             if self._hands:
                 self._blocks[number] = block
                 self._hands.give(number, partial(self._asked_bytes, block))
@@ -145,18 +147,15 @@ class BatchedGrid(LocalGrid):
             if not self._pending:
                 return []
             block = self._pending.pop(0)
-            asked = [
-                (message.metadata.dst_node_id, request)
-                for message, request in zip(block, self._requests(block), strict=True)
-            ]
+            asked = [(sent.node, request) for sent, request in zip(block, self._requests(block), strict=True)]
             return self._replies(block, self._desk.work(asked))
         found: list[Message] = []
         for number, content in self._hands.done():
             found += self._replies(self._blocks.pop(number), from_bytes(content))
         return found
 
-    def covered(self, reply: Message) -> tuple[tuple[str, ...], int]:
-        """The ids of the messages that a reply answers, and the bytes of the arrays behind it as they left."""
+    def covered(self, reply: Message) -> tuple[dict[str, int], int]:
+        """By the id of each message that a reply answers its node, and the bytes of the arrays behind it as they left."""
         return self._stands[reply.metadata.message_id]
 
     def close(self) -> None:
@@ -171,23 +170,23 @@ class BatchedGrid(LocalGrid):
             shares[(node - FIRST_NODE) // self._size % workers][node] = config
         return shares
 
-    def _requests(self, block: Sequence[Message]) -> list[Request]:
+    def _requests(self, block: Sequence[_Sent]) -> list[Request]:
         """The requests of the messages; neighbours that carry the same records share what was read of them."""
         found = []
-        for message in block:
-            records: RecordDict = message.content
+        for sent in block:
+            records: RecordDict = sent.message.content
             if self._read is None or self._read[0] is not records:
-                self._read = records, read_request(message)
+                self._read = records, read_request(sent.message)
             found.append(self._read[1])
         return found
 
-    def _asked_bytes(self, block: Sequence[Message]) -> bytes:
+    def _asked_bytes(self, block: Sequence[_Sent]) -> bytes:
         """A block's questions, each different one once."""
         requests = self._requests(block)
         different = {id(request): request for request in requests}
         number = {key: i for i, key in enumerate(different)}
         header = {
-            "nodes": [message.metadata.dst_node_id for message in block],
+            "nodes": [sent.node for sent in block],
             "which": [number[id(request)] for request in requests],
             "asked": [[r.purpose, r.round_, r.config, list(r.arrays)] for r in different.values()],
         }
@@ -195,22 +194,30 @@ class BatchedGrid(LocalGrid):
         said = packed(header).encode()
         return len(said).to_bytes(8, "little") + said + bytes(save_tensors(arrays))
 
-    def _replies(self, block: Sequence[Message], answers: Iterable[Answer]) -> list[Message]:
+    def _replies(self, block: Sequence[_Sent], answers: Iterable[Answer]) -> list[Message]:
         replies = []
         for answer in answers:
-            to = [block[place] for place in answer.places]
+            asked = [block[place] for place in answer.places]
+            to = asked[0].message
             if answer.error:
-                reply = write_error(answer.error, to=to[0])
+                reply = write_error(answer.error, to=to)
             elif answer.is_masked:
-                reply = write_masked(answer.arrays, to=to[0])
+                reply = write_masked(answer.arrays, to=to)
             else:
-                reply = write_average(answer.arrays, answer.metrics, answer.weight, to=to[0])
-            flower.set_message_id(reply, f"r{to[0].metadata.message_id}")
-            self._stands[f"r{to[0].metadata.message_id}"] = (
-                tuple(message.metadata.message_id for message in to), answer.size_bytes,
-            )  # fmt: skip
+                reply = write_average(answer.arrays, answer.metrics, answer.weight, to=to)
+            reply_id = f"r{asked[0].message_id}"
+            flower.set_message_id(reply, reply_id)
+            self._stands[reply_id] = {sent.message_id: sent.node for sent in asked}, answer.size_bytes
             replies.append(reply)
         return replies
+
+
+class _Sent(NamedTuple):
+    """A message on its way, and what is asked of it often: ten thousand are not at hand any more when it is asked again."""
+
+    node: int
+    message_id: str
+    message: Message
 
 
 class _Forks:

@@ -290,11 +290,12 @@ class PolicyGrid(Grid):
         if message_id not in exchange.sent or message_id not in exchange.open_ids:
             return
         sent = exchange.sent[message_id]
-        flower.set_sender(reply, sent.metadata.dst_node_id)
+        node = sent.metadata.dst_node_id
+        flower.set_sender(reply, node)
         # Only a grid of this process is asked for whom else a reply stands; none of a hospital's words says so.
         is_ours = isinstance(self._inner, BatchedGrid) and reply.metadata.message_id
-        covered, came = self._inner.covered(reply) if is_ours else ((message_id,), size_bytes(reply))
-        names = tuple(self.name_of(exchange.sent[each].metadata.dst_node_id) for each in covered)
+        covered, came = self._inner.covered(reply) if is_ours else ({message_id: node}, size_bytes(reply))
+        names = tuple(map(self.name_of, covered.values()))
         fault = self._fault(reply, sent, exchange.fault_of)
         exchange.bytes_up += 0 if fault else came
         for each in covered if fault else (message_id,):

@@ -181,7 +181,8 @@ def _round(
         messages = _reminded_alike(messages, progress, study.roster)
     else:
         present = set(progress.history[-1]["trained_by"]) if progress.history else None
-        messages = [_reminded(message, grid, progress, present) for message in messages]
+        if present is not None and not present.issuperset(asked):
+            messages = [_reminded(message, grid, progress, present) for message in messages]
     replies = list(grid.send_and_receive(messages, fault_of=_misfit(plan, model)))
     trained_by = [site for reply in replies if reply.has_content() for site in grid.hospitals_of(reply)]
     losses = [metrics_of(reply) for reply in replies if reply.has_content()]

@@ -161,13 +161,13 @@ class Cohort:
         Raises:
             SettingError: there is no such part.
         """
-        if name not in PARTS:
-            raise SettingError(
-                f"a part of the split must have a known name, found {name!r}. {did_you_mean(name, PARTS)}"
-            )
         if not self._parts:
             whole = _Whole(self.everyone.columns, self.split)
             self._parts.update({each: self._cut(whole, place) for place, each in enumerate(PARTS)})
+        if name not in self._parts:
+            raise SettingError(
+                f"a part of the split must have a known name, found {name!r}. {did_you_mean(name, PARTS)}"
+            )
         return self._parts[name]
 
     def _cut(self, whole: _Whole, place: int) -> Part:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fedhealth.core.seeds import Streams
 from fedhealth.core.study import study_from, unpacked
 from fedhealth.site.app import Hospital, reason_for
 from fedhealth.site.engines.batched import Batched
 from fedhealth.site.masked_round import STEPS
 from fedhealth.site.trainer import engine_of
-from fedhealth.site.turns import Turns, together
+from fedhealth.site.turns import Block, Turns, together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,15 +48,18 @@ class Company:
         found: dict[int, SealedUpdate | str] = {}
         opened: dict[int, tuple[Hospital, Opened]] = {}
         turns: dict[int, Turns] = {}
+        names: list[str] = []
+        block = Block(Streams(names))
         for place, each in enumerate(asked):
             try:
                 hospital = self._hospital(each.node)
                 if each.request.purpose in STEPS:
                     found[place] = hospital.client.answer(each.request, hospital.memory, hospital.keys)
                 else:
-                    turns[place] = Turns()
+                    turns[place] = Turns(block)
                     past = hospital.client.opened(each.request, hospital.memory, turns=turns[place])
                     opened[place] = hospital, past
+                    names.append(hospital.client.manifest.name)
             except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
                 found[place] = reason_for(error, each.node)
         works = {

@@ -67,7 +67,9 @@ class SiteTrainer:
     @cached_property
     def training(self) -> LocalTraining:
         """The study's, with this round's learning rate."""
-        return training_of(self.study, self.round_, len(self.y))
+        if self.turns is None or self.study.task.follow_up is not None:
+            return training_of(self.study, self.round_, len(self.y))
+        return self.turns.block.same(("training", self.round_), lambda: training_of(self.study, self.round_, 0))
 
     @cached_property
     def x(self) -> NDArray[np.float32]:
@@ -82,7 +84,7 @@ class SiteTrainer:
     @cached_property
     def names(self) -> NetworkNames:
         """Of the study's network."""
-        return names_of(self.network) if self.turns is None else self._shared[1]
+        return names_of(self.network) if self.turns is None else self._shared(self.turns)[1]
 
     @cached_property
     def network(self) -> nn.Module:
@@ -90,7 +92,7 @@ class SiteTrainer:
 
         Hospitals that train at once share one.
         """
-        return self._own_network() if self.turns is None else self._shared[0]
+        return self._own_network() if self.turns is None else self._shared(self.turns)[0]
 
     @cached_property
     def engine(self) -> Engine:
@@ -146,7 +148,8 @@ class SiteTrainer:
 
     def rng(self, purpose: str) -> np.random.Generator:
         """This hospital's stream for a purpose in this round."""
-        return rng_of(self.study.seed, round_=self.round_, site=self.site, purpose=purpose)
+        begun = rng_of if self.turns is None else self.turns.block.streams.rng_of
+        return begun(self.study.seed, round_=self.round_, site=self.site, purpose=purpose)
 
     @cached_property
     def _first(self) -> Arrays:
@@ -155,9 +158,9 @@ class SiteTrainer:
     def _own_network(self) -> nn.Module:
         return _network(*_of_network(_Same(self.study), _Same(self.preprocessor)))
 
-    @property
-    def _shared(self) -> tuple[nn.Module, NetworkNames]:
-        return _shared(_Same(self.study), _Same(self.preprocessor))
+    def _shared(self, turns: Turns) -> tuple[nn.Module, NetworkNames]:
+        preprocessor = _Same(self.preprocessor)
+        return turns.block.same(("network", preprocessor), lambda: _shared(_Same(self.study), preprocessor))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fedhealth.core.errors import FedHealthError
+from fedhealth.core.seeds import Streams
 from fedhealth.evaluation.scores import Scored
 from fedhealth.site.kernels.fit import FitJob
 from fedhealth.site.kernels.private import PrivateJob
 from fedhealth.strategies.method import Fitted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -57,9 +58,33 @@ class Awaited(BaseException):
 
 
 @dataclass(slots=True)
-class Turns:
-    """One hospital's answers so far, given again in the order in which it asks."""
+class Block:
+    """What hospitals share that answer one question together.
 
+    Attributes:
+        streams: those of these hospitals.
+    """
+
+    streams: Streams = field(default_factory=lambda: Streams([]))
+    _kept: dict[Hashable, Any] = field(default_factory=dict, init=False)
+
+    def same(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gave the first of them that came here with that key, for all."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
+
+
+@dataclass(slots=True)
+class Turns:
+    """One hospital's answers so far, given again in the order in which it asks.
+
+    Attributes:
+        block: what it shares with those it answers with.
+    """
+
+    block: Block = field(default_factory=Block)
     _done: list[Done] = field(default_factory=list)
     _next: int = 0
     _kept: list[Any] = field(default_factory=list)

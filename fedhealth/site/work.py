@@ -106,14 +106,16 @@ def evaluate(permit: Permit, request: Request) -> Update:
     trainer = ready.trainer
     weights = ready.method.personal(trainer, ready.received, ready.memory)
     grouped, part = bool(request.config.get("grouped", False)), permit.cohort.part(name)
-    if trainer.turns is not None and study.task.follow_up is None:
+    turns = trainer.turns
+    if turns is not None and study.task.follow_up is None:
 
         def job() -> SumJob:
-            layout, x = SummaryLayout.of(study, grouped=grouped), part.matrix(trainer.preprocessor)
+            layout = turns.block.same(("layout", grouped), lambda: SummaryLayout.of(study, grouped=grouped))
+            x = part.matrix(trainer.preprocessor)
             scores = ScoreJob(trainer.network, weights, x, is_exact=trainer.private is not None)
             return SumJob(scores, layout, part.y, members_of(study, part) if layout.groups else {})
 
-        vector = trainer.turns.summed(job)
+        vector = turns.summed(job)
     else:
         load_weights(trainer.network, weights)
         vector = summarised(
