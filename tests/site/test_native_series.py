@@ -201,6 +201,29 @@ def test_what_stands_at_the_cap_is_shut_and_what_is_just_below_is_not(layer):
     np.testing.assert_allclose(found[f"body.layers.{layer}.bias"], [0, slope, 0, 0, 0], rtol=1e-10, atol=0)
 
 
+def test_a_patient_without_a_number_whose_units_are_all_shut_counts_for_nothing_too():
+    """Nothing goes back through shut units; the head's own gradient is no number."""
+    made, (x, y) = network("cnn", scale=0.5), people(6)
+    with torch.no_grad():
+        made.body.layers[2].bias.fill_(-1e3)
+    x[2, 0] = np.nan
+    for way in (InC, ByTorch):
+        sums, norms, _ = sums_by(way, made, x, y, [range(6)])
+        assert np.isinf(norms[0, :6]).tolist() == [i == 2 for i in range(6)]
+        assert np.isfinite(sums).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("largest", "is_kept"), [(1e-130, False), (1e-110, True)])
+def test_weights_too_small_for_any_lattice_are_zeros(name, largest, is_kept):
+    made, (x, y) = network(name, scale=0.5), people(1)
+    with torch.no_grad():
+        made.head.weight.fill_(largest)
+        made.head.bias.fill_(0.0)
+    found = gradients_of_one(made, x, y)
+    assert any(array.any() for key, array in found.items() if key.startswith("body")) is is_kept
+
+
 def reaching(gate, power):
     """A GRU in which one gate's gradient alone is 2 to this power for either outcome; states, and so scores, are 0.
 
