@@ -21,6 +21,8 @@ from fedhealth.models.row_of_steps import Convolved, OverTime
 from fedhealth.models.weights import first_network, weights_of
 from fedhealth.site.bends import logistic
 from fedhealth.site.exact_network import ExactNetwork
+from fedhealth.site.kernels import native_series
+from fedhealth.site.kernels.compiling import compiled
 from fedhealth.site.kernels.native_private import InC, why_not
 from fedhealth.site.kernels.private import ByTorch, Stacked
 from fedhealth.site.private_engine import exact_scores
@@ -96,6 +98,16 @@ def test_a_patients_score_has_the_bits_that_the_private_engine_gives_it(name, sc
     sums, _, _ = sums_by(InC, made, x, y, [[who] for who in range(21)], bound=1e30)
     # Unclipped and alone, the gradient of the last bias is the risk less the outcome.
     np.testing.assert_array_equal(sums[:, -1], risks - y)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_build_without_the_processors_fused_sums_and_without_optimisation_gives_the_same_bits(monkeypatch, name):
+    made, (x, y) = network(name), people(9)
+    ours = sums_by(InC, made, x, y, [range(9), [4]])
+    plain = native_series.declare(compiled("native_series.c", ["-ffp-contract=off", "-O0", "-U__FMA__"]))
+    monkeypatch.setattr(native_series, "library", lambda: plain)
+    for one, other in zip(ours, sums_by(InC, made, x, y, [range(9), [4]]), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", MODELS)
