@@ -327,6 +327,16 @@ def test_no_bound_is_given_for_weights_that_are_no_numbers_or_past_all_lattices(
     assert expected <= found <= expected * (1 + 1e-8)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("share", "is_borne"), [(0.999, True), (1.001, False)])
+def test_weights_are_borne_until_a_row_of_them_adds_up_to_2_to_the_400(name, share, is_borne):
+    made = network(name, scale=0.0)
+    with torch.no_grad():
+        made.head.weight[0, 0] = share * 2.0**400 / made.head.in_features
+    for way in (InC, ByTorch):
+        assert np.isfinite(sums_by(way, made, *people(3), [range(3)])[2][0]) == is_borne
+
+
 @pytest.mark.parametrize(
     ("body", "summary", "said"),
     [
