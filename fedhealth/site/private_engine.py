@@ -181,7 +181,8 @@ class PrivateEngine:
     @property
     def most(self) -> float:
         """How many patients there can be in a step, by what is known outside."""
-        # The number told is off by less than twelve deviations of its noise, but for one chance in 10^32.
+        # The number told is off by less than twelve deviations of its noise, but for one chance in 10^32. It was told
+        # when the study began, and files are read anew: there may be twice as many since, or a thousand in a small place.
         return 2 * self.size + 1000 + 12 * self.mechanism.statistics_noise
 
     def clipped_sum(

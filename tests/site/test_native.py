@@ -33,6 +33,32 @@ def test_a_layer_without_bias_is_the_plain_engines():
         np.testing.assert_allclose(found.weights[name], array, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("biased", [(True, False, True), (False, True, False)], ids=str)
+def test_layers_with_and_without_bias_beside_each_other_are_the_plain_engines(biased):
+    first, second, last = biased
+    network = nn.Sequential(
+        nn.Linear(WIDTH, 6, bias=first), nn.ReLU(), nn.Linear(6, 8, bias=second), nn.ReLU(), nn.Linear(8, 1, bias=last)
+    ).double()
+    weights = weights_of(network)
+    (found,) = by(Native(), [job(network, weights, TRAININGS[1], 0)])
+    expected, loss, _ = by_plain(job(network, weights, TRAININGS[1], 0))
+    assert found.loss == pytest.approx(loss, abs=1e-12)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found.weights[name], array, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("site", [2, 4], ids=["of seven", "of one"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_hospital_whose_rows_are_no_numbers_leaves_the_next_its_bits(value, site):
+    """Where patients do not fill whole vectors of rows, nobody's rows stand, and not those of the hospital before."""
+    network = drawn_network(Mlp(hidden=(7, 4)))
+    weights = weights_of(network)
+    bad, good, alone = (job(network, weights, TRAININGS[0], s) for s in (0, site, site))
+    bad.x[:] = value
+    (_, found), (expected,) = by(Native(), [bad, good]), by(Native(), [alone])
+    assert all(np.array_equal(found.weights[name], array) for name, array in expected.weights.items())
+
+
 @pytest.mark.parametrize("training", [TRAININGS[0], TRAININGS[3]], ids=["as it is", "clipped"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 def test_weights_that_are_no_numbers_or_far_too_large_end_as_the_plain_engines(value, training):

@@ -21,6 +21,8 @@ from fedhealth.models.row_of_steps import Convolved, OverTime
 from fedhealth.models.weights import first_network, weights_of
 from fedhealth.site.bends import logistic
 from fedhealth.site.exact_network import ExactNetwork
+from fedhealth.site.kernels import native_series
+from fedhealth.site.kernels.compiling import compiled
 from fedhealth.site.kernels.native_private import InC, why_not
 from fedhealth.site.kernels.private import ByTorch, Stacked
 from fedhealth.site.private_engine import exact_scores
@@ -96,6 +98,16 @@ def test_a_patients_score_has_the_bits_that_the_private_engine_gives_it(name, sc
     sums, _, _ = sums_by(InC, made, x, y, [[who] for who in range(21)], bound=1e30)
     # Unclipped and alone, the gradient of the last bias is the risk less the outcome.
     np.testing.assert_array_equal(sums[:, -1], risks - y)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_build_without_the_processors_fused_sums_and_without_optimisation_gives_the_same_bits(monkeypatch, name):
+    made, (x, y) = network(name), people(9)
+    ours = sums_by(InC, made, x, y, [range(9), [4]])
+    plain = native_series.declare(compiled("native_series.c", ["-ffp-contract=off", "-O0", "-U__FMA__"]))
+    monkeypatch.setattr(native_series, "library", lambda: plain)
+    for one, other in zip(ours, sums_by(InC, made, x, y, [range(9), [4]]), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -201,6 +213,29 @@ def test_what_stands_at_the_cap_is_shut_and_what_is_just_below_is_not(layer):
     np.testing.assert_allclose(found[f"body.layers.{layer}.bias"], [0, slope, 0, 0, 0], rtol=1e-10, atol=0)
 
 
+def test_a_patient_without_a_number_whose_units_are_all_shut_counts_for_nothing_too():
+    """Nothing goes back through shut units; the head's own gradient is no number."""
+    made, (x, y) = network("cnn", scale=0.5), people(6)
+    with torch.no_grad():
+        made.body.layers[2].bias.fill_(-1e3)
+    x[2, 0] = np.nan
+    for way in (InC, ByTorch):
+        sums, norms, _ = sums_by(way, made, x, y, [range(6)])
+        assert np.isinf(norms[0, :6]).tolist() == [i == 2 for i in range(6)]
+        assert np.isfinite(sums).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("largest", "is_kept"), [(1e-130, False), (1e-110, True)])
+def test_weights_too_small_for_any_lattice_are_zeros(name, largest, is_kept):
+    made, (x, y) = network(name, scale=0.5), people(1)
+    with torch.no_grad():
+        made.head.weight.fill_(largest)
+        made.head.bias.fill_(0.0)
+    found = gradients_of_one(made, x, y)
+    assert any(array.any() for key, array in found.items() if key.startswith("body")) is is_kept
+
+
 def reaching(gate, power):
     """A GRU in which one gate's gradient alone is 2 to this power for either outcome; states, and so scores, are 0.
 
@@ -290,6 +325,16 @@ def test_no_bound_is_given_for_weights_that_are_no_numbers_or_past_all_lattices(
         assert np.isnan(sums_by(InC, made, *people(3), [range(3)])[2][0])
     found, expected = sums_by(InC, network(name), *people(3), [range(3)])[2][0], ExactNetwork(network(name)).rounding()
     assert expected <= found <= expected * (1 + 1e-8)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("share", "is_borne"), [(0.999, True), (1.001, False)])
+def test_weights_are_borne_until_a_row_of_them_adds_up_to_2_to_the_400(name, share, is_borne):
+    made = network(name, scale=0.0)
+    with torch.no_grad():
+        made.head.weight[0, 0] = share * 2.0**400 / made.head.in_features
+    for way in (InC, ByTorch):
+        assert np.isfinite(sums_by(way, made, *people(3), [range(3)])[2][0]) == is_borne
 
 
 @pytest.mark.parametrize(

@@ -210,15 +210,21 @@ def test_a_norm_near_the_bound_counts_in_part():
     assert share == pytest.approx(0.5, abs=4 * 0.05)
 
 
-def test_rounding_is_bounded_for_as_many_patients_as_there_may_be_behind_the_number_that_was_told(monkeypatch):
-    """With noise of a thousand patients on it, a hospital of thousands may have told 1."""
+@pytest.mark.parametrize(
+    ("told", "noise", "there_may_be"),
+    [(1, 1000.0, 13_000), (5000, 10.0, 10_120), (1, 0.01, 1000)],
+    ids=["thousands behind the noise, and a thousand since", "grown to twice as many", "grown by a thousand"],
+)
+def test_rounding_is_bounded_for_as_many_patients_as_there_may_be_behind_the_number_that_was_told(
+    monkeypatch, told, noise, there_may_be
+):
     asked = []
     monkeypatch.setattr(
         "fedhealth.site.private_engine.check_rounding", lambda exact, *, patients, bound: asked.append(patients)
     )
     x, y = np.zeros((3, 2), np.float32), np.zeros(3, np.float32)
-    step(engine(size=1, statistics_noise=1000.0), x, y)
-    assert min(asked) >= 12_000
+    step(engine(size=told, statistics_noise=noise), x, y)
+    assert min(asked) >= there_may_be
 
 
 def test_noise_covers_the_clip_and_a_thousandth_more_and_rounding_of_gradients_gets_half_of_that():
