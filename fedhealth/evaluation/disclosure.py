@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,11 +52,14 @@ def is_lone(counts: Collection[int], *, hospitals: int, floor: int) -> bool:
 
 
 def _hides_each(small: set[str], hidden: set[str], sizes: Mapping[str, tuple[int, ...]], floor: int) -> bool:
-    for name in small:
-        others = [sizes[other] for other in hidden if other != name]
-        for place, count in enumerate(sizes[name]):
-            beside = [counts[place] for counts in others]
-            # The least total that both floor - 1 in this row and the floor in another add up to.
-            if max(beside, default=0) < floor or count + sum(beside) < 2 * floor - 1:
-                return False
+    """Whether beside each of `small`, all of them among `hidden`, the others that are hidden hide it in every count."""
+    names = sorted(hidden)
+    for place in range(len(sizes[names[0]]) if small else 0):
+        # Of ten thousand hospitals thousands are small: what is beside each follows from the sum and the two largest.
+        counts = [sizes[name][place] for name in names]
+        whole, (first, second) = sum(counts), nlargest(2, [*counts, 0])
+        most_beside = second if any(sizes[name][place] == first for name in small) else first
+        # The least total that both floor - 1 in a row and the floor in another add up to.
+        if most_beside < floor or whole < 2 * floor - 1:
+            return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,13 +25,13 @@ Z = 1.959963984540054
 REPLICATES = 1000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Cells:
     """The occupied cells of score sums, once or for many bootstrap replicates.
 
     Attributes:
-        positives: [..., cells] patients with the outcome.
-        negatives: [..., cells] patients without.
+        positives: [cells, ...] patients with the outcome.
+        negatives: [cells, ...] patients without.
         probability: [cells] the cell's typical probability: that of its mean logit.
         index: [cells] which of the `bins` it is, ascending.
         bins: how many cells there are with the empty ones.
@@ -41,6 +42,27 @@ class Cells:
     probability: NDArray[np.float64]
     index: NDArray[np.int64]
     bins: int
+
+    @cached_property
+    def true(self) -> NDArray[np.float64]:
+        """[cells + 1, ...] patients with the outcome in so many of the highest cells."""
+        return _from_above(self.positives)
+
+    @cached_property
+    def false(self) -> NDArray[np.float64]:
+        """[cells + 1, ...] patients without the outcome in so many of the highest cells."""
+        return _from_above(self.negatives)
+
+
+def _from_above(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    found = np.zeros((len(counts) + 1, *counts.shape[1:]))
+    if counts.ndim == 1:
+        np.cumsum(counts[::-1], out=found[1:])
+        return found
+    # A thousand replicates at a time: `cumsum` would take each replicate's few cells by themselves.
+    for place, row in enumerate(counts[::-1]):
+        np.add(found[place], row, out=found[place + 1])
+    return found
 
 
 def cells(sums: ScoreSums) -> Cells:
@@ -58,7 +80,7 @@ def cells(sums: ScoreSums) -> Cells:
 
 
 def resample(sums: ScoreSums, *, seed: int, replicates: int = REPLICATES) -> Cells:
-    """The cells of bootstrap samples; positives and negatives are [replicates, cells].
+    """The cells of bootstrap samples; positives and negatives are [cells, replicates].
 
     A sample of n patients drawn with replacement is a multinomial draw of their cells, so
     this is the bootstrap of patients (Efron 1979, doi:10.1214/aos/1176344552) up to the
@@ -68,7 +90,7 @@ def resample(sums: ScoreSums, *, seed: int, replicates: int = REPLICATES) -> Cel
     counts = np.concatenate([once.positives, once.negatives])
     rng = rng_of(seed, purpose="bootstrap")
     drawn = rng.multinomial(sums.n, counts / max(sums.n, 1), size=replicates) if sums.n else np.zeros((replicates, 0))
-    positives, negatives = np.split(drawn.astype(np.float64), 2, axis=1)
+    positives, negatives = np.split(drawn.T.astype(np.float64, order="C"), 2)
     return Cells(positives, negatives, once.probability, once.index, once.bins)
 
 
@@ -84,12 +106,29 @@ def bootstrapped(statistic: Callable[[Cells], NDArray[np.float64]], sums: ScoreS
         return Measure(value)
     found = statistic(draws)
     found = found[~np.isnan(found)]
-    if len(found) < 0.9 * len(draws.positives):
+    replicates = draws.positives.shape[-1]
+    if len(found) < 0.9 * replicates:
         return Measure(value, note="no interval: too few patients to resample")
-    low, high = np.percentile(found, [2.5, 97.5]).tolist()
+    low, high = percentiles(found, 0.025, 0.975)
     if low == high:
         return Measure(value, note="no interval: every resample gives the same value")
-    return Measure(value, low, high, method=f"bootstrap of score cells, percentile, {len(draws.positives)} replicates")
+    return Measure(value, low, high, method=f"bootstrap of score cells, percentile, {replicates} replicates")
+
+
+def percentiles(found: NDArray[np.float64], *shares: float) -> list[float]:
+    """Those of `np.percentile`, to the bit and in a tenth of its time for a thousand numbers; one or more, none of them NaN."""
+    ordered, most = np.sort(found), len(found) - 1
+    ends = []
+    for share in shares:
+        below = math.floor(most * share)
+        low, high, part = float(ordered[below]), float(ordered[min(below + 1, most)]), most * share - below
+        ends.append(low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part))
+    return ends
+
+
+def total(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[...] the sum over cells of terms, [cells, ...]: each replicate's is rounded as if it stood by itself."""
+    return np.asarray(np.ascontiguousarray(terms.T).sum(axis=-1))
 
 
 def mean(total: float, total_sq: float, n: int, *, least: float = -math.inf, most: float = math.inf) -> Measure:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.measure import Measure, not_estimable
-from fedhealth.evaluation.intervals import Cells, Z, bootstrapped, cells, mean, resample, wilson
+from fedhealth.evaluation.intervals import Cells, Z, bootstrapped, cells, mean, percentiles, resample, total, wilson
 from fedhealth.evaluation.recalibration import recalibration
 
 if TYPE_CHECKING:
@@ -155,12 +155,14 @@ def ece(sums: ScoreSums, bins: int = 10, draws: Cells | None = None) -> Measure:
     """
     if sums.n == 0:
         return not_estimable("no patients")
-    found = bootstrapped(lambda each: np.abs(_gaps(each, bins)).sum(axis=-1), sums, draws)
-    if draws is None or math.isnan(found.low):
+    once, drawn = _gaps(cells(sums), bins), None if draws is None else _gaps(draws, bins)
+    found = bootstrapped(
+        lambda each: total(np.abs(drawn if each is draws and drawn is not None else once)), sums, draws
+    )
+    if drawn is None or math.isnan(found.low):
         return found
-    stray = np.abs(_gaps(draws, bins) - _gaps(cells(sums), bins)).sum(axis=-1)
-    is_told_from_none = found.value > np.percentile(stray, 97.5)
-    low = max(2 * found.value - found.high, 0.0) if is_told_from_none else 0.0
+    (stray,) = percentiles(total(np.abs((drawn.T - once).T)), 0.975)
+    low = max(2 * found.value - found.high, 0.0) if found.value > stray else 0.0
     high = max(2 * found.value - found.low, found.value)
     return Measure(found.value, low, high, method=found.method.replace("percentile", "basic"))
 
@@ -284,35 +286,32 @@ def _above(sums: ScoreSums, threshold: float) -> NDArray[np.bool_]:
 
 
 def _average_precision(found: Cells) -> NDArray[np.float64]:
-    positives, negatives = found.positives[..., ::-1], found.negatives[..., ::-1]
-    true, called = np.cumsum(positives, axis=-1), np.cumsum(positives + negatives, axis=-1)
+    true, false = found.true[1:], found.false[1:]
+    called = true + false
     with np.errstate(invalid="ignore"):
-        area = np.sum(positives * true / np.maximum(called, 1), axis=-1) / true[..., -1]
-    return np.asarray(np.where(called[..., -1] > true[..., -1], area, np.nan))
+        area = total(found.positives[::-1] * true / np.maximum(called, 1)) / true[-1]
+    return np.asarray(np.where(false[-1] > 0, area, np.nan))
 
 
 def _sensitivity(found: Cells, specificity: float) -> NDArray[np.float64]:
     """Reads the ROC curve at a false positive rate of 1 - specificity, at the top of a rise."""
-    true = np.cumsum(found.positives[..., ::-1], axis=-1)
-    false = np.cumsum(found.negatives[..., ::-1], axis=-1)
-    allowed = (1 - specificity) * false[..., -1:] * (1 + 1e-12)  # 1 - 0.9 lies just below 0.1
-    last = np.count_nonzero(false <= allowed, axis=-1, keepdims=True)
-    start = np.zeros_like(true[..., :1])
-    true, false = np.concatenate([start, true], axis=-1), np.concatenate([start, false], axis=-1)
-    following = np.minimum(last + 1, true.shape[-1] - 1)
-    true_at, false_at = np.take_along_axis(true, last, -1), np.take_along_axis(false, last, -1)
-    rise, run = np.take_along_axis(true, following, -1) - true_at, np.take_along_axis(false, following, -1) - false_at
+    true, false = found.true, found.false
+    allowed = (1 - specificity) * false[-1:] * (1 + 1e-12)  # 1 - 0.9 lies just below 0.1
+    last = np.count_nonzero(false[1:] <= allowed, axis=0, keepdims=True)
+    following = np.minimum(last + 1, len(true) - 1)
+    true_at, false_at = np.take_along_axis(true, last, 0), np.take_along_axis(false, last, 0)
+    rise, run = np.take_along_axis(true, following, 0) - true_at, np.take_along_axis(false, following, 0) - false_at
     with np.errstate(invalid="ignore"):
         reached = true_at + rise * np.where(run > 0, (allowed - false_at) / np.maximum(run, 1), 0.0)
-        return np.asarray(np.where(false[..., -1:] > 0, reached / true[..., -1:], np.nan)[..., 0])
+        return np.asarray(np.where(false[-1:] > 0, reached / true[-1:], np.nan)[0])
 
 
 def _gaps(found: Cells, bins: int) -> NDArray[np.float64]:
-    """[..., occupied bins] observed less expected positives, per patient of the whole sample."""
+    """[occupied bins, ...] observed less expected positives, per patient of the whole sample."""
     patients = found.positives + found.negatives
     first = np.flatnonzero(np.diff(found.index * bins // found.bins, prepend=-1))
-    gaps = np.add.reduceat(found.positives - patients * found.probability, first, axis=-1)
-    return np.asarray(gaps / patients.sum(axis=-1, keepdims=True))
+    gaps = np.add.reduceat(found.positives - (patients.T * found.probability).T, first, axis=0)
+    return np.asarray(gaps / patients.sum(axis=0))
 
 
 def _newcombe(area: float, n_positive: int, n_negative: int) -> tuple[float, float]:

@@ -53,14 +53,15 @@ def _newton(
         return float(positives @ eta - n @ np.logaddexp(0, eta))
 
     at = np.zeros(design.shape[1])
+    reached = likelihood(at)
     for _ in range(100):
         expected = 1 / (1 + np.exp(-(offset + design @ at)))
         hessian = design.T @ ((n * expected * (1 - expected))[:, None] * design)
         step = np.linalg.solve(hessian, design.T @ (positives - n * expected))
         step = step * (_FARTHEST / max(float(np.abs(design @ step).max()), _FARTHEST))
-        while likelihood(at + step) < likelihood(at) and np.abs(step).max() > 1e-10:
+        while (following := likelihood(at + step)) < reached and np.abs(step).max() > 1e-10:
             step = step / 2
-        at = at + step
+        at, reached = at + step, following
         if np.abs(step).max() <= 1e-10:
             return at, hessian, expected
     return np.full_like(at, np.nan), hessian, expected

@@ -673,6 +673,7 @@ def _preprocessing(study: Study, statistics: Mapping[str, Any], floor: Floor) ->
     sections = {site: layout.sections(np.array(statistics["first"][site])) for site in sites}
     patients = sum(statistics["shapes"][site][0] for site in sites)
     places = {feature.name: place for place, feature in enumerate(layout.numeric)}
+    numbers = {name: number for number, name in enumerate(study.features.names)}
     rows = []
     for fitted in preprocessor.features:
         if not isinstance(fitted, Scaled):
@@ -682,7 +683,7 @@ def _preprocessing(study: Study, statistics: Mapping[str, Any], floor: Floor) ->
         is_public = not sections
         counts = [int(found[0][places[name]]) for found in sections.values()]
         few = "" if is_public else floor.why_few(counts)
-        missing = sum(int(found[3][study.features.names.index(name)]) for found in sections.values())
+        missing = sum(int(found[3][numbers[name]]) for found in sections.values())
         yes = [round(found[1][places[name]]) for found in sections.values()]
         no = [n - y for n, y in zip(counts, yes, strict=True)]
         is_few = (
@@ -803,10 +804,10 @@ def _sum(vectors: Iterable[Mapping[str, Any]]) -> NDArray[np.float64]:
 
 
 def _summed(each: list[ScoreSums]) -> ScoreSums:
-    total, *rest = each
-    for sums in rest:
-        total = total + sums
-    return total
+    total = each[0].to_vector()
+    for sums in each[1:]:
+        total += sums.to_vector()
+    return ScoreSums.from_vector(total, bins=each[0].bins)
 
 
 def _json(found: Mapping[str, Measure]) -> dict[str, Any]:

@@ -53,10 +53,18 @@ def test_a_resample_has_as_many_patients_and_only_cells_that_hold_somebody():
     draws = intervals.resample(sums, seed=1, replicates=2000)
 
     once = intervals.cells(sums)
-    assert np.array_equal((draws.positives + draws.negatives).sum(axis=1), np.full(2000, 300))
-    assert draws.positives.mean(axis=0) == pytest.approx(once.positives, abs=0.15)
-    assert draws.positives.sum(axis=1).var() == pytest.approx(300 * 0.2 * 0.8, rel=0.25)
+    assert np.array_equal((draws.positives + draws.negatives).sum(axis=0), np.full(2000, 300))
+    assert draws.positives.mean(axis=1) == pytest.approx(once.positives, abs=0.15)
+    assert draws.positives.sum(axis=0).var() == pytest.approx(300 * 0.2 * 0.8, rel=0.25)
     assert np.all(np.diff(once.index) > 0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 41, 999, 1000])
+def test_percentiles_are_numpys_to_the_bit(n):
+    found = np.random.default_rng(n).random(n)
+
+    assert intervals.percentiles(found, 0.025, 0.975) == np.percentile(found, [2.5, 97.5]).tolist()
+    assert intervals.percentiles(np.zeros(n), 0.5) == [0.0]
 
 
 @pytest.mark.slow
