@@ -24,11 +24,14 @@ def builtin_sites() -> Path:
 
 
 def cache_folder() -> Path | None:
-    """The folder of what this user's programs can make again, `$XDG_CACHE_HOME` or `~/.cache`; None without a home."""
+    """The folder of what this user's programs can make again, `$XDG_CACHE_HOME` or `~/.cache`; None without an absolute one."""
+    chosen = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "fedhealth"
+        found = chosen.expanduser() / "fedhealth"
     except RuntimeError:
         return None
+    # By the standard a relative one counts for nothing: whatever folder a command starts in would hold what it runs.
+    return found if found.is_absolute() else None
 
 
 def site_names(folder: Path) -> list[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -48,7 +51,7 @@ def only(folder):
 def test_what_one_process_compiled_the_next_takes(kept, compilations):
     assert isinstance(compiled(SOURCE, FLAGS), ctypes.CDLL)
     assert not compilations
-    assert (kept.stat().st_mode & 0o777, only(kept).stat().st_mode & 0o777) == (0o700, 0o700)
+    assert (kept.stat().st_mode & 0o777, only(kept).stat().st_mode & 0o777) == (0o700, 0o600)
 
 
 def test_without_a_folder_it_is_compiled_each_time(tmp_path, compilations):
@@ -89,12 +92,61 @@ def test_a_link_is_not_followed(kept, compilations, tmp_path):
     assert len(compilations) == 1
 
 
-def test_a_file_that_can_not_be_loaded_is_compiled_anew(kept, compilations):
-    only(kept).write_bytes(b"half a kernel")
+@pytest.mark.parametrize("share", [0.2, 0.99])
+def test_a_file_cut_short_is_not_run_but_compiled_anew(kept, compilations, share):
+    # The loader takes half a library for a whole one; a call into what is missing kills the process.
+    whole = only(kept).read_bytes()
+    only(kept).write_bytes(whole[: int(share * len(whole))])
     compiled(SOURCE, FLAGS)
     assert len(compilations) == 1
     compiled(SOURCE, FLAGS)
     assert len(compilations) == 1
+
+
+def test_a_file_swapped_once_it_was_checked_is_not_run(kept, compilations, monkeypatch):
+    path, honest, other = only(kept), compiling._is_ours, kept.parent / "other.so"
+    other.write_bytes(b"not what was checked")
+
+    def swapping(about):
+        if stat.S_ISREG(about.st_mode):
+            other.replace(path)
+        return honest(about)
+
+    monkeypatch.setattr(compiling, "_is_ours", swapping)
+    assert compiled(SOURCE, FLAGS)._name != str(path)
+    assert path.read_bytes() == b"not what was checked"
+    assert not compilations
+
+
+def test_a_kernel_that_can_not_take_its_place_leaves_nothing_behind(kept, compilations):
+    path = only(kept)
+    path.unlink()
+    (path / "in the way").mkdir(parents=True)
+    compiled(SOURCE, FLAGS)
+    assert len(compilations) == 1
+    assert only(kept) == path
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_or_one_to_be_read_only_ends_nothing(kept, compilations, monkeypatch, fault):
+    only(kept).unlink()
+
+    def refuse(**_):
+        raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr(compiling.tempfile, "mkstemp", refuse)
+    compiled(SOURCE, FLAGS)
+    assert len(compilations) == 1
+
+
+def test_where_nothing_tells_what_the_processor_can_do_nothing_is_kept(tmp_path, monkeypatch):
+    keep_in(tmp_path / "kept")
+    try:
+        assert compiling._place_of(SOURCE, "/bin/sh", FLAGS) is not None
+        monkeypatch.setattr(compiling.Path, "read_text", lambda self, **how: "processor\t: 0\ncpu\t: POWER9\n")
+        assert compiling._place_of(SOURCE, "/bin/sh", FLAGS) is None
+    finally:
+        keep_in(None)
 
 
 def test_where_nothing_can_be_written_it_is_compiled_all_the_same(tmp_path, compilations):

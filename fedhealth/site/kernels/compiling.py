@@ -5,6 +5,7 @@ A simulation keeps what was compiled for the next one (`keep_in`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 #: No errno of sqrt and no trap: with them loops stay scalar. What is no number stays none. Scheduled before registers
 #: are dealt out, a vector that several rows need is loaded once; gcc else loads it for each.
 _FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fschedule-insns", "-shared", "-fPIC"]
+
+#: Of the SHA-256 that stands behind a kernel that is kept.
+_DIGEST_BYTES = 32
 
 #: Where kernels are kept, where they are.
 _folder: Path | None = None
@@ -61,13 +65,13 @@ def compiled(source: str, flags: Sequence[str]) -> ctypes.CDLL:
     """
     path, found = Path(__file__).with_name(source), compiler()
     kept = _place_of(source, found, flags)
-    if kept is not None and _is_ours(kept):
-        try:
-            return ctypes.CDLL(str(kept))
-        except OSError:
-            kept.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "kernel.so"
+        if kept is not None and (code := _kept_at(kept)):
+            # What was read and found ours is what runs, whatever lies at its place by now.
+            with contextlib.suppress(OSError):
+                built.write_bytes(code)
+                return ctypes.CDLL(str(built))
         # A compiler that does not know its own processor makes code for any of the kind.
         for processor in (["-march=native"], []):
             command = [found, *_FLAGS, *processor, *flags, "-o", str(built), str(path), "-lm"]
@@ -95,36 +99,55 @@ def _place_of(source: str, found: str, flags: Sequence[str]) -> Path | None:
         return None
     try:
         _folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours(_folder.lstat()):
+            return None
         about = Path(found).resolve().stat()
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-        processor = [line for line in lines if line.startswith(("vendor_id", "model", "flags", "Features", "CPU"))]
         texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.[ch]"))]
     except OSError:
         return None
+    processor = [line for line in lines if line.startswith(("vendor_id", "model", "flags", "Features", "CPU"))]
+    # Two machines that share a home must not share a kernel where nothing tells what their processors can do.
+    if not any(line.startswith(("flags", "Features")) for line in processor):
+        return None
     made_of = repr((source, found, about.st_size, about.st_mtime_ns, _FLAGS, list(flags), processor)).encode()
     name = hashlib.sha256(b"".join([made_of, *texts])).hexdigest()
-    return _folder / f"{Path(source).stem}-{name[:32]}.so" if _is_ours(_folder) else None
+    return _folder / f"{Path(source).stem}-{name[:32]}.so"
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(about: os.stat_result) -> bool:
     """Whether a file or folder is this user's, and nobody else may write to it."""
-    try:
-        about = path.lstat()
-    except OSError:
-        return False
     is_plain = stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)
     return is_plain and about.st_uid == os.getuid() and not about.st_mode & 0o022
 
 
+def _kept_at(kept: Path) -> bytes | None:
+    """A kernel that this user kept, every byte of it; None where there is none such."""
+    try:
+        with os.fdopen(os.open(kept, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not _is_ours(os.fstat(file.fileno())):
+                return None
+            whole = file.read()
+    except OSError:
+        return None
+    code, digest = whole[:-_DIGEST_BYTES], whole[-_DIGEST_BYTES:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
 def _keep(built: Path, kept: Path) -> None:
     """Copy a kernel to where it is kept, whole or not at all; a full disk is no reason to end."""
-    draft = kept.with_name(f".{os.getpid()}.draft")
-    try:
-        shutil.copyfile(built, draft)
-        draft.chmod(0o700)
-        draft.replace(kept)
-    except OSError:
-        draft.unlink(missing_ok=True)
+    # Part of one that a loss of power left would load, and kill the process that calls it; so its digest stands behind it.
+    with contextlib.suppress(OSError):
+        code = built.read_bytes()
+        # By a name that no process of another machine takes, as by its number; 0600 from the start.
+        number, draft = tempfile.mkstemp(prefix=".", suffix=".draft", dir=kept.parent)
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(code + hashlib.sha256(code).digest())
+            Path(draft).replace(kept)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
 
 
 def address(array: NDArray[Any]) -> int:
