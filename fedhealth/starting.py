@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import gc
 import importlib
-import json
-import os
-import select
-import signal
 import sys
-import threading
+from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from fedhealth.compose import composed, resolved
+from fedhealth.core.aside import Aside
 from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import TARGET
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 #: What a simulation loads. Torch, the slowest, comes last but one: by then a wrong word is known.
 LOADED = ("numpy", "rich.progress", "pydantic", "flwr.app", "flwr.server", "torch", "fedhealth.simulate")
@@ -37,52 +34,34 @@ def config_of(overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         SettingError: as `composed` and `resolved`.
     """
-    if "torch" in sys.modules or threading.active_count() > 1 or not hasattr(os, "fork"):
+    if "torch" in sys.modules:
         return resolved(composed(overrides))
-    reading, writing = os.pipe()
-    other = os.fork()
-    if not other:
-        os.close(reading)
-        _compose(overrides, writing)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answer:
-        load(until=answer.fileno())
-        told = answer.read()
-    os.waitpid(other, 0)
-    # Without an answer, what befell the other process befalls this one too, and is told as anywhere else.
-    config, refusal = json.loads(told) if told else (resolved(composed(overrides)), "")
+    with Aside(partial(_told, overrides)) as other:
+        load(until=other.is_ready)
+        config, refusal = other.result()
     if refusal:
         raise SettingError(refusal)
     load()
     if _is_somebody_elses(config):
         importlib.import_module(VALUELESS)
-    return dict(config)
+    return config
 
 
-def _compose(overrides: Sequence[str], writing: int) -> NoReturn:
-    """In the other process: write the config, or what is wrong with it, and end."""
+def _told(overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The config, or what is wrong with it."""
     try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        try:
-            told = (resolved(composed(overrides)), "")
-        except SettingError as error:
-            told = ({}, str(error))
-        written = json.dumps(told)
-        # Of a config that JSON can't carry, such as one whose keys are numbers, nothing is said.
-        if json.loads(written) == list(told):
-            with os.fdopen(writing, "w", encoding="utf-8") as answer:
-                answer.write(written)
-    finally:
-        os._exit(0)
+        return resolved(composed(overrides)), ""
+    except SettingError as error:
+        return {}, str(error)
 
 
-def load(names: Sequence[str] = LOADED, *, until: int | None = None) -> None:
-    """Import what a simulation needs, as a simulation does, or as much as it takes until there is something to read."""
+def load(names: Sequence[str] = LOADED, *, until: Callable[[], bool] | None = None) -> None:
+    """Import what a simulation needs, as a simulation does, or as much as it takes until `until` holds."""
     # Nothing of what is loaded is garbage; each search of it takes a tenth of a second.
     gc.disable()
     try:
         for name in names:
-            if until is not None and select.select([until], [], [], 0)[0]:
+            if until is not None and until():
                 return
             _load(name)
     finally:
