@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 #: What a simulation loads. Torch, the slowest, comes last but one: by then a wrong word is known.
 LOADED = ("numpy", "rich.progress", "pydantic", "flwr.app", "flwr.server", "torch", "fedhealth.simulate")
 
-#: What torch knows of tensors without values ("meta"), a quarter of its import. Nothing here makes any.
+#: What torch knows of tensors without values ("meta"), a quarter of its import. Nothing here makes any; whatever comes to
+#: do so, or uses torch.export, imports this first.
 VALUELESS = "torch._meta_registrations"
 
 
