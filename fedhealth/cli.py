@@ -200,13 +200,16 @@ def _sweep(jobs: list[list[str]]) -> int:
 
 def _resume(chosen: argparse.Namespace) -> int:
     from fedhealth.server.store import Store
+    from fedhealth.starting import load_for
 
     if chosen.overrides:
         raise SettingError(
             f"a resumed run must keep its config, found {chosen.overrides[0]}. Start a new run to change it."
         )
     store = Store(chosen.resume)
-    return _run_one(store.read_config(), store)
+    config = store.read_config()
+    load_for(config)
+    return _run_one(config, store)
 
 
 def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 - Store, not imported here
@@ -240,7 +243,7 @@ def _run_one(config: dict[str, Any], store: Any = None) -> int:  # noqa: ANN401 
 
 def _report(chosen: argparse.Namespace) -> int:
     from fedhealth.server.store import Store
-    from fedhealth.simulate import checked
+    from fedhealth.starting import load_for
 
     if (chosen.folder is None) == (chosen.compare is None):
         found = "neither" if chosen.folder is None else "both"
@@ -251,6 +254,9 @@ def _report(chosen: argparse.Namespace) -> int:
     config = store.read_config()
     # Before the config is believed: what is wrong in an edited one is beside the point.
     store.read_manifest()
+    load_for(config)
+    from fedhealth.simulate import checked
+
     simulation = checked(config)
     _write_report(simulation, chosen.folder)
     sys.stdout.write(f"report: {_report_file(simulation, chosen.folder)}\n")

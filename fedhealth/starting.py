@@ -19,7 +19,7 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import TARGET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 #: What a simulation loads. Torch, the slowest, comes last but one: by then a wrong word is known.
 LOADED = ("numpy", "rich.progress", "pydantic", "flwr.app", "flwr.server", "torch", "fedhealth.simulate")
@@ -42,10 +42,15 @@ def config_of(overrides: Sequence[str]) -> dict[str, Any]:
         config, refusal = other.result()
     if refusal:
         raise SettingError(refusal)
+    load_for(config)
+    return config
+
+
+def load_for(config: Mapping[str, Any]) -> None:
+    """Import what a simulation of this config needs."""
     load()
     if _is_somebody_elses(config):
         importlib.import_module(VALUELESS)
-    return config
 
 
 def _told(overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
@@ -58,6 +63,8 @@ def _told(overrides: Sequence[str]) -> tuple[dict[str, Any], str]:
 
 def load(names: Sequence[str] = LOADED, *, until: Callable[[], bool] | None = None) -> None:
     """Import what a simulation needs, as a simulation does, or as much as it takes until `until` holds."""
+    if sys.modules.keys() >= set(names):
+        return
     # Nothing of what is loaded is garbage; each search of it takes a tenth of a second.
     gc.disable()
     try:
