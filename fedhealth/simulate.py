@@ -536,6 +536,10 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
     from fedhealth.site import baselines
 
     study, wanted = simulation.study, simulation.settings.baselines
+    if not wanted:
+        # To read the sums of ten thousand hospitals takes seconds.
+        store.write_json("baselines.json", {})
+        return
     results = store.read_json("results.json")
     is_masked, took_part = "counted" in results, results.get("counted", results["sums"])
     present = {name: client for name, client in clients(simulation).items() if name in took_part}
