@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import logging
 import math
 import os
@@ -44,7 +45,7 @@ from fedhealth.server.audited_grid import logged
 from fedhealth.server.fingerprints import fingerprints
 from fedhealth.server.plan import plan_for
 from fedhealth.server.stopwatch import Stopwatch
-from fedhealth.server.store import Store
+from fedhealth.server.store import MODEL, Store
 from fedhealth.site.app import app as client_app
 from fedhealth.site.app import client_of, forget
 from fedhealth.site.attacks import ROOM as ATTACKS
@@ -536,6 +537,10 @@ def _write_baselines(simulation: Simulation, store: Store) -> None:
     from fedhealth.site import baselines
 
     study, wanted = simulation.study, simulation.settings.baselines
+    if not wanted:
+        # To read the sums of ten thousand hospitals takes seconds.
+        store.write_json("baselines.json", {})
+        return
     results = store.read_json("results.json")
     is_masked, took_part = "counted" in results, results.get("counted", results["sums"])
     present = {name: client for name, client in clients(simulation).items() if name in took_part}
@@ -590,7 +595,6 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
 
     Seconds are those of the `Stopwatch`, over every process; the peak of memory is this one's.
     """
-    results = store.read_json("results.json")
     is_on_ray = isinstance(_runtime(simulation), Ray)
     statistics = store.read_json("statistics.json")
     packages = ("flwr", "torch", "numpy", "hydra-core", "safetensors", *(["ray"] if is_on_ray else []))
@@ -598,7 +602,8 @@ def _write_manifest(simulation: Simulation, store: Store, stopwatch: Stopwatch) 
         {
             "study": simulation.digest,
             "config_sha256": digest(simulation.config),
-            "weights_sha256": results["weights_sha256"],
+            # As results.json has it, which takes seconds to read where ten thousand hospitals are in it.
+            "weights_sha256": hashlib.sha256((store.folder / MODEL).read_bytes()).hexdigest(),
             "code_version": __version__,
             "packages": {name: version(name) for name in packages},
             "python": platform.python_version(),
