@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 FOLDER = "run.folder="
+NUMBERS = count()
 #: What the folder of real data must hold; one guard for all, as `.ci/run` has one list.
 REAL_DATA = ("fhir_bulk10", "fhir_bundles", "omop_cdm54", "omop_synthea27nj", "physionet2012_a", "uci_heart_disease")
 
@@ -29,6 +31,8 @@ def pytest_configure():
     remember_compositions()
     # The search for garbage begins as late as in `fedhealth` itself.
     gc.set_threshold(MADE_BEFORE_SEARCH)
+    # None of these tests pulls the plug; those that ask what is flushed put an observer of their own in its place.
+    os.fsync = os.fdatasync = lambda _: None
 
 
 def pytest_collection_modifyitems(items):
@@ -67,6 +71,20 @@ def real_data() -> Path:
         )
     os.environ["FEDHEALTH_DATA"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_users_state(tmp_path_factory):
+    """What lies in a user's state outlives a test: a ledger there would be charged by every run of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state" / "shared"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_state(monkeypatch, tmp_path_factory):
+    """A user's state of the test's own, made by whoever writes there."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state" / str(next(NUMBERS))))
 
 
 @pytest.fixture

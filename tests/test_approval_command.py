@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shutil
 import subprocess
@@ -46,7 +45,6 @@ def made(tmp_path_factory):
 @pytest.fixture
 def place(made, tmp_path, monkeypatch):
     """A copy of it, where the reader stands."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.chdir(shutil.copytree(made, tmp_path / "place"))
     return tmp_path / "place"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import subprocess
 import sys
@@ -19,9 +18,8 @@ SITE, COORDINATOR = "fedhealth/site/norrvik", "fedhealth/coordinator/heart"
 
 
 @pytest.fixture
-def logs(tmp_path, monkeypatch):
+def logs(tmp_path):
     """A hospital's log and a coordinator's, three rounds old, as a run keeps them."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
     folder = tmp_path / "run" / "audit"
     site, coordinator = (
         Countersigner(Log(folder / name, origin, Ed25519PrivateKey.generate()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from datetime import date
 
@@ -56,12 +55,6 @@ def weight(reply) -> int:
             total += len(f"{of_record}/{name}".encode())
             total += len(value.data) if hasattr(value, "data") else len(json.dumps(value).encode())
     return total
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """No test here pulls the plug."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def conducted(simulation, folder):

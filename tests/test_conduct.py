@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,9 +22,7 @@ SITES = {"elm": SimpleNamespace(card={"min_cohort": 3}), "oak": SimpleNamespace(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No test here pulls the plug, and a small mixture will do."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr("fedhealth.site.step_count._flush", lambda handle: None)
+    """A small mixture will do."""
     monkeypatch.setattr(fit, "ROWS", 60)
     monkeypatch.setattr(fit, "STEPS", 20)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from safetensors.numpy import load as load_tensors
@@ -26,13 +24,6 @@ SITES = ["galen-heart", "harrow-fen", "norrvik", "port-amity"]
 FOUR = (f"sites.names=[{','.join(SITES)}]", "rules.quorum=3")
 SHARED = ("privacy=distributed", "secagg=masked", "strategy=fedsgd")
 GIVEN = (*SHARED, "privacy.epsilon=null", "privacy.noise_multiplier=1")
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """No test here pulls the plug."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr("fedhealth.site.step_count._flush", lambda handle: None)
 
 
 def conducted(simulation):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -34,13 +33,6 @@ FOUR = f"sites.names=[{','.join(SITES)}]"
 #: The rounds in which a reply of one hospital is lost, by the type of the message it answers.
 LOST_IN = {1: "train", 2: "query.share", 3: "query.mask", 4: "query.confirm", 5: "query.reveal"}
 LOST = "harrow-fen"
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """No test here pulls the plug."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr("fedhealth.site.step_count._flush", lambda handle: None)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 
 import numpy as np
@@ -24,12 +23,6 @@ from fedhealth.study_document import document_of
 from fedhealth.synthetic.folders import write_sites
 
 NAMES = ["hospital-01", "hospital-02", "hospital-03"]
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """No test here pulls the plug."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture

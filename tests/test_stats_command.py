@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -23,13 +22,6 @@ from fedhealth.stats_command import tabulated, told
 
 MASKED = "secagg=masked"
 AGE = {"tables": [["age"]]}
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """No test here pulls the plug."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr("fedhealth.site.step_count._flush", lambda handle: None)
 
 
 @pytest.fixture

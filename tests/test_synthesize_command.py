@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import re
 
 import numpy as np
@@ -33,9 +32,7 @@ ENOUGH, FEW = "source.size=1200", "source.size=300"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No test here pulls the plug, and a small mixture will do."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr("fedhealth.site.step_count._flush", lambda handle: None)
+    """A small mixture will do."""
     monkeypatch.setattr(fit, "ROWS", 150)
     monkeypatch.setattr(fit, "STEPS", 60)
 

@@ -74,18 +74,18 @@ def check_words(found: Mapping[str, Any], *, where: str) -> None:
         SettingError: naming the key it stands in or under.
     """
     seen: set[int] = set()
-    waiting: list[tuple[str, Any]] = [("", found)]
+    waiting: list[tuple[tuple[object, ...], Any]] = [((), found)]
     while waiting:
-        place, value = waiting.pop()
-        if isinstance(value, str) and CONTROL.search(value):
-            raise SettingError(
-                f"{where}: words must be free of control characters, found one in {place!r}. Retype them."
-            )
-        if isinstance(value, dict | list | tuple) and id(value) not in seen:
-            seen.add(id(value))  # YAML can make a list that holds itself
-            pairs = value.items() if isinstance(value, dict) else enumerate(value)
-            inside = [(f"{place}.{key}".strip("."), part) for key, part in pairs]
-            waiting += [*((path, path) for path, _ in inside), *inside]
+        steps, value = waiting.pop()
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            if any(isinstance(word, str) and CONTROL.search(word) for word in (key, part)):
+                place = ".".join(map(str, (*steps, key)))
+                raise SettingError(
+                    f"{where}: words must be free of control characters, found one in {place!r}. Retype them."
+                )
+            if isinstance(part, dict | list | tuple) and id(part) not in seen:
+                seen.add(id(part))  # YAML can make a list that holds itself
+                waiting.append(((*steps, key), part))
 
 
 def _first_fault(cls: type, fault: Mapping[str, Any], where: str) -> str:

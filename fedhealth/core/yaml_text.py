@@ -1,8 +1,11 @@
-"""YAML as plain values, read in C."""
+"""YAML as plain values, read and written in C: libyaml is five to ten times as fast as Python."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: How deep values may be in one another. A reader in C ends the process where a text nests past its stack.
 DEEPEST = 100
@@ -18,7 +21,6 @@ def values_in(text: str) -> Any:  # noqa: ANN401 - whatever the text says
     """
     import yaml
 
-    # libyaml is ten times as fast as Python, and as safe but for its stack.
     safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     deep = 0
     for event in yaml.parse(text, Loader=safe):
@@ -30,3 +32,11 @@ def values_in(text: str) -> Any:  # noqa: ANN401 - whatever the text says
         return loader.get_single_data()
     finally:
         loader.dispose()
+
+
+def text_of(values: Mapping[str, Any]) -> str:
+    """The values as YAML, in their order."""
+    import yaml
+
+    safe = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(dict(values), Dumper=safe, sort_keys=False))

@@ -26,7 +26,7 @@ from safetensors.numpy import save as save_tensors
 
 from fedhealth.core.errors import IntegrityError, SettingError
 from fedhealth.core.study import digest
-from fedhealth.core.yaml_text import values_in
+from fedhealth.core.yaml_text import text_of, values_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -124,8 +124,7 @@ class Store:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.yaml, with the SHA-256 of its values in the first line."""
-        text = yaml.safe_dump(dict(config), sort_keys=False)
-        write_bytes(self.folder / CONFIG, f"{_first_line(config)}\n{text}".encode())
+        write_bytes(self.folder / CONFIG, f"{_first_line(config)}\n{text_of(config)}".encode())
 
     def read_config(self) -> dict[str, Any]:
         """The config that the run began with.

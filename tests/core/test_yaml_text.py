@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from fedhealth.core.yaml_text import DEEPEST, values_in
+from fedhealth.core.yaml_text import DEEPEST, text_of, values_in
 from fedhealth.places import builtin_sites, configs_folder
 
 FILES = sorted([*configs_folder().rglob("*.yaml"), *builtin_sites().rglob("site.yaml")])
@@ -42,3 +42,16 @@ def test_as_deep_as_it_may_be_is_read():
     assert str(values_in("[" * DEEPEST + "]" * DEEPEST)) == "[" * DEEPEST + "]" * DEEPEST
     with pytest.raises(RecursionError):
         values_in("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1))
+
+
+def test_what_is_written_has_the_bytes_that_python_writes():
+    found = [yaml.safe_load(path.read_text(encoding="utf-8")) or {} for path in FILES]
+    words = {
+        "title": 'ä — "x": y\'s #1',
+        "path": "/a/" + "long " * 40,
+        "lines": "one\ntwo\n",
+        "n": [None, True, 1e-9, "1"],
+    }
+    for values in [*found, words]:
+        assert text_of(values) == yaml.safe_dump(values, sort_keys=False)
+        assert values_in(text_of(values)) == values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +62,6 @@ def config():
 
 
 @pytest.fixture
-def scene(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def scene(config, tmp_path):
     document = copy.deepcopy({key: config[key] for key in STUDY_KEYS})
     return Scene(tmp_path / "norrvik", {**document, "roster": ["galen-heart", "harrow-fen", "norrvik"]})

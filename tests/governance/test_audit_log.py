@@ -30,13 +30,7 @@ def log_in(folder, seed=SEED):
 
 
 @pytest.fixture
-def quick_disk(monkeypatch):
-    """For tests that pull no plug."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-@pytest.fixture
-def ten(tmp_path, quick_disk):
+def ten(tmp_path):
     """A folder with a log of ten events."""
     log = log_in(tmp_path / "audit")
     for i in range(10):
@@ -224,7 +218,7 @@ def test_no_kind_of_event_has_a_place_for_a_text():
     assert not words & {"text", "message_text", "why_text", "note", "trace", "value", "values", "patient"}
 
 
-def test_the_time_is_in_the_event_and_signed(tmp_path, quick_disk):
+def test_the_time_is_in_the_event_and_signed(tmp_path):
     log = log_in(tmp_path)
     log.clock = lambda: datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     event = dict(log.append("started", process="worker").event)
@@ -239,7 +233,7 @@ def test_a_log_is_for_its_owner_alone(ten):
     assert all(path.stat().st_mode & 0o077 == 0 for path in ten.iterdir())
 
 
-def test_threads_of_one_process_lose_nothing(tmp_path, quick_disk):
+def test_threads_of_one_process_lose_nothing(tmp_path):
     log = log_in(tmp_path)
     threads = [
         threading.Thread(target=lambda: [log.append("started", process="x") for _ in range(20)]) for _ in range(4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 
 import pytest
@@ -15,12 +14,6 @@ from fedhealth.governance.audit import Log, verified
 from fedhealth.governance.countersign import Countersigner
 
 SITE, COORDINATOR = "fedhealth/site/norrvik", "fedhealth/coordinator/heart"
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """No test here pulls the plug."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture
