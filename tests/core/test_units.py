@@ -18,7 +18,9 @@ from fedhealth.core.settings import read
 from fedhealth.core.units import OMOP_UNITS, SPELLINGS, spelt
 from fedhealth.places import configs_folder
 
-SPECS = {name: read(FeatureSpec, config_of(f"features={name}")["features"], where=name) for name in options("features")}
+#: All in one composition, in which Hydra makes each as it would in its place.
+COMPOSED = config_of(*(f"+features@each.{name}={name}" for name in options("features")))["each"]
+SPECS = {name: read(FeatureSpec, found, where=name) for name, found in COMPOSED.items()}
 #: g/mol of an element (IUPAC 2021, abridged).
 WEIGHTS = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "Mg": 24.305}
 #: What a mole of each analyte is. Urea nitrogen is reported as the nitrogen of urea: two atoms a molecule.

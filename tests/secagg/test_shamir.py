@@ -9,7 +9,6 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sympy import isprime
 
 from fedhealth.secagg.protocol import shamir
 
@@ -26,6 +25,8 @@ def opened(shares: dict[int, bytes]) -> bytes | None:
 
 
 def test_the_modulus_is_prime_and_holds_every_32_byte_secret():
+    from sympy import isprime  # it takes a second to load
+
     assert isprime(shamir.P)
     assert shamir.P > 2**256 - 1
 
