@@ -23,14 +23,18 @@ from fedhealth.site.kernels import native as kernel
 from fedhealth.site.kernels.fit import FitJob
 
 
-def test_a_layer_without_bias_is_the_plain_engines():
-    network = nn.Sequential(nn.Linear(WIDTH, 5, bias=False), nn.ReLU(), nn.Linear(5, 1, bias=False)).double()
+def assert_trained_as_by_plain(network, training):
     weights = weights_of(network)
-    (found,) = by(Native(), [job(network, weights, TRAININGS[0], 0)])
-    expected, loss, _ = by_plain(job(network, weights, TRAININGS[0], 0))
+    (found,) = by(Native(), [job(network, weights, training, 0)])
+    expected, loss, _ = by_plain(job(network, weights, training, 0))
     assert found.loss == pytest.approx(loss, abs=1e-12)
     for name, array in expected.items():
         np.testing.assert_allclose(found.weights[name], array, rtol=0, atol=1e-10)
+
+
+def test_a_layer_without_bias_is_the_plain_engines():
+    network = nn.Sequential(nn.Linear(WIDTH, 5, bias=False), nn.ReLU(), nn.Linear(5, 1, bias=False)).double()
+    assert_trained_as_by_plain(network, TRAININGS[0])
 
 
 @pytest.mark.parametrize("biased", [(True, False, True), (False, True, False)], ids=str)
@@ -39,12 +43,7 @@ def test_layers_with_and_without_bias_beside_each_other_are_the_plain_engines(bi
     network = nn.Sequential(
         nn.Linear(WIDTH, 6, bias=first), nn.ReLU(), nn.Linear(6, 8, bias=second), nn.ReLU(), nn.Linear(8, 1, bias=last)
     ).double()
-    weights = weights_of(network)
-    (found,) = by(Native(), [job(network, weights, TRAININGS[1], 0)])
-    expected, loss, _ = by_plain(job(network, weights, TRAININGS[1], 0))
-    assert found.loss == pytest.approx(loss, abs=1e-12)
-    for name, array in expected.items():
-        np.testing.assert_allclose(found.weights[name], array, rtol=0, atol=1e-10)
+    assert_trained_as_by_plain(network, TRAININGS[1])
 
 
 @pytest.mark.parametrize("site", [2, 4], ids=["of seven", "of one"])
