@@ -24,6 +24,8 @@ def program() -> NoReturn:
     was loaded, object by object, is left out: the system frees it at once, and Python would need half a second.
     """
     gc.set_threshold(MADE_BEFORE_SEARCH)
+    # What other packages would add to the checks of settings is none of ours, and to look for any takes 20 ms.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     code = main()
     # Threads that are left are waited for, in Python's own way.
     if threading.active_count() == 1:

@@ -437,9 +437,10 @@ def _run_on_ray(simulation: Simulation, store: Store, runtime: Ray, watch: Calla
 
 
 def processes_of(simulation: Simulation) -> int:
-    """How many processes of this machine its hospitals are shared out among."""
+    """How many processes of this machine find its report's numbers: as many as it was told to use, else two."""
     runtime = build(simulation.config["runtime"], where="runtime", room="fedhealth.runtime")
-    return runtime.forks(len(simulation.study.roster)) if isinstance(runtime, Local) else 1
+    told = runtime.processes if isinstance(runtime, Local) else None
+    return told or min(os.cpu_count() or 1, 2)
 
 
 def _runtime(simulation: Simulation) -> Local | Ray:

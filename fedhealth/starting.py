@@ -6,10 +6,17 @@ is composed as anywhere else.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import importlib
+import importlib.util
+import inspect
+import os
 import sys
+import threading
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +26,19 @@ from fedhealth.core.errors import SettingError
 from fedhealth.core.parts import TARGET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+#: What brings native code, but for torch: none can be loaded while the system links another.
+NATIVE = (
+    *("asyncio", "decimal", "hashlib", "mmap", "queue", "unicodedata", "uuid", "numpy.random", "pydantic"),
+    *("google.protobuf.descriptor", "grpc", "cryptography.hazmat.bindings._rust"),
+)
+
+#: What is Python's alone, and beside which torch is linked.
+PYTHON = ("rich.progress", "flwr.app", "flwr.server")
 
 #: What a simulation loads. Torch, the slowest, comes last but one: by then a wrong word is known.
-LOADED = ("numpy", "rich.progress", "pydantic", "flwr.app", "flwr.server", "torch", "fedhealth.simulate")
+LOADED = (*NATIVE, *PYTHON, "torch", "fedhealth.simulate")
 
 #: What torch knows of tensors without values ("meta"), a quarter of its import. Nothing here makes any; whatever comes to
 #: do so, or uses torch.export, imports this first.
@@ -68,24 +84,51 @@ def load(names: Sequence[str] = LOADED, *, until: Callable[[], bool] | None = No
     # Nothing of what is loaded is garbage; each search of it takes a tenth of a second.
     gc.disable()
     try:
-        for name in names:
-            if until is not None and until():
-                return
-            _load(name)
+        with contextlib.ExitStack() as stack:
+            for name in names:
+                if until is not None and until():
+                    return
+                if name == PYTHON[0]:
+                    stack.enter_context(_torch_linked())
+                _load(name)
     finally:
         gc.freeze()
         gc.enable()
 
 
+@contextlib.contextmanager
+def _torch_linked() -> Iterator[None]:
+    """Have the system link torch's libraries, a third of torch's import, while Flower's Python is loaded."""
+    thread = threading.Thread(target=_link, name="link torch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _link() -> None:
+    """Link them as torch's own import does; where that fails, it does and says why."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None or not sys.platform.startswith("linux"):
+        return
+    # By the system's own function: Python's waits with every other thread for its end.
+    ctypes.CDLL(None).dlopen(os.fsencode(Path(torch.origin).parent / "lib" / "libtorch_python.so"), os.RTLD_NOW)
+
+
 def _load(name: str) -> None:
-    """Import a module; torch without what it knows of tensors without values."""
+    """Import a module; torch without what it knows of tensors without values, nor of where its operators were written."""
     if name != "torch" or name in sys.modules:
         importlib.import_module(name)
         return
     sys.modules[VALUELESS] = ModuleType(VALUELESS)
+    # Torch notes where some operators were written. To tell a file's module Python asks the disk for every loaded one's,
+    # a tenth of torch's import; None is its word for one that it can't tell.
+    found, inspect.getmodule = inspect.getmodule, lambda *_: None
     try:
         importlib.import_module(name)
     finally:
+        inspect.getmodule = found
         del sys.modules[VALUELESS]
 
 

@@ -60,6 +60,31 @@ def test_the_config_is_the_one_composed_here_and_this_process_loads_all_but_hydr
     assert said["searched"] < 100_000
 
 
+def test_while_the_system_links_torch_nothing_waits_for_it(tmp_path):
+    # One library at a time is linked: Python code alone can be loaded beside torch's.
+    watches = """
+import threading
+from importlib.machinery import ExtensionFileLoader
+import fedhealth.__main__
+found, create, links = [], ExtensionFileLoader.create_module, starting._link
+def watched(loader, spec):
+    found.append(spec.name)
+    return create(loader, spec)
+def link():
+    found.clear()
+    links()
+ExtensionFileLoader.create_module, starting._link = watched, link
+starting.load()
+json.dump({"linked": found[:1], "threads": threading.active_count()}, sys.stdout)
+"""
+    assert started(watches, tmp_path) == {"linked": ["torch._C"], "threads": 1}
+
+
+def test_where_torch_can_not_be_linked_ahead_its_own_import_does(tmp_path):
+    fails = "import os\nstarting.os.fsencode = lambda path: b'/nowhere.so'\n"
+    assert started(f"{fails}said({WORDS!r})", tmp_path)["loaded"] == list(LOADED)
+
+
 @pytest.mark.parametrize("words", [["strategy=fedavgg"], ["study.title=${nothing}"]])
 def test_a_wrong_word_is_refused_as_here_and_before_torch_is_loaded(tmp_path, words):
     with pytest.raises(SettingError) as refused:

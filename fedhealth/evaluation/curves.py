@@ -147,6 +147,7 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> Curve:
     if len(x) <= POINTS:
         return Curve(x, y)
     along = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
-    keep = np.unique(np.searchsorted(along, np.linspace(0.0, along[-1], POINTS)))
+    keep = np.searchsorted(along, np.linspace(0.0, along[-1], POINTS))
+    keep = keep[np.diff(keep, prepend=-1) > 0]
     keep[-1] = len(x) - 1
     return Curve(x[keep], y[keep])

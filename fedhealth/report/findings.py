@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,11 +31,14 @@ from fedhealth.evaluation.survival import SURVIVAL_MEASURES, SurvivalSums
 from fedhealth.report.masking import NOBODYS_OWN, masking
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from fedhealth.core.study import Study
+
+#: Fewer bootstraps, some 10 ms each, are done before a process has started.
+BOOTSTRAPS = 4
 
 #: Who belongs to no group of a grouping, since the value is missing.
 NOT_RECORDED = "not recorded"
@@ -69,7 +73,7 @@ def findings(
         statistics: `statistics.json`.
         manifest: `manifest.json`.
         history: the rows of `metrics.jsonl`.
-        processes: share the rows of many hospitals, each with its bootstrap; the numbers do not depend on them.
+        processes: share the bootstraps of all patients, groups and hospitals; the numbers do not depend on them.
     """
     layout, plain = (SummaryLayout.of(study, grouped=grouped) for grouped in (True, False))
     by_site = {site: layout.unpack(dense(vector)) for site, vector in results["sums"].items()}
@@ -86,43 +90,43 @@ def findings(
     why = {} if is_masked else _why_withheld(sums["federated"], manifest, floor)
     few = _why_no_total(sums["federated"], why, floor)
     lost = {name: int(found.censored) for name, found in followed.get("federated", {}).items()}
-    union = {
-        who: _timed(followed[who].values(), found, hides_lost=_is_few(lost.values(), floor.cell))
-        if who in followed
-        else found
-        for who, found in (
-            (
-                who,
-                _union(
-                    each,
-                    totals[who],
-                    sums["federated"],
-                    few,
-                    floor,
-                    seed,
-                    noise=_noise(study, who, summed or len(each)),
-                ),
-            )
-            for who, each in sums.items()
-        )
-    }
     few_lost = {
         name for name, n in lost.items() if not is_masked and _is_few([n], int(manifest["sites"][name]["min_cell"]))
     }
     hides_lost = withheld({name: (n,) for name, n in lost.items()}, few_lost | why.keys(), floor=floor.cell)
     whole, noise = totals["federated"], _noise(study, "federated", 1)
 
+    def united() -> dict[str, dict[str, Measure]]:
+        all_patients = {
+            who: _union(
+                each, totals[who], sums["federated"], few, floor, seed, noise=_noise(study, who, summed or len(each))
+            )
+            for who, each in sums.items()
+        }
+        return {
+            who: _timed(followed[who].values(), found, hides_lost=_is_few(lost.values(), floor.cell))
+            if who in followed
+            else found
+            for who, found in all_patients.items()
+        }
+
+    def grouped() -> list[dict[str, Any]]:
+        return [] if few or layout.is_noisy else _groups(study, list(by_site.values()), floor, seed)
+
     def row_of(name: str) -> dict[str, Any]:
         return _site(
             name, sums, followed, why.get(name, ""), name in hides_lost, results, statistics, manifest, history, seed, noise
         )  # fmt: skip
+
+    pieces: list[Callable[[], Any]] = [united, grouped, *(partial(row_of, name) for name in study.roster)]
+    union, groups, *rows = shared_out(lambda piece: piece(), pieces, processes=processes, least=BOOTSTRAPS)
 
     return rounded(  # type: ignore[no-any-return]
         {
             "schema": 1,
             "study": _study(study, results, manifest, history),
             "sites": _without_gaps(
-                shared_out(row_of, study.roster, processes=processes),
+                rows,
                 _counts(sums["federated"], statistics),
                 floor.cell,
             ),
@@ -145,7 +149,7 @@ def findings(
                 for who in ("federated", "pooled", "local")
                 if who in union
             },
-            "groups": [] if few or layout.is_noisy else _groups(study, list(by_site.values()), floor, seed),
+            "groups": groups,
             "heterogeneity": None if is_masked else _heterogeneity(study, statistics, manifest, why, floor),
             "masking": masking(study, history, results),
             "cost": _cost(history, manifest),

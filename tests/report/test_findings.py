@@ -1,6 +1,8 @@
 """What a report withholds can't be worked out from what it shows."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -457,3 +459,33 @@ def row(number: int, *reasons: str) -> dict:
 def test_a_hospitals_status_counts_rounds_and_says_the_last_evaluation_apart(history, last, status):
     failed = [{"site": "ash", "reason": reason} for reason in last] + [{"site": "oak", "reason": "other"}]
     assert findings._status("ash", history, {"failed_last": failed}) == status
+
+
+SHARED = """
+import json, os, sys
+from pathlib import Path
+from fedhealth.cli import main
+from fedhealth.report.findings import findings
+from fedhealth.server.store import Store
+from fedhealth.simulate import checked
+
+folder, forked, fork = Path(sys.argv[1]), [], os.fork
+main(["simulate", "experiment=demo", "rounds=1", "run.report=false", f"run.folder={folder}", "runtime.processes=1"])
+os.fork = lambda: forked.append(fork()) or forked[-1]
+store = Store(folder)
+study = checked(store.read_config()).study
+stored = {name: store.read_json(f"{name}.json") for name in ("results", "baselines", "statistics")}
+said = [
+    findings(study, history=store.read_history(), manifest=store.read_manifest(), processes=n, **stored) for n in (1, 2)
+]
+json.dump({"same": json.dumps(said[0]) == json.dumps(said[1]), "forked": len(forked)}, (folder / "said").open("w"))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_numbers_that_one_finds(tmp_path):
+    # In a process of its own: nothing is forked beside a thread that a test before may have left.
+    words = [sys.executable, "-c", SHARED, str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "said").read_text()) == {"same": True, "forked": 1}
