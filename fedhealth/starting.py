@@ -112,8 +112,9 @@ def _link() -> None:
     torch = importlib.util.find_spec("torch")
     if torch is None or torch.origin is None or not sys.platform.startswith("linux"):
         return
-    # By the system's own function: Python's waits with every other thread for its end.
-    ctypes.CDLL(None).dlopen(os.fsencode(Path(torch.origin).parent / "lib" / "libtorch_python.so"), os.RTLD_NOW)
+    # By the system's own function: Python's keeps every other thread waiting. Of torch's libraries these know nothing of
+    # Python, whose lock this thread does not hold meanwhile.
+    ctypes.CDLL(None).dlopen(os.fsencode(Path(torch.origin).parent / "lib" / "libtorch.so"), os.RTLD_NOW)
 
 
 def _load(name: str) -> None:
