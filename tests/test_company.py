@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from marks import slow
 from safetensors.numpy import load_file
 
 from fedhealth import simulate
@@ -47,7 +48,7 @@ def test_two_processes_give_the_bytes_of_one_together_and_apart(smoke, tmp_path,
         assert told(one) == told(two)
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "feddyn", "fedadam", "ditto", "finetune"])
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", *slow("feddyn", "fedadam", "ditto", "finetune")])
 def test_a_batched_study_and_a_native_one_are_the_plain_one(smoke, tmp_path, strategy):
     words = ("model=mlp", "model.hidden=[8]", f"strategy={strategy}", "rounds=2")
     plain, *others = (
@@ -84,7 +85,7 @@ def test_a_private_batched_study_is_the_plain_one_and_is_charged_as_it_is(smoke,
     assert len(charges[0]) == 3
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fednova", "afl"])
+@pytest.mark.parametrize("strategy", ["fedavg", *slow("scaffold", "fednova", "afl")])
 def test_hospitals_that_answer_together_give_what_they_give_apart(smoke, tmp_path, monkeypatch, strategy):
     words = ("sites=demo", f"strategy={strategy}", "rounds=2", "rules.quorum=8")
     apart = finished(smoke(*words, f"run.folder={tmp_path / 'apart'}"))

@@ -298,6 +298,7 @@ def test_the_mean_over_sites_squares_and_adds_each_side():
 
 
 @pytest.mark.parametrize(("n", "separation"), [(60, 1.4), (200, 1.4), (200, 2.3)])
+@pytest.mark.slow
 def test_the_auroc_interval_covers_the_truth_as_often_as_it_says(n, separation):
     rng, truth, y = np.random.default_rng(0), norm.cdf(separation / math.sqrt(2)), np.arange(n) < 0.15 * n
     samples = (ScoreSums.of(expit(rng.normal(separation * y - 2)), y) for _ in range(2000))

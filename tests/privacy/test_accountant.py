@@ -8,6 +8,7 @@ import warnings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from marks import slow
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -78,12 +79,13 @@ def test_gaussians_compose_to_one_whose_squared_separations_add():
 
 
 @pytest.mark.parametrize(
-    ("noise", "rate", "count"), [(1.394, 0.1, 100), (1.0, 0.01, 10_000), (20.0, 0.2, 5_000), (0.8, 0.01, 3_000)]
+    ("noise", "rate", "count"), [(1.394, 0.1, 100), *slow((1.0, 0.01, 10_000), (20.0, 0.2, 5_000), (0.8, 0.01, 3_000))]
 )
 def test_dp_sgd_costs_what_opacus_says_to_one_percent(noise, rate, count):
     assert epsilon([sampled(noise, rate, count)], DELTA) == pytest.approx(prv([(noise, rate, count)]), rel=0.01)
 
 
+@pytest.mark.slow
 def test_studies_of_different_kinds_cost_together_what_opacus_says_to_one_percent():
     history = [(2.26, 0.1, 100), (1.5, 0.02, 400), (4.0, 0.3, 50)]
     assert epsilon([sampled(*part) for part in history], DELTA) == pytest.approx(prv(history), rel=0.01)
@@ -121,6 +123,7 @@ def test_renyi_holds_too_and_wastes_a_little(noise, rate, count):
     some.floats(0.6, 30),
     some.sampled_from([1e-4, 1e-7]),
 )
+@pytest.mark.slow
 def test_more_events_cost_more_and_more_noise_costs_less(noise, rate, count, other, delta):
     alone = epsilon([sampled(noise, rate, count)], delta)
     # The grid errs upwards by at most a tenth of a percent, and differs from history to history.

@@ -59,6 +59,7 @@ def made(layout, counts, n, seed=5):
     return drawn(layout, fit.fitted(layout, counts, seed=seed), n, seed=seed)
 
 
+@pytest.mark.slow
 def test_a_release_of_exact_counts_has_nearly_those_counts_and_more_noise_takes_it_farther(study):
     layout, rng = MarginLayout.of(study), np.random.default_rng(0)
     real = patients(layout, 4000, rng)
@@ -81,6 +82,7 @@ def test_smoothing_takes_noise_off_pairs_and_leaves_exact_counts_and_single_valu
     assert np.square(found - exact)[single:].sum() < 0.8 * np.square(noisy - exact)[single:].sum()
 
 
+@pytest.mark.slow
 def test_the_same_sum_and_seed_give_the_same_release_and_another_seed_another(study):
     layout = MarginLayout.of(study)
     counts = layout.counts(patients(layout, 500, np.random.default_rng(1)))

@@ -49,6 +49,7 @@ def test_the_loss_is_what_loops_over_intervals_find(hidden):
     assert float(found.detach()) == pytest.approx(by_loops(made, x, outcome), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_linear_fit_is_the_logistic_regression_of_the_intervals_that_patients_went_through():
     x, outcome = patients(600)
     rows, falls = [], []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedhealth.core.errors import DataError, Refused, SettingError
@@ -42,6 +44,9 @@ TRAININGS = [
     LocalTraining(epochs=2, batch_size=16, learning_rate=0.5, momentum=0.9, weight_decay=0.1),
     LocalTraining(steps=6, batch_size=16, optimiser="adamw", learning_rate=0.01, weight_decay=0.1),
 ]
+#: Ways to clip, and what else moves or holds the weights.
+EACH_ONCE = [("flat", "none"), ("per_layer", "only"), ("adaptive", "pull")]
+OTHER_PAIRS = sorted({*product(*zip(*EACH_ONCE, strict=True))} - {*EACH_ONCE})
 
 
 @pytest.fixture(params=[Batched(), Native()], ids=lambda engine: type(engine).__name__)
@@ -102,8 +107,7 @@ def each_alone(model, training, clipping, hook):
     return [(*alone(one), one.engine) for one in hooked(network_of(model), training, clipping, hook)]
 
 
-@pytest.mark.parametrize("hook", ["none", "pull", "only"])
-@pytest.mark.parametrize("clipping", ["flat", "per_layer", "adaptive"])
+@pytest.mark.parametrize(("clipping", "hook"), [*EACH_ONCE, *slow(*OTHER_PAIRS)])
 @pytest.mark.parametrize("training", TRAININGS, ids=lambda t: t.optimiser)
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_whole_private_trainings_of_ragged_hospitals_are_the_private_engines(model, training, clipping, hook, engine):

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from marks import slow
 
 from fedhealth.core.lattice import Sharing
 from fedhealth.models.mlp import Mlp
@@ -32,7 +33,7 @@ def alarms(engine, **how):
     return {found.test for found in attacked(engine, **how) if found.is_alarm}
 
 
-@pytest.mark.parametrize("clipping", ["flat", "per_layer", "adaptive"])
+@pytest.mark.parametrize("clipping", ["flat", *slow("per_layer", "adaptive")])
 def test_the_engine_passes(clipping):
     assert [str(found) for found in attacked(clipping=clipping) if found.is_alarm] == []
 
@@ -104,6 +105,7 @@ class TheSameNoise(PrivateEngine):
         (TheSameNoise, "repeated noise"),
     ],
 )
+@pytest.mark.slow
 def test_a_broken_engine_alarms(mutation, seen_by):
     assert seen_by in alarms(mutation)
 
@@ -117,6 +119,7 @@ def shared(engine=MaskedHospitals, *, noise_multiplier=1.0, **how):
     return {one.test for one in found if one.is_alarm}
 
 
+@pytest.mark.slow
 def test_hospitals_that_share_their_noise_pass():
     assert shared() == set()
 
