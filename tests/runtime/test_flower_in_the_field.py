@@ -1,9 +1,11 @@
 """The contract with the private names that a deployment needs. If this fails after an upgrade, mend deployment/flower.py."""
 
 import ast
+import asyncio
 import importlib
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -78,3 +80,83 @@ def test_a_message_whose_parts_stop_coming_is_given_up(monkeypatch):
 
     with pytest.raises(flower.HALF_SENT):
         flower.parts(["a" * 64], never)
+
+
+def test_flowers_layers_are_of_the_kind_that_becomes_one():
+    from flwr.superlink.main import create_app
+    from starlette.middleware.base import BaseHTTPMiddleware
+
+    layers = create_app().user_middleware
+    assert len(layers) > 5
+    assert [layer.cls for layer in layers if not issubclass(layer.cls, BaseHTTPMiddleware)] == []
+    assert len(flower.in_one_layer(create_app()).user_middleware) == 1
+
+
+def layered(*kinds):
+    """An app that says what came to it, behind layers that each leave their mark on the way in and out."""
+    from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+
+    class Layer(BaseHTTPMiddleware):
+        def __init__(self, app, name):
+            super().__init__(app)
+            self.name = name
+
+        async def dispatch(self, request, call_next):
+            request.state.seen = [*getattr(request.state, "seen", []), self.name]
+            if self.name == "reads":
+                request.state.length = len(await request.body())
+            if self.name == "refuses" and request.url.path == "/refused":
+                return JSONResponse({"refused": request.state.seen}, status_code=403)
+            try:
+                response = await call_next(request)
+            except ValueError as error:
+                if self.name != "mends":
+                    raise
+                response = JSONResponse({"mended": str(error)}, status_code=418)
+            if self.name == "replaces":
+                response = JSONResponse({"seen": request.state.seen, "length": request.state.length})
+            response.headers["out"] = f"{response.headers.get('out', '')} {self.name}"
+            return response
+
+    app = FastAPI(middleware=[Middleware(Layer, name=kind) for kind in kinds])
+
+    @app.post("/{path}")
+    async def told(path: str, request: Request):
+        if path == "broken":
+            raise ValueError("of the inside")
+        return {"seen": request.state.seen, "body": (await request.body()).decode()}
+
+    return app
+
+
+@pytest.mark.parametrize("path", ["told", "refused", "broken"])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("first", "mends", "reads", "refuses", "last"),
+        ("mends", "replaces", "reads", "last"),
+        ("last", "refuses", "mends"),
+    ],
+)
+def test_layers_as_one_answer_every_call_as_they_did_one_around_the_other(kinds, path):
+    async def posted(app):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            return await client.post(f"/{path}", content=b"some bytes")
+
+    nested = layered(*kinds)
+    expected, found = (asyncio.run(posted(app)) for app in (nested, flower.in_one_layer(layered(*kinds))))
+    assert (found.status_code, found.json()) == (expected.status_code, expected.json())
+    assert found.headers.get("out") == expected.headers.get("out")
+    assert (found.status_code, path) in {(200, "told"), (403, "refused"), (200, "refused"), (418, "broken")}
+
+
+def test_layers_stay_where_one_is_of_another_kind():
+    from fastapi import FastAPI
+    from starlette.middleware import Middleware
+    from starlette.middleware.gzip import GZipMiddleware
+
+    app = FastAPI(middleware=[Middleware(GZipMiddleware)])
+    assert [layer.cls for layer in flower.in_one_layer(app).user_middleware] == [GZipMiddleware]

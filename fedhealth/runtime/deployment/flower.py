@@ -69,11 +69,14 @@ from fedhealth.runtime.deployment.waiting_room import WAIT
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric import ec
+    from fastapi import FastAPI
     from flwr.serverapp import Grid
+    from starlette.requests import Request
+    from starlette.responses import Response
 
     from fedhealth.runtime.deployment.line import Line
 
@@ -152,7 +155,7 @@ def serve(
         runtime_dependency_install=False,
     )
     uvicorn.run(
-        door(create_app(config, SuperLinkLifespan)),
+        door(in_one_layer(create_app(config, SuperLinkLifespan))),
         host=host,
         port=port,
         access_log=False,
@@ -161,6 +164,32 @@ def serve(
         timeout_graceful_shutdown=1,
         ssl_context_factory=lambda _config, _default: context,
     )
+
+
+def in_one_layer(app: FastAPI) -> FastAPI:
+    """The app with its layers of middleware as one, each doing what it did and in the same order.
+
+    Starlette gives every layer of this kind a group of tasks and two streams of its own for each call. Flower has nine,
+    and they took more of a call's time than all that it asks for. Where one is of another kind, all stay as they are.
+    """
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+
+    made = [each.cls(app, *each.args, **each.kwargs) for each in app.user_middleware]
+    layers = [each.dispatch_func for each in made if isinstance(each, BaseHTTPMiddleware)]
+    if len(layers) < len(made):
+        return app
+
+    async def through(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        async def from_layer(number: int, request: Request) -> Response:
+            if number == len(layers):
+                return await call_next(request)
+            return await layers[number](request, partial(from_layer, number + 1))
+
+        return await from_layer(0, request)
+
+    app.user_middleware = [Middleware(BaseHTTPMiddleware, dispatch=through)]
+    return app
 
 
 @dataclass(frozen=True, slots=True)
