@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from deployment import Federation, Wire, federated, fedhealth, until
+from deployment import Federation, Wire, federated, until
 from safetensors.numpy import load as load_tensors
 
 from fedhealth import cli
@@ -103,7 +103,7 @@ def halted(there: Federation, name: str):
 def anew(there: Federation, name: str, address: str = "", env: dict[str, str] | None = None):
     """A hospital started again by another way to its coordinator, and as it was afterwards."""
     site = there.sites[name]
-    assert fedhealth("site", "stop", str(site)).returncode == 0
+    assert cli.main(["site", "stop", str(site)]) == 0
     before = (site / INVITATION).read_bytes()
     if address:
         (site / INVITATION).write_text(json.dumps({**json.loads(before), "address": address}))
@@ -118,7 +118,7 @@ def anew(there: Federation, name: str, address: str = "", env: dict[str, str] | 
 @contextmanager
 def away(there: Federation, name: str):
     """A hospital that is ended, and started again afterwards."""
-    assert fedhealth("site", "stop", str(there.sites[name])).returncode == 0
+    assert cli.main(["site", "stop", str(there.sites[name])]) == 0
     try:
         yield
     finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from fedhealth.runtime.deployment.waiting_room import WAIT, WaitingRoom
 
 ASKED, BROUGHT = "/v1/fleet/pull-messages", "/v1/runtime/push-messages"
@@ -47,14 +49,16 @@ def call(room, path: str, body: bytes = b"", wait_s: float = 0.0, gone: asyncio.
     return run()
 
 
-def test_a_caller_waits_until_something_comes_and_asks_with_the_same_words():
+# To a hospital that is let in no more what comes is a refusal.
+@pytest.mark.parametrize("path", [BROUGHT, "/v1/runtime/push-object", "/v1/control/unregister-node"])
+def test_a_caller_waits_until_something_comes_and_asks_with_the_same_words(path):
     async def scene():
         inside = Inside()
         room = WaitingRoom(inside)
         waiting = asyncio.create_task(call(room, ASKED, b"me", wait_s=20))
         await asyncio.sleep(0.05)
         assert not waiting.done()
-        await call(room, BROUGHT, b"news")
+        await call(room, path, b"news")
         return await asyncio.wait_for(waiting, 2), set(inside.asked)
 
     assert asyncio.run(scene()) == (b"news", {b"me"})

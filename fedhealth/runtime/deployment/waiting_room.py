@@ -24,10 +24,12 @@ WAIT, LONGEST_S = "x-wait", 25.0
 #: What may bring an answer comes in several calls, one after the other; they are taken together.
 TOGETHER_S = 0.02
 
-_FLEET, _RUNTIME = "/v1/fleet/", "/v1/runtime/"
-#: By the path that is asked, the paths by which an answer may come.
+_FLEET, _RUNTIME, _CONTROL = "/v1/fleet/", "/v1/runtime/", "/v1/control/"
+#: By the path that is asked, the paths by which an answer may come. That to a hospital which is let in no more is a refusal.
 BROUGHT_BY: dict[str, frozenset[str]] = {
-    _FLEET + "pull-messages": frozenset({_RUNTIME + "push-messages", _RUNTIME + "push-object"}),
+    _FLEET + "pull-messages": frozenset(
+        {_RUNTIME + "push-messages", _RUNTIME + "push-object", _CONTROL + "unregister-node"}
+    ),
     _RUNTIME + "pull-messages": frozenset({_FLEET + "push-messages", _FLEET + "push-object"}),
 }
 
