@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from fedhealth.core.errors import FedHealthError
 from fedhealth.core.seeds import Streams
@@ -35,8 +35,7 @@ W = TypeVar("W")
 F = TypeVar("F")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SumJob:
+class SumJob(NamedTuple):
     """One hospital's score sums of some patients: their scores, and the outcomes and groups that these are summed by."""
 
     scores: ScoreJob
@@ -164,14 +163,17 @@ def together(
 
 
 def _done(jobs: Sequence[Job], engine: Batched) -> list[Done]:
+    ways: dict[type, Callable[[Any], Sequence[Done]]] = {
+        FitJob: engine.fit_all, PrivateJob: engine.fit_private, SumJob: lambda own: _sums(own, engine),
+    }  # fmt: skip
+    by_kind: dict[type, list[int]] = defaultdict(list)
+    for place, job in enumerate(jobs):
+        # Its very type: a private job is a job too, and must not be done the other way.
+        by_kind[type(job)].append(place)
     found: dict[int, Done] = {}
-    ways: list[tuple[type, Callable[[Any], Sequence[Done]]]] = [
-        (FitJob, engine.fit_all), (PrivateJob, engine.fit_private), (SumJob, lambda own: _sums(own, engine)),
-    ]  # fmt: skip
-    for kind, way in ways:
-        own = [job for job in jobs if isinstance(job, kind)]
-        found |= zip(map(id, own), way(own), strict=True)
-    return [found[id(job)] for job in jobs]
+    for kind, places in by_kind.items():
+        found |= zip(places, ways[kind]([jobs[place] for place in places]), strict=True)
+    return [found[place] for place in range(len(jobs))]
 
 
 def _sums(jobs: Sequence[SumJob], engine: Batched) -> list[Done]:

@@ -10,8 +10,11 @@ import torch
 from fedhealth.core.errors import DataError
 from fedhealth.evaluation.scores import ScoreSums, SummaryLayout
 from fedhealth.site.engines.batched import Batched
+from fedhealth.site.kernels.fit import FitJob
+from fedhealth.site.kernels.private import PrivateJob
 from fedhealth.site.kernels.score import ScoreJob
 from fedhealth.site.turns import SumJob, Turns, together
+from fedhealth.strategies.method import Fitted
 
 LAYOUT = SummaryLayout(bins=10)
 
@@ -68,3 +71,27 @@ def test_work_that_is_done_leaves_nothing_for_the_collector():
         assert seen[0]() is None, "the hospital's work is still held"
     finally:
         gc.enable()
+
+
+def test_a_private_job_is_never_trained_without_noise():
+    class Engine:
+        def __init__(self):
+            self.plain, self.private = [], []
+
+        def fit_all(self, jobs):
+            self.plain += jobs
+            return [Fitted({}, 0.0, 0) for _ in jobs]
+
+        def fit_private(self, jobs):
+            self.private += jobs
+            return [Fitted({}, 1.0, 0) for _ in jobs]
+
+    open_ = FitJob(NETWORK, {}, np.zeros((1, 1)), np.zeros(1), None, None)
+    closed = PrivateJob(NETWORK, {}, np.zeros((1, 1)), np.zeros(1), None, None, engine=None)
+    turns, engine = {"ash": Turns(), "elm": Turns()}, Engine()
+    jobs = {"ash": closed, "elm": open_}
+
+    works = {name: (turns[name], lambda name=name: turns[name].fitted(lambda: jobs[name]).loss) for name in jobs}
+    found = together(works, engine, lambda name, error: error)
+
+    assert (engine.plain, engine.private, found) == ([open_], [closed], {"ash": 1.0, "elm": 0.0})
