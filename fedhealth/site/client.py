@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.manifest import SiteManifest, load_manifest
@@ -65,8 +65,7 @@ MOST_HOSPITALS, COHORT_BYTES = 16384, 1 << 30
 _SHELF: Shelf[tuple[Cohort, QualityReport]] = Shelf()
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A request that the gate let through; `told` is what was answered when it came before, where that counts."""
 
     request: Request
@@ -271,7 +270,22 @@ class Client:
 
     @property
     def _loaded(self) -> tuple[Cohort, QualityReport]:
-        return _cohort(self.folder, self.packed_study, self.packed_source, self.packed_manifest)
+        return _SHELF.get(self._place, self._load, _size_of, most_bytes=self._most_bytes)
+
+    @cached_property
+    def _place(self) -> tuple[Path, str, str, str]:
+        """Names the cohort, which a simulation's check before the run and the run itself share."""
+        return self.folder, self.packed_study, self.packed_source, self.packed_manifest
+
+    @property
+    def _most_bytes(self) -> int:
+        return int(self.study.engine.get("cohort_bytes", COHORT_BYTES))
+
+    def _load(self) -> tuple[Cohort, QualityReport]:
+        study, manifest = self.study, _manifest(self.folder, self.packed_source, self.packed_manifest)
+        return load_cohort(
+            manifest, self.folder, spec=study.features, task=study.task, split=study.split, seed=study.seed
+        )
 
 
 @lru_cache(maxsize=16)
@@ -288,20 +302,8 @@ def _manifest(folder: Path, packed_source: str, packed_manifest: str) -> SiteMan
     return replace(own, source=unpacked(packed_source)) if packed_source else own
 
 
-def _cohort(folder: Path, packed_study: str, packed_source: str, packed_manifest: str) -> tuple[Cohort, QualityReport]:
-    """A hospital's cohort, which a simulation's check before the run and the run itself share."""
-    study, _ = _study(packed_study)
-
-    def made() -> tuple[Cohort, QualityReport]:
-        manifest = _manifest(folder, packed_source, packed_manifest)
-        return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
-
-    return _SHELF.get(
-        (folder, packed_study, packed_source, packed_manifest),
-        made,
-        lambda loaded: loaded[0].size_bytes,
-        most_bytes=int(study.engine.get("cohort_bytes", COHORT_BYTES)),
-    )
+def _size_of(loaded: tuple[Cohort, QualityReport]) -> int:
+    return loaded[0].size_bytes
 
 
 def forget_folders() -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -147,8 +146,16 @@ def work_for(purpose: str) -> Callable[[Permit, Request], Update]:
     return WORK[purpose]
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Question(NamedTuple):
+    """What a method's half of a round works with that is the same for all who are asked."""
+
+    method: Method
+    remembers: bool
+    preprocessor: Preprocessor
+    received: Received
+
+
+class _Ready(NamedTuple):
     """All that a method's half of a round works with."""
 
     method: Method
@@ -159,22 +166,27 @@ class _Ready:
 
 def _ready(permit: Permit, request: Request, round_: int, *, memory_before: int, steps: int | None) -> _Ready:
     """What the method works with in `round_`; of work that is run in turns the same each time."""
+    turns = permit.turns
 
     def made() -> _Ready:
+        if turns is None:
+            asked = _question(permit, request)
+        else:
+            # By the request's identity: whoever answers together holds it until all have.
+            asked = turns.block.same(("question", id(request)), lambda: _question(permit, request))
         trainer = SiteTrainer(
-            study=permit.study,
-            patients=permit.cohort.part("train"),
-            preprocessor=_scaling(permit, request),
-            site=permit.manifest.name,
-            round_=round_,
-            private=_private(permit, steps=steps),
-            turns=permit.turns,
-        )
-        method = method_of(permit.study.strategy)
-        memory = permit.memory.before(memory_before) if method.remembers else None
-        return _Ready(method, trainer, Received({**request.arrays}, request.config), memory)
+            permit.study, permit.cohort.part("train"), asked.preprocessor, permit.manifest.name, round_,
+            _private(permit, steps=steps), turns,
+        )  # fmt: skip
+        memory = permit.memory.before(memory_before) if asked.remembers else None
+        return _Ready(asked.method, trainer, asked.received, memory)
 
-    return made() if permit.turns is None else permit.turns.once(made)
+    return made() if turns is None else turns.once(made)
+
+
+def _question(permit: Permit, request: Request) -> _Question:
+    method = method_of(permit.study.strategy)
+    return _Question(method, method.remembers, _scaling(permit, request), Received({**request.arrays}, request.config))
 
 
 def _private(permit: Permit, *, steps: int | None) -> PrivateEngine | SummingEngine | None:
