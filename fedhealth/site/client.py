@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,6 +42,8 @@ from fedhealth.site.work import work_for
 from fedhealth.strategies.method import method_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fedhealth.core.study import Study
     from fedhealth.core.update import PrivateUpdate, SealedUpdate, Update
     from fedhealth.governance.approval import Approved
@@ -113,12 +115,12 @@ class Client:
         if request.purpose in STEPS:
             return self._round(memory, keys).step(request)
         opened = self.opened(request, memory)
-        return self.closed(opened, self.worked(opened), memory, keys)
+        return self.closed(opened, self.work_of(opened)(), memory, keys)
 
     def computed(self, request: Request, memory: Memory, ledger: Ledger) -> PrivateUpdate:
         """What the hospital has to say to a request, charged to `ledger`; errors as of `answer`."""
         opened = self.opened(request, memory, ledger)
-        return self.privatised(opened, self.worked(opened), memory)
+        return self.privatised(opened, self.work_of(opened)(), memory)
 
     def opened(
         self, request: Request, memory: Memory, ledger: Ledger | None = None, turns: Turns | None = None
@@ -144,15 +146,15 @@ class Client:
         )
         return Opened(request, permit, told)
 
-    def worked(self, opened: Opened) -> Update:
-        """What the hospital computed, or told before.
+    def work_of(self, opened: Opened) -> Callable[[], Update]:
+        """Computes what the hospital has to say, or says what it told before.
 
-        Raises:
-            Awaited: it is to be called again, once what it waits for is in the turns with which it was opened.
+        It raises `Awaited` where it is to be called again, once what it waits for is in the turns with which it was opened.
         """
-        if opened.told is not None:
-            return opened.told
-        return work_for(opened.request.purpose)(opened.permit, opened.request)
+        told = opened.told
+        if told is not None:
+            return lambda: told
+        return partial(work_for(opened.request.purpose), opened.permit, opened.request)
 
     def closed(self, opened: Opened, update: Update, memory: Memory, keys: Keys | None) -> SealedUpdate:
         """What leaves: the update made private and sealed."""
