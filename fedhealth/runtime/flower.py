@@ -102,11 +102,11 @@ def _alike(record: RecordDict, node_ids: list[int], message_type: str) -> list[M
     if not node_ids:
         return []
     first = Message(record, node_ids[0], message_type)
-    found = [first]
+    found, kind, said = [first], type(first.metadata), vars(first.metadata)
     for node_id in node_ids[1:]:
-        metadata, message = object.__new__(type(first.metadata)), object.__new__(Message)
-        metadata.__dict__.update(first.metadata.__dict__, _dst_node_id=node_id)
-        message.__dict__.update(first.__dict__, _metadata=metadata)
+        metadata, message = object.__new__(kind), object.__new__(Message)
+        vars(metadata).update(said, _dst_node_id=node_id)
+        vars(message).update(vars(first), _metadata=metadata)
         found.append(message)
     return found
 

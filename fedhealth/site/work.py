@@ -28,6 +28,8 @@ from fedhealth.strategies.method import Received, method_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from fedhealth.core.pull import Arrays
     from fedhealth.runtime.codec import Request
     from fedhealth.site.gate import Permit
@@ -105,23 +107,24 @@ def evaluate(permit: Permit, request: Request) -> Update:
     trainer = ready.trainer
     weights = ready.method.personal(trainer, ready.received, ready.memory)
     grouped, part = bool(request.config.get("grouped", False)), permit.cohort.part(name)
+    policy = permit.manifest.policy
+
+    def told(vector: NDArray[np.float64]) -> Update:
+        shared = float(policy.share_site_results)
+        return Update(len(part), {SUM: vector}, {"shared": shared, "min-cell": policy.min_cell})
+
     turns = trainer.turns
     if turns is not None and study.task.follow_up is None:
-
-        def job() -> SumJob:
-            layout = turns.block.same(("layout", grouped), lambda: SummaryLayout.of(study, grouped=grouped))
-            x = part.matrix(trainer.preprocessor)
-            scores = ScoreJob(trainer.network, weights, x, is_exact=trainer.private is not None)
-            return SumJob(scores, layout, part.y, members_of(study, part) if layout.groups else {})
-
-        vector = turns.summed(job)
-    else:
-        load_weights(trainer.network, weights)
-        vector = summarised(
+        layout = turns.block.same(("layout", grouped), lambda: SummaryLayout.of(study, grouped=grouped))
+        x = part.matrix(trainer.preprocessor)
+        scores = ScoreJob(trainer.network, weights, x, is_exact=trainer.private is not None)
+        turns.end_with(SumJob(scores, layout, part.y, members_of(study, part) if layout.groups else {}), told)
+    load_weights(trainer.network, weights)
+    return told(
+        summarised(
             study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=trainer.engine
         )
-    shared = float(permit.manifest.policy.share_site_results)
-    return Update(len(part), {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
+    )
 
 
 WORK: dict[str, Callable[[Permit, Request], Update]] = {
