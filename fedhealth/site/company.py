@@ -81,6 +81,7 @@ class Company:
     def _hospital(self, node: Mapping[str, Any]) -> Hospital:
         """The hospital of a node, whose paths are worked out once."""
         name = str(node["site-folder"])
-        if name not in self._hospitals:
-            self._hospitals[name] = Hospital.at(node, self.packed_study)
-        return self._hospitals[name]
+        found = self._hospitals.get(name)
+        if found is None:
+            found = self._hospitals[name] = Hospital.at(node, self.packed_study)
+        return found
