@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,9 +28,12 @@ def seed_of(seed: int, *, purpose: str, round_: int = 0, site: str = "") -> int:
     The parts are joined with their lengths, so no two different names collide by
     concatenation.
     """
-    first, second = str(seed), str(round_)
-    name = f"{len(first)}:{first}{len(second)}:{second}{len(site)}:{site}{len(purpose)}:{purpose}"
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return int.from_bytes(_hashes(seed, purpose, round_, [site]), "big")
+
+
+def seeds_of(seed: int, *, purpose: str, round_: int, sites: Iterable[str]) -> NDArray[np.uint64]:
+    """[sites] each one's `seed_of`."""
+    return np.frombuffer(_hashes(seed, purpose, round_, sites), dtype=">u8").astype(np.uint64)
 
 
 def rng_of(seed: int, *, purpose: str, round_: int = 0, site: str = "") -> np.random.Generator:
@@ -54,8 +58,8 @@ class Streams:
         """The stream with that name, fresh each time."""
         name = (seed, purpose, round_)
         if name not in self._begun:
-            seeds = [seed_of(seed, purpose=purpose, round_=round_, site=each) for each in self.sites]
-            self._begun[name] = dict(zip(self.sites, hashed(np.array(seeds, dtype=np.uint64)), strict=True))
+            seeds = seeds_of(seed, purpose=purpose, round_=round_, sites=self.sites)
+            self._begun[name] = dict(zip(self.sites, hashed(seeds), strict=True))
         words = self._begun[name].get(site)
         if words is None:
             return rng_of(seed, purpose=purpose, round_=round_, site=site)
@@ -91,6 +95,13 @@ def hashed(seeds: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.ascontiguousarray((words[::2] | words[1::2] << np.uint64(32)).T)
 
 
+def _hashes(seed: int, purpose: str, round_: int, sites: Iterable[str]) -> bytes:
+    """The 8 bytes of each site's seed, one after the other."""
+    first, second = str(seed), str(round_)
+    before, after = f"{len(first)}:{first}{len(second)}:{second}", f"{len(purpose)}:{purpose}"
+    return b"".join(hashlib.sha256(f"{before}{len(site)}:{site}{after}".encode()).digest()[:8] for site in sites)
+
+
 def _powers(first: int, factor: int, count: int) -> list[tuple[int, int]]:
     """So many pairs of a number and the next, each `factor` times the one before in 32 bits."""
     numbers = [first * pow(factor, k, 1 << 32) % (1 << 32) for k in range(count + 1)]
@@ -115,8 +126,9 @@ def chosen(names: Iterable[str], fraction: float, *, seed: int, round_: int, at_
     tickets go. Whether one hospital takes part therefore never depends on which others
     exist (but for that last rule). The share is `fraction` in expectation, not exactly.
     """
-    tickets = {name: seed_of(seed, purpose="sample", round_=round_, site=name) / 2**64 for name in names}
-    drawn = [name for name, ticket in tickets.items() if ticket < fraction]
+    named = list(names)
+    tickets = (seeds_of(seed, purpose="sample", round_=round_, sites=named) / 2.0**64).tolist()
+    drawn = [name for name, ticket in zip(named, tickets, strict=True) if ticket < fraction]
     if len(drawn) < at_least:
-        drawn = sorted(tickets, key=tickets.__getitem__)[:at_least]
+        drawn = [name for _, name in sorted(zip(tickets, named, strict=True), key=itemgetter(0))[:at_least]]
     return sorted(drawn)

@@ -10,7 +10,7 @@ forgotten step is a type error, and a test reads the source to hold the first tw
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedhealth.core.errors import DataError
 
@@ -46,8 +46,7 @@ class Update:
             raise DataError(f"an update's weight must be 0 or more patients, found {self.weight}. Check the cohort.")
 
 
-@dataclass(frozen=True, slots=True)
-class PrivateUpdate:
+class PrivateUpdate(NamedTuple):
     """An update that a privacy mechanism let through, and what that cost.
 
     Attributes:
@@ -61,8 +60,7 @@ class PrivateUpdate:
     shares_noise: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SealedUpdate:
+class SealedUpdate(NamedTuple):
     """What the coordinator may see: in the clear, or a masked share of a sum."""
 
     weight: float

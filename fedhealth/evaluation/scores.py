@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -234,10 +235,10 @@ class Terms:
             DataError: as `ScoreSums.of`.
         """
         for probability, outcome in each:
-            if np.ndim(probability) != 1 or np.shape(probability) != np.shape(outcome):
+            if probability.ndim != 1 or probability.shape != outcome.shape:
                 raise DataError(
-                    f"there must be one probability and one outcome a patient, found shapes {np.shape(probability)} and "
-                    f"{np.shape(outcome)}. Pass two arrays of the same patients."
+                    f"there must be one probability and one outcome a patient, found shapes {probability.shape} and "
+                    f"{outcome.shape}. Pass two arrays of the same patients."
                 )
         p = np.concatenate([probability for probability, _ in each]).astype(np.float64, copy=False)
         y = np.concatenate([outcome for _, outcome in each]).astype(np.float64, copy=False)
@@ -273,8 +274,7 @@ class Terms:
         return rows
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
+class Scored(NamedTuple):
     """One site's patients and their predicted probabilities, of which a summary is told.
 
     Attributes:
@@ -287,7 +287,7 @@ class Scored:
 
     probability: NDArray[np.floating]
     outcome: NDArray[np.generic]
-    members: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    members: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
     survival: SurvivalSums | None = None
 
 
@@ -369,7 +369,7 @@ class SummaryLayout:
         if self.is_noisy:
             # Whether a hospital fails must not tell of a patient: whoever chose the weights can make one
             # patient's score no number, and the failure itself leaves without noise.
-            each = [replace(one, probability=np.nan_to_num(one.probability, nan=0.5)) for one in each]
+            each = [one._replace(probability=np.nan_to_num(one.probability, nan=0.5)) for one in each]
         terms = Terms.of([(one.probability, one.outcome) for one in each])
         overall = terms.sums(bins=self.bins)
         if self.is_noisy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fedhealth.core.settings import settings
@@ -19,7 +20,7 @@ class Plain:
     def privatise(self, update: Update, *, what: str, stream: str = "") -> PrivateUpdate:
         """The same update, at infinite cost."""
         del stream
-        return PrivateUpdate(update=update, spend=Spend(mechanism="plain", is_private=False, what=what))
+        return PrivateUpdate(update, _spend(what))
 
     def statement(self) -> str:
         """What holds for a patient."""
@@ -27,3 +28,9 @@ class Plain:
             "No differential privacy: patients' records stay in their hospital, but no bound is given "
             "on what the exchanged numbers reveal about one of them."
         )
+
+
+@lru_cache(maxsize=16)
+def _spend(what: str) -> Spend:
+    """The event, one for all hospitals that are asked the same."""
+    return Spend(mechanism="plain", is_private=False, what=what)

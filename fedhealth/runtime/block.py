@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from fedhealth.runtime.codec import SUM, bytes_of
+from fedhealth.runtime.codec import HEADER_BYTES, SUM, bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 MOST = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """One hospital that is asked: what its node knows from the start, and the request."""
 
     node: Mapping[str, Any]
@@ -96,7 +95,7 @@ def _summed(places: list[int], sealed: list[SealedUpdate]) -> Answer:
     metrics = {} if is_vector else {
         name: float(weights @ [each.metrics[name] for each in sealed]) / total for name in sealed[0].metrics
     }  # fmt: skip
-    return Answer(tuple(places), total, arrays, metrics, sum(bytes_of(each.arrays) for each in sealed))
+    return Answer(tuple(places), total, arrays, metrics, sum(HEADER_BYTES + array.nbytes for array in flat))
 
 
 def to_bytes(answers: Sequence[Answer]) -> bytes:

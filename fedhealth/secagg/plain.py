@@ -35,7 +35,7 @@ class Plain:
                 remedy="Use secagg=masked.",
             )
         update = private.update
-        return SealedUpdate(weight=update.weight, arrays=update.arrays, metrics=update.metrics, is_masked=False)
+        return SealedUpdate(update.weight, update.arrays, update.metrics, is_masked=False)
 
     def statement(self) -> str:
         """What the coordinator sees."""

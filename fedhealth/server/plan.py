@@ -12,6 +12,7 @@ from fedhealth.core.parts import build
 from fedhealth.models import least_width
 from fedhealth.models.weights import names_of
 from fedhealth.privacy.central import Central
+from fedhealth.runtime import flower
 from fedhealth.runtime.codec import ARRAYS, CONFIG, COUNT
 from fedhealth.secagg.masked import Masked
 from fedhealth.server.central_plan import check_central, refuse_flowers_own
@@ -136,6 +137,7 @@ def _strategy(study: Study) -> Any:  # noqa: ANN401 - Flower's, or whatever a us
                 f"`strategy.{key}` must be 1, found {fraction}. Flower draws hospitals from a generator nobody can seed; "
                 "use rules.fraction, which chooses them by hash."
             )
+    flower.copy_messages(strategy)
     return strategy
 
 

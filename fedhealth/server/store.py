@@ -79,8 +79,11 @@ class Store:
         # A safetensors file sorts its names, and some strategies keep lists in the model's order.
         order = {MODEL: list(checkpoint.model), STRATEGY: list(checkpoint.strategy)}
         state = {"round": checkpoint.round_, "order": order, "state": checkpoint.state}
-        hashes = {name: _sha256(content) for name, content in {**files, STATE: json.dumps(state).encode()}.items()}
-        for name, content in {**files, STATE: json.dumps({**state, "sha256": hashes}).encode()}.items():
+        said = json.dumps(state)
+        hashes = {name: _sha256(content) for name, content in {**files, STATE: said.encode()}.items()}
+        # As if the hashes had stood in it: it names each hospital in each round, and need not be said twice.
+        files[STATE] = f'{said[:-1]}, "sha256": {json.dumps(hashes)}}}'.encode()
+        for name, content in files.items():
             write_bytes(draft / name, content)
         # First the names of the files, then the name of their folder: a rename may reach the disk before what it names.
         _sync(draft)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedhealth.core.errors import SettingError
 from fedhealth.core.manifest import SiteManifest, load_manifest
@@ -42,6 +42,8 @@ from fedhealth.site.work import work_for
 from fedhealth.strategies.method import method_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fedhealth.core.study import Study
     from fedhealth.core.update import PrivateUpdate, SealedUpdate, Update
     from fedhealth.governance.approval import Approved
@@ -65,8 +67,7 @@ MOST_HOSPITALS, COHORT_BYTES = 16384, 1 << 30
 _SHELF: Shelf[tuple[Cohort, QualityReport]] = Shelf()
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A request that the gate let through; `told` is what was answered when it came before, where that counts."""
 
     request: Request
@@ -114,12 +115,12 @@ class Client:
         if request.purpose in STEPS:
             return self._round(memory, keys).step(request)
         opened = self.opened(request, memory)
-        return self.closed(opened, self.worked(opened), memory, keys)
+        return self.closed(opened, self.work_of(opened)(), memory, keys)
 
     def computed(self, request: Request, memory: Memory, ledger: Ledger) -> PrivateUpdate:
         """What the hospital has to say to a request, charged to `ledger`; errors as of `answer`."""
         opened = self.opened(request, memory, ledger)
-        return self.privatised(opened, self.worked(opened), memory)
+        return self.privatised(opened, self.work_of(opened)(), memory)
 
     def opened(
         self, request: Request, memory: Memory, ledger: Ledger | None = None, turns: Turns | None = None
@@ -145,15 +146,15 @@ class Client:
         )
         return Opened(request, permit, told)
 
-    def worked(self, opened: Opened) -> Update:
-        """What the hospital computed, or told before.
+    def work_of(self, opened: Opened) -> Callable[[], Update]:
+        """Computes what the hospital has to say, or says what it told before.
 
-        Raises:
-            Awaited: it is to be called again, once what it waits for is in the turns with which it was opened.
+        It raises `Awaited` where it is to be called again, once what it waits for is in the turns with which it was opened.
         """
-        if opened.told is not None:
-            return opened.told
-        return work_for(opened.request.purpose)(opened.permit, opened.request)
+        told = opened.told
+        if told is not None:
+            return lambda: told
+        return partial(work_for(opened.request.purpose), opened.permit, opened.request)
 
     def closed(self, opened: Opened, update: Update, memory: Memory, keys: Keys | None) -> SealedUpdate:
         """What leaves: the update made private and sealed."""
@@ -271,7 +272,22 @@ class Client:
 
     @property
     def _loaded(self) -> tuple[Cohort, QualityReport]:
-        return _cohort(self.folder, self.packed_study, self.packed_source, self.packed_manifest)
+        return _SHELF.get(self._place, self._load, _size_of, most_bytes=self._most_bytes)
+
+    @cached_property
+    def _place(self) -> tuple[Path, str, str, str]:
+        """Names the cohort, which a simulation's check before the run and the run itself share."""
+        return self.folder, self.packed_study, self.packed_source, self.packed_manifest
+
+    @property
+    def _most_bytes(self) -> int:
+        return int(self.study.engine.get("cohort_bytes", COHORT_BYTES))
+
+    def _load(self) -> tuple[Cohort, QualityReport]:
+        study, manifest = self.study, _manifest(self.folder, self.packed_source, self.packed_manifest)
+        return load_cohort(
+            manifest, self.folder, spec=study.features, task=study.task, split=study.split, seed=study.seed
+        )
 
 
 @lru_cache(maxsize=16)
@@ -288,20 +304,8 @@ def _manifest(folder: Path, packed_source: str, packed_manifest: str) -> SiteMan
     return replace(own, source=unpacked(packed_source)) if packed_source else own
 
 
-def _cohort(folder: Path, packed_study: str, packed_source: str, packed_manifest: str) -> tuple[Cohort, QualityReport]:
-    """A hospital's cohort, which a simulation's check before the run and the run itself share."""
-    study, _ = _study(packed_study)
-
-    def made() -> tuple[Cohort, QualityReport]:
-        manifest = _manifest(folder, packed_source, packed_manifest)
-        return load_cohort(manifest, folder, spec=study.features, task=study.task, split=study.split, seed=study.seed)
-
-    return _SHELF.get(
-        (folder, packed_study, packed_source, packed_manifest),
-        made,
-        lambda loaded: loaded[0].size_bytes,
-        most_bytes=int(study.engine.get("cohort_bytes", COHORT_BYTES)),
-    )
+def _size_of(loaded: tuple[Cohort, QualityReport]) -> int:
+    return loaded[0].size_bytes
 
 
 def forget_folders() -> None:

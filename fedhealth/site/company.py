@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedhealth.core.seeds import Streams
@@ -20,9 +19,9 @@ from fedhealth.site.trainer import engine_of
 from fedhealth.site.turns import Block, Turns, together
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from fedhealth.core.update import SealedUpdate
+    from fedhealth.core.update import SealedUpdate, Update
     from fedhealth.runtime.block import Asked
     from fedhealth.site.client import Opened
 
@@ -47,7 +46,7 @@ class Company:
         """What leaves each hospital, in the order asked, or why nothing does."""
         found: dict[int, SealedUpdate | str] = {}
         opened: dict[int, tuple[Hospital, Opened]] = {}
-        turns: dict[int, Turns] = {}
+        works: dict[int, tuple[Turns, Callable[[], Update]]] = {}
         names: list[str] = []
         block = Block(Streams(names))
         for place, each in enumerate(asked):
@@ -56,15 +55,13 @@ class Company:
                 if each.request.purpose in STEPS:
                     found[place] = hospital.client.answer(each.request, hospital.memory, hospital.keys)
                 else:
-                    turns[place] = Turns(block)
-                    past = hospital.client.opened(each.request, hospital.memory, turns=turns[place])
+                    turns = Turns(block)
+                    past = hospital.client.opened(each.request, hospital.memory, turns=turns)
+                    works[place] = turns, hospital.client.work_of(past)
                     opened[place] = hospital, past
                     names.append(hospital.client.manifest.name)
             except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
                 found[place] = reason_for(error, each.node)
-        works = {
-            place: (turns[place], partial(hospital.client.worked, past)) for place, (hospital, past) in opened.items()
-        }
         worked = together(works, self._engine, lambda place, error: reason_for(error, asked[place].node))
         for place, update in worked.items():
             hospital, past = opened[place]
@@ -84,6 +81,7 @@ class Company:
     def _hospital(self, node: Mapping[str, Any]) -> Hospital:
         """The hospital of a node, whose paths are worked out once."""
         name = str(node["site-folder"])
-        if name not in self._hospitals:
-            self._hospitals[name] = Hospital.at(node, self.packed_study)
-        return self._hospitals[name]
+        found = self._hospitals.get(name)
+        if found is None:
+            found = self._hospitals[name] = Hospital.at(node, self.packed_study)
+        return found

@@ -14,8 +14,7 @@ to whoever asks.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedhealth.core.errors import Refused
 from fedhealth.evaluation.margins import MARGINS
@@ -52,8 +51,7 @@ TABLES = "query.table"
 MOST_EPSILON = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(NamedTuple):
     """One request let through, with the cohort it may use and the memory it may read and write.
 
     `attack` is what a simulated hospital does in place of its honest training; see `site.attacks`.
@@ -66,7 +64,7 @@ class Permit:
     cohort: Cohort
     memory: Memory
     round_: int
-    attack: Attack = field(default_factory=Plain)
+    attack: Attack = Plain()
     private: tuple[PatientLevel, Course] | None = None
     turns: Turns | None = None
 
@@ -178,10 +176,7 @@ def open_round(
         "opened site=%s study=%s round=%d purpose=%s", manifest.name, digest[:12], round_, purpose,
     )  # fmt: skip
     private = (mechanism, course) if isinstance(mechanism, PatientLevel) and course is not None else None
-    return Permit(
-        study=study, manifest=manifest, cohort=cohort, memory=memory, round_=round_, attack=attack or Plain(),
-        private=private, turns=turns,
-    )  # fmt: skip
+    return Permit(study, manifest, cohort, memory, round_, attack or Plain(), private, turns)
 
 
 def loudness(study: Study, *, is_simulated: bool) -> int:

@@ -38,13 +38,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_PULL = Pull()
 
-@dataclass(frozen=True)
+
+@dataclass(eq=False)
 class SiteTrainer:
     """What `strategies.method.Trainer` asks for, at one hospital in one round.
 
     The patients' rows are made when they are first asked for: most methods evaluate
-    without training.
+    without training. Not frozen, and its properties are kept only where they cost something: of ten
+    thousand hospitals each has one a question, and to be frozen takes longer than to be made.
 
     Attributes:
         study: the study.
@@ -64,14 +67,14 @@ class SiteTrainer:
     private: PrivateEngine | SummingEngine | None = None
     turns: Turns | None = None
 
-    @cached_property
+    @property
     def training(self) -> LocalTraining:
         """The study's, with this round's learning rate."""
         if self.turns is None or self.study.task.follow_up is not None:
             return training_of(self.study, self.round_, len(self.y))
         return self.turns.block.same(("training", self.round_), lambda: training_of(self.study, self.round_, 0))
 
-    @cached_property
+    @property
     def x(self) -> NDArray[np.float32]:
         """[n, width]."""
         return self.patients.matrix(self.preprocessor)
@@ -81,18 +84,18 @@ class SiteTrainer:
         """[n], or [n, 3] for times."""
         return self.patients.outcome
 
-    @cached_property
+    @property
     def names(self) -> NetworkNames:
         """Of the study's network."""
         return names_of(self.network) if self.turns is None else self._shared(self.turns)[1]
 
-    @cached_property
+    @property
     def network(self) -> nn.Module:
         """The study's network before any training; its weights are set anew in each use.
 
         Hospitals that train at once share one.
         """
-        return self._own_network() if self.turns is None else self._shared(self.turns)[0]
+        return self._alone if self.turns is None else self._shared(self.turns)[0]
 
     @cached_property
     def engine(self) -> Engine:
@@ -124,7 +127,7 @@ class SiteTrainer:
             private = self.private
 
             def job() -> FitJob | PrivateJob:
-                what = (self.network, weights, self.x, self.y, training, self.rng(purpose), pull or Pull(), moving)
+                what = (self.network, weights, self.x, self.y, training, self.rng(purpose), pull or NO_PULL, moving)
                 return FitJob(*what) if private is None else PrivateJob(*what, engine=private)
 
             return self.turns.fitted(job)
@@ -152,6 +155,10 @@ class SiteTrainer:
         return begun(self.study.seed, round_=self.round_, site=self.site, purpose=purpose)
 
     @cached_property
+    def _alone(self) -> nn.Module:
+        return self._own_network()
+
+    @cached_property
     def _first(self) -> Arrays:
         return weights_of(self._own_network())
 
@@ -159,8 +166,10 @@ class SiteTrainer:
         return _network(*_of_network(_Same(self.study), _Same(self.preprocessor)))
 
     def _shared(self, turns: Turns) -> tuple[nn.Module, NetworkNames]:
-        preprocessor = _Same(self.preprocessor)
-        return turns.block.same(("network", preprocessor), lambda: _shared(_Same(self.study), preprocessor))
+        # By its identity: the question that all are asked holds it.
+        return turns.block.same(
+            ("network", id(self.preprocessor)), lambda: _shared(_Same(self.study), _Same(self.preprocessor))
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

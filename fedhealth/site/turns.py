@@ -2,7 +2,8 @@
 
 A hospital's half of a method is ordinary code that calls `fit` and goes on with what it gave. In a simulation
 of many hospitals it is run until it asks for training or scores, and is let go there; when all have asked,
-the engine answers them together, and each is run again from its start with the answers so far.
+the engine answers them together, and each is run again from its start with the answers so far; or where
+all that is left to do takes one answer, that is done with it.
 That is sound since such work is a function of what it was given: it changes nothing before its end. A private
 engine, which is charged and draws, is made once and kept.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 from fedhealth.core.errors import FedHealthError
 from fedhealth.core.seeds import Streams
@@ -35,8 +36,7 @@ W = TypeVar("W")
 F = TypeVar("F")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SumJob:
+class SumJob(NamedTuple):
     """One hospital's score sums of some patients: their scores, and the outcomes and groups that these are summed by."""
 
     scores: ScoreJob
@@ -52,9 +52,9 @@ Done: TypeAlias = "Fitted | NDArray[np.float64] | FedHealthError"
 class Awaited(BaseException):
     """Let go: the job must be done before the work goes on. Not an error, so that no handler of errors takes it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, then: Callable[[Any], Any] | None = None) -> None:
         super().__init__("a job must be done first")
-        self.job = job
+        self.job, self.then = job, then
 
 
 @dataclass(slots=True)
@@ -105,14 +105,13 @@ class Turns:
         """
         return self._answer(job)  # type: ignore[return-value]
 
-    def summed(self, job: Callable[[], SumJob]) -> NDArray[np.float64]:
-        """[width] the score sums.
+    def end_with(self, job: SumJob, then: Callable[[NDArray[np.float64]], object]) -> NoReturn:
+        """End the work: it gives what `then` makes of the score sums, [width], once they are done.
 
         Raises:
-            Awaited: they are not done yet.
-            FedHealthError: what they failed of.
+            Awaited: always.
         """
-        return self._answer(job)  # type: ignore[return-value]
+        raise Awaited(job, then)
 
     def take(self, done: Done) -> None:
         """Take what was awaited, and start again."""
@@ -124,14 +123,11 @@ class Turns:
         self._done.clear()
         self._kept.clear()
 
-    def _answer(self, job: Callable[[], Job]) -> Done:
+    def _answer(self, job: Callable[[], Job]) -> Fitted | NDArray[np.float64]:
         if self._next == len(self._done):
             raise Awaited(job())
         self._next += 1
-        found = self._done[self._next - 1]
-        if isinstance(found, FedHealthError):
-            raise found
-        return found
+        return _unless_failed(self._done[self._next - 1])
 
 
 def together(
@@ -147,31 +143,47 @@ def together(
     found: dict[T, W | F] = {}
     open_ = list(works)
     while open_:
-        awaited: list[tuple[T, Job]] = []
+        awaited: list[tuple[T, Job, Callable[[Any], W] | None]] = []
         for whose in open_:
             try:
                 found[whose] = works[whose][1]()
             except Awaited as waits:
-                awaited.append((whose, waits.job))
+                awaited.append((whose, waits.job, waits.then))
             except Exception as error:  # noqa: BLE001 - one hospital's failure must not end the round
                 found[whose] = failed(whose, error)
-        open_ = [whose for whose, _ in awaited]
-        for whose, done in zip(open_, _done([job for _, job in awaited], engine), strict=True):
-            works[whose][0].take(done)
+        open_ = []
+        for (whose, _, then), done in zip(awaited, _done([job for _, job, _ in awaited], engine), strict=True):
+            if then is None:
+                works[whose][0].take(done)
+                open_.append(whose)
+                continue
+            try:
+                found[whose] = then(_unless_failed(done))
+            except Exception as error:  # noqa: BLE001 - as above
+                found[whose] = failed(whose, error)
     for turns, _ in works.values():
         turns.end()
     return found
 
 
+def _unless_failed(done: Done) -> Fitted | NDArray[np.float64]:
+    if isinstance(done, FedHealthError):
+        raise done
+    return done
+
+
 def _done(jobs: Sequence[Job], engine: Batched) -> list[Done]:
+    ways: dict[type, Callable[[Any], Sequence[Done]]] = {
+        FitJob: engine.fit_all, PrivateJob: engine.fit_private, SumJob: lambda own: _sums(own, engine),
+    }  # fmt: skip
+    by_kind: dict[type, list[int]] = defaultdict(list)
+    for place, job in enumerate(jobs):
+        # Its very type: a private job is a job too, and must not be done the other way.
+        by_kind[type(job)].append(place)
     found: dict[int, Done] = {}
-    ways: list[tuple[type, Callable[[Any], Sequence[Done]]]] = [
-        (FitJob, engine.fit_all), (PrivateJob, engine.fit_private), (SumJob, lambda own: _sums(own, engine)),
-    ]  # fmt: skip
-    for kind, way in ways:
-        own = [job for job in jobs if isinstance(job, kind)]
-        found |= zip(map(id, own), way(own), strict=True)
-    return [found[id(job)] for job in jobs]
+    for kind, places in by_kind.items():
+        found |= zip(places, ways[kind]([jobs[place] for place in places]), strict=True)
+    return [found[place] for place in range(len(jobs))]
 
 
 def _sums(jobs: Sequence[SumJob], engine: Batched) -> list[Done]:

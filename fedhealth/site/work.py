@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,6 +27,8 @@ from fedhealth.strategies.method import Received, method_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from fedhealth.core.pull import Arrays
     from fedhealth.runtime.codec import Request
@@ -106,23 +107,24 @@ def evaluate(permit: Permit, request: Request) -> Update:
     trainer = ready.trainer
     weights = ready.method.personal(trainer, ready.received, ready.memory)
     grouped, part = bool(request.config.get("grouped", False)), permit.cohort.part(name)
+    policy = permit.manifest.policy
+
+    def told(vector: NDArray[np.float64]) -> Update:
+        shared = float(policy.share_site_results)
+        return Update(len(part), {SUM: vector}, {"shared": shared, "min-cell": policy.min_cell})
+
     turns = trainer.turns
     if turns is not None and study.task.follow_up is None:
-
-        def job() -> SumJob:
-            layout = turns.block.same(("layout", grouped), lambda: SummaryLayout.of(study, grouped=grouped))
-            x = part.matrix(trainer.preprocessor)
-            scores = ScoreJob(trainer.network, weights, x, is_exact=trainer.private is not None)
-            return SumJob(scores, layout, part.y, members_of(study, part) if layout.groups else {})
-
-        vector = turns.summed(job)
-    else:
-        load_weights(trainer.network, weights)
-        vector = summarised(
+        layout = turns.block.same(("layout", grouped), lambda: SummaryLayout.of(study, grouped=grouped))
+        x = part.matrix(trainer.preprocessor)
+        scores = ScoreJob(trainer.network, weights, x, is_exact=trainer.private is not None)
+        turns.end_with(SumJob(scores, layout, part.y, members_of(study, part) if layout.groups else {}), told)
+    load_weights(trainer.network, weights)
+    return told(
+        summarised(
             study, permit.cohort, trainer.preprocessor, trainer.network, name, grouped=grouped, engine=trainer.engine
         )
-    shared = float(permit.manifest.policy.share_site_results)
-    return Update(len(part), {SUM: vector}, {"shared": shared, "min-cell": permit.manifest.policy.min_cell})
+    )
 
 
 WORK: dict[str, Callable[[Permit, Request], Update]] = {
@@ -147,8 +149,16 @@ def work_for(purpose: str) -> Callable[[Permit, Request], Update]:
     return WORK[purpose]
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Question(NamedTuple):
+    """What a method's half of a round works with that is the same for all who are asked."""
+
+    method: Method
+    remembers: bool
+    preprocessor: Preprocessor
+    received: Received
+
+
+class _Ready(NamedTuple):
     """All that a method's half of a round works with."""
 
     method: Method
@@ -159,22 +169,27 @@ class _Ready:
 
 def _ready(permit: Permit, request: Request, round_: int, *, memory_before: int, steps: int | None) -> _Ready:
     """What the method works with in `round_`; of work that is run in turns the same each time."""
+    turns = permit.turns
 
     def made() -> _Ready:
+        if turns is None:
+            asked = _question(permit, request)
+        else:
+            # By the request's identity: whoever answers together holds it until all have.
+            asked = turns.block.same(("question", id(request)), lambda: _question(permit, request))
         trainer = SiteTrainer(
-            study=permit.study,
-            patients=permit.cohort.part("train"),
-            preprocessor=_scaling(permit, request),
-            site=permit.manifest.name,
-            round_=round_,
-            private=_private(permit, steps=steps),
-            turns=permit.turns,
-        )
-        method = method_of(permit.study.strategy)
-        memory = permit.memory.before(memory_before) if method.remembers else None
-        return _Ready(method, trainer, Received({**request.arrays}, request.config), memory)
+            permit.study, permit.cohort.part("train"), asked.preprocessor, permit.manifest.name, round_,
+            _private(permit, steps=steps), turns,
+        )  # fmt: skip
+        memory = permit.memory.before(memory_before) if asked.remembers else None
+        return _Ready(asked.method, trainer, asked.received, memory)
 
-    return made() if permit.turns is None else permit.turns.once(made)
+    return made() if turns is None else turns.once(made)
+
+
+def _question(permit: Permit, request: Request) -> _Question:
+    method = method_of(permit.study.strategy)
+    return _Question(method, method.remembers, _scaling(permit, request), Received({**request.arrays}, request.config))
 
 
 def _private(permit: Permit, *, steps: int | None) -> PrivateEngine | SummingEngine | None:

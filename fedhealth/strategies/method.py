@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -40,8 +41,7 @@ ROOM = "fedhealth.strategies"
 COIN = math.log(2)
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
+class Fitted(NamedTuple):
     """What training gave: the weights, the mean loss of the steps, and how many there were."""
 
     weights: Arrays
@@ -106,14 +106,17 @@ class Trainer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Received:
-    """What came from the coordinator: arrays by name, and the numbers and words beside them."""
+    """What came from the coordinator: arrays by name, and the numbers and words beside them. Not to be written to.
+
+    Hospitals of one process that answer together share it.
+    """
 
     arrays: Arrays
     config: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def weights(self) -> Arrays:
         """The arrays that are weights of the network."""
         return {name: array for name, array in self.arrays.items() if ":" not in name}

@@ -1,3 +1,6 @@
+import hashlib
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -112,6 +115,20 @@ def test_leaving_one_hospital_out_changes_no_others_turn(names, fraction, round_
     whole = chosen(names, fraction, seed=7, round_=round_, at_least=0)
     rest = chosen(names - {gone}, fraction, seed=7, round_=round_, at_least=0)
     assert rest == [name for name in whole if name != gone]
+
+
+def test_a_hospitals_ticket_is_the_hash_of_its_own_name():
+    def ticket(name):
+        parts = (
+            f"1:72:12{len(name)}:{name}6:sample"  # seed 7, round 12, the hospital, the purpose, each behind its length
+        )
+        return Fraction(int.from_bytes(hashlib.sha256(parts.encode()).digest()[:8], "big"), 2**64)
+
+    names = ["ash", "elm", "Ålesund", *(f"site-{i}" for i in range(200))]
+
+    assert chosen(names, 0.4, seed=7, round_=12) == sorted(name for name in names if ticket(name) < Fraction(0.4))
+    assert chosen(names, 0.0, seed=7, round_=12, at_least=5) == sorted(sorted(names, key=ticket)[:5])
+    assert seed_of(7, purpose="sample", round_=12, site="Ålesund") == ticket("Ålesund") * 2**64
 
 
 def test_the_share_of_hospitals_is_met_in_expectation():

@@ -5,7 +5,8 @@ import importlib
 from pathlib import Path
 
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp.strategy import FedAvg
 
 from fedhealth.runtime import flower
 
@@ -38,6 +39,43 @@ def test_a_twin_changes_nothing_of_its_original():
     twin.content["config"]["a"] = 2
     flower.set_message_id(twin, "5")
     assert (asked.content["config"]["a"], asked.metadata.message_id) == (1, "")
+
+
+def configured(strategy, nodes=(100, 101, 104)):
+    class Nodes:
+        def get_node_ids(self):
+            return list(nodes)
+
+    flower.begin_run(1)
+    return list(strategy.configure_evaluate(3, ArrayRecord(), ConfigRecord({"a": 1}), Nodes()))
+
+
+def test_copied_messages_are_flowers_own_but_for_when_they_were_made():
+    own, copying = (FedAvg(min_evaluate_nodes=1, min_available_nodes=1) for _ in range(2))
+    flower.copy_messages(copying)
+
+    def told(messages):
+        metadata = [{k: v for k, v in vars(m.metadata).items() if k != "_created_at"} for m in messages]
+        return sorted(metadata, key=lambda each: each["_dst_node_id"]), [m.content["config"]["a"] for m in messages]
+
+    assert told(configured(copying)) == told(configured(own))
+    made = configured(copying)
+    assert all(vars(message).keys() == vars(configured(own)[0]).keys() for message in made)
+    flower.set_message_id(made[0], "7")
+    assert [message.metadata.message_id for message in made] == ["7", "", ""]
+    assert made[0].content is made[1].content, "what all are asked is held once"
+
+
+def test_a_strategy_that_makes_messages_its_own_way_goes_on_so():
+    class Own(FedAvg):
+        def _construct_messages(self, record, node_ids, message_type):
+            return ["mine"]
+
+    strategy = Own(min_evaluate_nodes=1, min_available_nodes=1)
+    flower.copy_messages(strategy)
+    flower.copy_messages(object())
+
+    assert configured(strategy) == ["mine"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

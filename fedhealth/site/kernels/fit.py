@@ -32,9 +32,9 @@ LANE = 32
 _BLOCK = 2**18
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class FitJob:
-    """One hospital's training from given weights.
+    """One hospital's training from given weights. Not to be written to; to be frozen takes longer than to be made.
 
     Attributes:
         network: gives the shape; its own weights are not read.

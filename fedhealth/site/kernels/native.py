@@ -120,7 +120,8 @@ def _fit_alike(jobs: Sequence[FitJob]) -> list[Fitted]:
     anchors = _rows([job.pull.anchor for job in jobs], shapes, kind) if first.pull.strength else None
     shifts = _rows([job.pull.shift for job in jobs], shapes, kind) if first.pull.shift else None
     # Held until the call is over: the kernel knows their addresses alone.
-    held, orders = [np.ascontiguousarray(job.x) for job in jobs], [_order(job) for job in jobs]
+    steps = [job.steps for job in jobs]
+    held, orders = [np.ascontiguousarray(job.x) for job in jobs], list(map(_order, jobs, steps))
     y, order = np.concatenate([job.y for job in jobs], dtype=kind), np.concatenate(orders)
     asked = np.zeros(len(jobs), dtype=_JOB)
     asked["x"] = [address(array) for array in held]
@@ -130,17 +131,17 @@ def _fit_alike(jobs: Sequence[FitJob]) -> list[Fitted]:
     for name, block in (("weights", rows), ("anchor", anchors), ("shift", shifts)):
         if block is not None:
             asked[name] = _addresses(block, [1] * len(jobs))
-    asked["columns"], asked["steps"] = first.x.shape[1], [job.steps for job in jobs]
+    asked["columns"], asked["steps"] = first.x.shape[1], steps
     network = as_network(first.network)
     # A mini-batch holds no more patients than there are, and the working space is for one.
     training = _training(first.training, first.pull.strength, int(asked["patients"].max()))
     if _library(kind).fit(ctypes.byref(network), ctypes.byref(training), ctypes.c_void_p(address(asked)), len(jobs)):
         raise MemoryError("no room for the working space of a network")
     views = _views(rows, shapes)
-    found = zip(jobs, asked["loss"].tolist(), asked["steps"].tolist(), strict=True)
+    found = zip(jobs, asked["loss"].tolist(), steps, strict=True)
     return [
-        Fitted({name: views[name][j] for name in job.weights}, loss, steps)
-        for j, (job, loss, steps) in enumerate(found)
+        Fitted({name: views[name][j] for name in job.weights}, loss, taken)
+        for j, (job, loss, taken) in enumerate(found)
     ]
 
 
@@ -172,10 +173,10 @@ def _views(rows: NDArray[np.floating[Any]], shapes: Mapping[str, torch.Size]) ->
     }
 
 
-def _order(job: FitJob) -> NDArray[np.int64]:
+def _order(job: FitJob, steps: int) -> NDArray[np.int64]:
     """Each pass's patients, in the order in which `engines.plain.batches` deals them."""
     n = len(job.y)
-    passes = -(-job.steps // -(-n // job.training.batch_size))
+    passes = -(-steps // -(-n // job.training.batch_size))
     return np.concatenate([job.rng.permutation(n) for _ in range(passes)]) if passes > 1 else job.rng.permutation(n)
 
 

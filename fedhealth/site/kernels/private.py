@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _PLACES = 8
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class PrivateJob(FitJob):
     """One hospital's private training from given weights.
 

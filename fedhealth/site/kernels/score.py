@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 TILES = 256
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoreJob:
+class ScoreJob(NamedTuple):
     """One hospital's patients and the weights they are scored by.
 
     Attributes:
@@ -41,8 +39,7 @@ class ScoreJob:
     is_exact: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scores:
+class Scores(NamedTuple):
     """What the network gives for each patient, and the probability: [n] each."""
 
     score: NDArray[np.float64]
@@ -55,8 +52,11 @@ def score_all(jobs: Sequence[ScoreJob], device: str) -> list[Scores]:
     The patients lie in tiles of equally many rows, and no tile holds two hospitals' patients.
     """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    models: dict[int, tuple[tuple[str, int], ...]] = {}
     for place, job in enumerate(jobs):
-        model = tuple((name, id(array)) for name, array in job.weights.items())
+        model = models.get(id(job.weights))
+        if model is None:
+            model = models[id(job.weights)] = tuple((name, id(array)) for name, array in job.weights.items())
         groups[id(job.network), model, job.x.dtype, job.is_exact].append(place)
     found: dict[int, Scores] = {}
     for places in groups.values():
