@@ -53,6 +53,9 @@ def config_of(overrides: Sequence[str]) -> dict[str, Any]:
     """
     if "torch" in sys.modules:
         return resolved(composed(overrides))
+    # Torch's libraries are linked beside Flower's Python, and the config is composed beside torch's: two processors have
+    # no room for a third.
+    load((*NATIVE, *PYTHON))
     with Aside(partial(_told, overrides)) as other:
         load(until=other.is_ready)
         config, refusal = other.result()

@@ -118,8 +118,9 @@ def findings(
             name, sums, followed, why.get(name, ""), name in hides_lost, results, statistics, manifest, history, seed, noise
         )  # fmt: skip
 
-    pieces: list[Callable[[], Any]] = [united, grouped, *(partial(row_of, name) for name in study.roster)]
-    union, groups, *rows = shared_out(lambda piece: piece(), pieces, processes=processes, least=BOOTSTRAPS)
+    # This process, which takes the first, need not copy what it writes to, and gets the longest.
+    pieces: list[Callable[[], Any]] = [grouped, united, *(partial(row_of, name) for name in study.roster)]
+    groups, union, *rows = shared_out(lambda piece: piece(), pieces, processes=processes, least=BOOTSTRAPS)
 
     return rounded(  # type: ignore[no-any-return]
         {
