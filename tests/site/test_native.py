@@ -7,7 +7,6 @@ import logging
 import numpy as np
 import pytest
 import torch
-from sanitized import sanitized
 from test_batched import TRAININGS, WIDTH, by, by_plain, drawn_network, job, patients
 from torch import nn
 
@@ -131,18 +130,3 @@ def test_without_a_compiler_or_with_a_broken_one_the_engine_is_refused_in_one_li
     with pytest.raises(SettingError, match="whose kernel can be loaded, found: no word of it") as broken:
         kernel._library.__wrapped__(np.dtype(np.float32))
     assert "\n" not in str(none.value) + str(broken.value)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_kernel_of_plain_training_stays_within_its_arrays_and_within_what_c_defines(tmp_path, dtype):
-    ran = sanitized("native_plain_driver.c", tmp_path, kernel.defined(np.dtype(dtype)))
-    assert (ran.returncode, ran.stderr) == (0, "")
-
-
-@pytest.mark.slow
-def test_a_kernel_of_plain_training_with_a_number_of_space_too_few_is_caught(tmp_path):
-    few = ("rows * l[n].stride, rows * l[n].wide}", "rows * l[n].stride, rows * l[n].wide - 1}")
-    ran = sanitized("native_plain_driver.c", tmp_path, kernel.defined(np.dtype(np.float32)), fault=few)
-    assert ran.returncode
-    assert "AddressSanitizer" in ran.stderr

@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sanitized import sanitized
 from test_private_stack import SIZES, TRAININGS, WIDTH, alone, job, network_of
 from torch import nn
 
@@ -239,17 +238,3 @@ def test_a_patient_with_several_rows_and_a_layer_used_twice_are_not_the_kernels(
     layer = nn.Linear(WIDTH, WIDTH)
     twice = nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(WIDTH, 1))
     assert "used twice" in why_not(job(twice, {}, 0, TRAININGS[0]))
-
-
-@pytest.mark.slow
-def test_the_private_kernel_stays_within_its_arrays_and_within_what_c_defines(tmp_path):
-    ran = sanitized("native_private_driver.c", tmp_path)
-    assert (ran.returncode, ran.stderr) == (0, "")
-
-
-@pytest.mark.slow
-def test_a_private_kernel_that_reads_a_number_too_many_is_caught(tmp_path):
-    loop = "for (long i = 0; i < l[0].in; i++) l[0].came"
-    ran = sanitized("native_private_driver.c", tmp_path, fault=(loop, loop.replace("i < l", "i <= l")))
-    assert ran.returncode
-    assert "AddressSanitizer" in ran.stderr

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sanitized import sanitized
 from test_exact_series import MODELS, STATIC, STEPS, WIDTH, by_hand, network, patients
 from test_private_stack import TRAININGS, job
 from torch import nn
@@ -367,17 +366,3 @@ def test_gates_and_heads_of_other_shapes_and_rows_of_another_width_are_never_han
         unfit = network("gru")
         setattr(unfit if key == "head" else unfit.body, key, other)
         assert "other weights" in why_not(replace(one, network=unfit))
-
-
-@pytest.mark.slow
-def test_the_kernel_of_series_stays_within_its_arrays_and_within_what_c_defines(tmp_path):
-    ran = sanitized("native_series_driver.c", tmp_path)
-    assert (ran.returncode, ran.stderr) == (0, "")
-
-
-@pytest.mark.slow
-def test_a_kernel_of_series_that_reads_a_step_too_many_is_caught(tmp_path):
-    loop = "for (long t = 0; t < n->steps; t++)\n            for (long c = 0; c < n->across; c++)"
-    ran = sanitized("native_series_driver.c", tmp_path, fault=(loop, loop.replace("t < n", "t <= n")))
-    assert ran.returncode
-    assert "AddressSanitizer" in ran.stderr
