@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -106,17 +105,17 @@ class Trainer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Received:
     """What came from the coordinator: arrays by name, and the numbers and words beside them. Not to be written to.
 
-    Hospitals of one process that answer together share it.
+    Hospitals of one process that answer together share it; `weights` are each one's own to put others in.
     """
 
     arrays: Arrays
     config: Mapping[str, str | int | float | bool] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def weights(self) -> Arrays:
         """The arrays that are weights of the network."""
         return {name: array for name, array in self.arrays.items() if ":" not in name}

@@ -38,6 +38,12 @@ def far(weights, found) -> float:
     return float(np.abs(flat(weights) - pooled_fit(found)).max())
 
 
+def test_a_method_that_puts_other_weights_among_those_it_received_changes_its_neighbours_nothing():
+    received = Received({"head": np.ones(2), "fit:level": np.zeros(1)})
+    received.weights["head"] = np.zeros(2)
+    assert {name: array.tolist() for name, array in received.weights.items()} == {"head": [1.0, 1.0]}
+
+
 def test_fedprox_hospitals_descend_the_proximal_loss():
     (x, y), *_ = population(SIZES)
     training = LocalTraining(batch_size=1000, epochs=20, learning_rate=0.2)
